@@ -157,6 +157,12 @@ impl<'f> MessagesWriter<'f> {
         Self { frame, count: 0 }
     }
 
+    /// Goes on with a frame that was begun and finished before.
+    pub fn resume(frame: &'f mut Frame) -> Self {
+        let count = u32_at(&frame.index, 4);
+        Self { frame, count }
+    }
+
     /// Adds a message whose headers are written by `headers` (which may write none).
     #[inline]
     pub fn push_with(&mut self, message: &NewMessage<'_>, headers: impl FnOnce(&mut crate::HeadersWriter<'_>)) {
@@ -218,6 +224,11 @@ impl<'f> MessagesWriter<'f> {
 /// Sets the token of a frame's first message; message i has this + i.
 pub fn set_first_token(frame: &mut Frame, token: u64) {
     put(&mut frame.index, 16, token.to_le_bytes());
+}
+
+/// Sets why a batch was closed.
+pub fn set_trigger(frame: &mut Frame, trigger: Trigger) {
+    put(&mut frame.index, 48, (trigger as u32).to_le_bytes());
 }
 
 /// Sets the attempt number of one message.
