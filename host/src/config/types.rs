@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::diagnostic::{Origins, Report};
+use super::diagnostic::{Origin, Origins, Report};
 
 pub const KIB: u64 = 1024;
 pub const MIB: u64 = 1024 * KIB;
@@ -33,6 +33,8 @@ pub struct Plan {
     pub drain: Duration,
     /// Bytes in flight of the whole process, shared by all pipelines. Default 256 MiB.
     pub memory_budget: u64,
+    /// Where each librdkafka property was written, by cluster and key, for errors of the client.
+    pub property_origins: BTreeMap<(String, String), Origin>,
     /// Findings that do not stop the start; print them once.
     pub warnings: Report,
 }

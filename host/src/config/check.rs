@@ -1,0 +1,400 @@
+//! Checks that need more than one value: across keys, files, clusters and flags.
+//!
+//! Runs on whatever could be read, so that one pass finds everything; an empty value was reported
+//! where it was read and is skipped here. Pure but for looking whether files exist.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::codes;
+use super::diagnostic::{Diagnostic, Origin, Origins, Report};
+use super::names::{listed, nearest, topic_fault};
+use super::request::Purpose;
+use super::schema::{ClusterDraft, HostFile};
+use super::types::{DEFAULT_CLUSTER, HandlerLimits, Pipeline, Protocol, Then};
+use super::units::{format_duration, format_size};
+
+/// librdkafka's `max.poll.interval.ms` when nobody sets it.
+const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
+
+/// All that one pipeline is compared with.
+pub struct Against<'a> {
+    pub purpose: Purpose,
+    pub host: &'a HostFile,
+    /// `None`: clusters are not known yet and not compared.
+    pub clusters: Option<&'a BTreeMap<String, ClusterDraft>>,
+}
+
+/// Compares the pipelines with each other.
+pub fn check_all(pipelines: &[Pipeline], report: &mut Report) {
+    let mut names: BTreeMap<&str, Origin> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, &str), (&str, Origin)> = BTreeMap::new();
+    for pipeline in pipelines.iter().filter(|pipeline| !pipeline.name.is_empty()) {
+        let origin = pipeline.origin.of("name");
+        if let Some(first) = names.get(pipeline.name.as_str()) {
+            let message = format!("two pipelines are named `{}`", pipeline.name);
+            let found = Diagnostic::error(codes::SAME_NAME, message)
+                .at(origin)
+                .label("this one")
+                .related(first.clone(), format!("the other one, in {}", first.file()));
+            report.push(found.help("rename one; give it the old name as `group` to keep its offsets"));
+            continue;
+        }
+        names.insert(&pipeline.name, origin);
+        let source = &pipeline.source;
+        let key = (source.cluster.as_str(), source.group.as_str());
+        let origin = pipeline.origin.get("source.group").cloned();
+        let origin = origin.unwrap_or_else(|| pipeline.origin.of("name"));
+        if let Some((other, first)) = groups.get(&key) {
+            let message = format!("`{}` and `{other}` are in one consumer group", pipeline.name);
+            let found = Diagnostic::error(codes::SAME_GROUP, message)
+                .at(origin)
+                .related(first.clone(), format!("group of `{other}`"))
+                .note("Kafka would split the partitions between them, and each would see a part");
+            report.push(found.help("give each pipeline a group of its own"));
+            continue;
+        }
+        groups.insert(key, (&pipeline.name, origin));
+    }
+}
+
+/// Checks one pipeline, and lowers limits that it did not ask for to the operator's ceilings.
+pub fn check_pipeline(pipeline: &mut Pipeline, against: &Against<'_>, report: &mut Report) {
+    check_component(pipeline, against.purpose, report);
+    check_topics(pipeline, report);
+    check_loops(pipeline, report);
+    if let Some(clusters) = against.clusters {
+        check_clusters(pipeline, clusters, report);
+    }
+    apply_ceilings(pipeline, against.host, report);
+    check_limits(pipeline, against, report);
+    check_waits(pipeline, report);
+    check_dev(pipeline, report);
+}
+
+fn check_component(pipeline: &Pipeline, purpose: Purpose, report: &mut Report) {
+    let path = &pipeline.component;
+    if path.as_os_str().is_empty() || purpose == Purpose::Dev {
+        return;
+    }
+    let why = match std::fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => return,
+        Ok(_) => "it is not a file",
+        Err(_) => "there is no such file",
+    };
+    let found = Diagnostic::error(codes::MISSING_FILE, "the component cannot be read")
+        .at(pipeline.origin.component())
+        .label(why)
+        .note(format!("looked for {}", path.display()));
+    report.push(match (&pipeline.build, cargo_build(path)) {
+        (Some(build), _) => {
+            let directory = build.workdir.display();
+            found.help(format!("build it: {} (in {directory})", build.command))
+        }
+        (None, Some(command)) => found.help(format!("build it: {command}")),
+        (None, None) => found,
+    });
+}
+
+/// The command that makes a file below `target/`, as cargo lays it out.
+fn cargo_build(path: &Path) -> Option<String> {
+    let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
+    let at = parts.iter().rposition(|part| part == "target")?;
+    let [triple, profile, _file] = parts.get(at + 1..)? else { return None };
+    if !triple.starts_with("wasm32-") {
+        return None;
+    }
+    let profile = match profile.as_ref() {
+        "debug" => String::new(),
+        "release" => " --release".to_owned(),
+        other => format!(" --profile {other}"),
+    };
+    Some(format!("cargo build --target {triple}{profile}"))
+}
+
+fn check_topics(pipeline: &Pipeline, report: &mut Report) {
+    let origin = &pipeline.origin;
+    let topics = &pipeline.source.topics;
+    for (index, topic) in topics.iter().enumerate() {
+        let place = origin.of(&format!("source.topics.{index}"));
+        if let Some(first) = topics[..index].iter().position(|other| other == topic) {
+            let message = format!("the topic `{topic}` is named twice");
+            let first = origin.of(&format!("source.topics.{first}"));
+            let found = Diagnostic::error(codes::DUPLICATE, message).at(place.clone());
+            report.push(found.related(first, "the first time"));
+        }
+        check_topic(topic, place, report);
+    }
+    for output in pipeline.outputs.iter().filter(|output| !output.topic.is_empty()) {
+        check_topic(&output.topic, origin.of(&format!("output.{}.topic", output.name)), report);
+    }
+    if let Then::DeadLetter(letter) = &pipeline.errors.then {
+        let written = origin.get("errors.dead_letter.topic").is_some();
+        if written {
+            check_topic(&letter.topic, origin.of("errors.dead_letter.topic"), report);
+        }
+    }
+}
+
+fn check_topic(topic: &str, origin: Origin, report: &mut Report) {
+    if let Some(fault) = topic_fault(topic) {
+        let message = format!("`{topic}` is no legal topic name");
+        report.push(Diagnostic::error(codes::BAD_TOPIC, message).at(origin).label(fault));
+    }
+}
+
+/// A pipeline that reads what it writes never ends: with one output, every emission that names none
+/// would come back, and a poisoned record would be dead-lettered for ever. Nobody needs it – retries
+/// are built in – so it is an error, not a warning that fills a disk overnight.
+fn check_loops(pipeline: &Pipeline, report: &mut Report) {
+    let source = &pipeline.source;
+    let mut targets: Vec<(&str, &str, Origin)> = Vec::new();
+    for output in &pipeline.outputs {
+        let place = pipeline.origin.of(&format!("output.{}.topic", output.name));
+        targets.push((&output.cluster, &output.topic, place));
+    }
+    if let Then::DeadLetter(letter) = &pipeline.errors.then {
+        let place = pipeline.origin.of("errors.dead_letter.topic");
+        targets.push((&letter.cluster, &letter.topic, place));
+    }
+    for (cluster, topic, place) in targets {
+        let read = source.topics.iter().position(|read| read == topic);
+        if let Some(index) = read.filter(|_| cluster == source.cluster) {
+            let message = format!("the pipeline would read its own output `{topic}`");
+            let found = Diagnostic::error(codes::LOOP, message)
+                .at(place)
+                .related(pipeline.origin.of(&format!("source.topics.{index}")), "read here")
+                .note("each record would come back without end");
+            report.push(found.help("write to another topic; retries need none, they are built in"));
+        }
+    }
+}
+
+fn check_clusters(
+    pipeline: &Pipeline,
+    clusters: &BTreeMap<String, ClusterDraft>,
+    report: &mut Report,
+) {
+    let origin = &pipeline.origin;
+    let mut uses = vec![("source.cluster".to_owned(), pipeline.source.cluster.as_str())];
+    for output in &pipeline.outputs {
+        uses.push((format!("output.{}.cluster", output.name), &output.cluster));
+    }
+    if let Then::DeadLetter(letter) = &pipeline.errors.then
+        && origin.get("errors.dead_letter.cluster").is_some()
+    {
+        uses.push(("errors.dead_letter.cluster".to_owned(), &letter.cluster));
+    }
+    let mut default_reported = false;
+    for (path, cluster) in uses.into_iter().filter(|(_, cluster)| !clusters.contains_key(*cluster)) {
+        // The missing default is one mistake, however many places rely on it.
+        if cluster == DEFAULT_CLUSTER && std::mem::replace(&mut default_reported, true) {
+            continue;
+        }
+        report.push(unknown_cluster(cluster, origin.of(&path), clusters));
+    }
+}
+
+fn unknown_cluster(
+    cluster: &str,
+    origin: Origin,
+    clusters: &BTreeMap<String, ClusterDraft>,
+) -> Diagnostic {
+    let names = || clusters.keys().map(String::as_str);
+    let message = format!("no cluster is named `{cluster}`");
+    let mut found = Diagnostic::error(codes::BAD_CLUSTER, message).at(origin);
+    if let Some(meant) = nearest(cluster, names()) {
+        found = found.label(format!("did you mean `{meant}`?"));
+    }
+    if !clusters.is_empty() {
+        found = found.note(format!("there is {}", listed(names())));
+    }
+    let in_file = format!("[cluster.{cluster}] bootstrap = \"HOST:PORT\" in the host's file (--config)");
+    found.help(match cluster {
+        DEFAULT_CLUSTER => format!("give --bootstrap HOST:PORT, or SB_BOOTSTRAP, or {in_file}"),
+        _ => format!("define {in_file}"),
+    })
+}
+
+/// A limit that the manifest asks for and may not have is an error; a default gives way.
+fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report) {
+    let mut ceilings = Ceilings { origin: &pipeline.origin, host: host.origins.as_ref(), report };
+    let HandlerLimits {
+        memory,
+        running_time,
+        batch_running_time,
+        wall_time,
+        batch_wall_time,
+        init_running_time,
+        init_wall_time,
+        answer_bytes,
+        stack: _,
+    } = &mut pipeline.limits;
+    let ceiling = &host.ceilings;
+    ceilings.apply("memory", memory, ceiling.memory, format_size);
+    ceilings.apply("answer_bytes", answer_bytes, ceiling.answer_bytes, format_size);
+    let times = [
+        ("running_time", running_time, ceiling.running_time),
+        ("batch_running_time", batch_running_time, ceiling.batch_running_time),
+        ("wall_time", wall_time, ceiling.wall_time),
+        ("batch_wall_time", batch_wall_time, ceiling.batch_wall_time),
+        ("init_running_time", init_running_time, ceiling.init_running_time),
+        ("init_wall_time", init_wall_time, ceiling.init_wall_time),
+    ];
+    for (key, value, ceiling) in times {
+        ceilings.apply(key, value, ceiling, format_duration);
+    }
+}
+
+struct Ceilings<'a> {
+    origin: &'a Origins,
+    host: Option<&'a Origins>,
+    report: &'a mut Report,
+}
+
+impl Ceilings<'_> {
+    fn apply<T: Ord + Copy>(&mut self, key: &str, value: &mut T, ceiling: T, show: fn(T) -> String) {
+        if *value <= ceiling {
+            return;
+        }
+        let path = format!("handler.limits.{key}");
+        if let Some(origin) = self.origin.get(&path) {
+            let message = format!("`{path}` is above the operator's ceiling");
+            let mut found = Diagnostic::error(codes::ABOVE_CEILING, message)
+                .at(origin.clone())
+                .label(format!("at most {}", show(ceiling)));
+            let set = self.host.and_then(|host| host.get(&format!("limits.ceiling.{key}")));
+            found = match set {
+                Some(set) => found.related(set.clone(), "the ceiling is set here"),
+                None => found.note(format!(
+                    "this is the default; `{key}` in [limits.ceiling] of the host's file raises it"
+                )),
+            };
+            self.report.push(found);
+        }
+        *value = ceiling;
+    }
+}
+
+fn check_limits(pipeline: &mut Pipeline, against: &Against<'_>, report: &mut Report) {
+    let (origin, limits) = (&pipeline.origin, &mut pipeline.limits);
+    // Time inside the guest is part of the wall clock. A default follows the other key.
+    let pairs = [
+        ("running_time", &mut limits.running_time, "wall_time", limits.wall_time),
+        ("batch_running_time", &mut limits.batch_running_time, "batch_wall_time", limits.batch_wall_time),
+        ("init_running_time", &mut limits.init_running_time, "init_wall_time", limits.init_wall_time),
+    ];
+    for (key, running, wall_key, wall) in pairs {
+        if *running <= wall {
+            continue;
+        }
+        let path = format!("handler.limits.{key}");
+        if let Some(place) = origin.get(&path) {
+            let message = format!("`{path}` is longer than `{wall_key}`");
+            let shown = format_duration(wall);
+            let found = Diagnostic::error(codes::CONTRADICTION, message).at(place.clone());
+            report.push(found.label(format!("`{wall_key}` ends the call after {shown}")));
+        }
+        *running = wall;
+    }
+    for batcher in &pipeline.batchers {
+        let path = format!("batch.{}.max_bytes", batcher.name);
+        if batcher.max_bytes >= limits.memory {
+            let message = "a batch would not fit into the handler's memory";
+            let found = Diagnostic::error(codes::CONTRADICTION, message).at(origin.of(&path));
+            report.push(found.label(format!("memory of the handler: {}", format_size(limits.memory))));
+        }
+    }
+    let fetch = &mut pipeline.source.fetch;
+    let budget = against.host.memory_budget;
+    if fetch.buffer > budget {
+        if let Some(place) = origin.get("source.fetch.buffer") {
+            let message = "`source.fetch.buffer` is above the memory of the whole process";
+            let found = Diagnostic::error(codes::ABOVE_CEILING, message).at(place.clone());
+            report.push(found.label(format!("at most {}", format_size(budget))));
+        }
+        fetch.buffer = budget;
+    }
+    if fetch.max_per_partition > fetch.buffer {
+        if let Some(place) = origin.get("source.fetch.max_per_partition") {
+            let message = "one fetch would not fit into `source.fetch.buffer`";
+            let found = Diagnostic::error(codes::CONTRADICTION, message).at(place.clone());
+            report.push(found.label(format!("the buffer has {}", format_size(fetch.buffer))));
+        }
+        fetch.max_per_partition = fetch.buffer;
+    }
+    check_poll_interval(pipeline, against, report);
+}
+
+/// What a revocation may have to wait for has to end well before the broker takes the member for
+/// dead.
+fn check_poll_interval(pipeline: &Pipeline, against: &Against<'_>, report: &mut Report) {
+    let cluster = against.clusters.and_then(|clusters| clusters.get(&pipeline.source.cluster));
+    let set = cluster.and_then(|cluster| {
+        let (_, value) = cluster.properties.iter().rfind(|(key, _)| key == "max.poll.interval.ms")?;
+        Some((Duration::from_millis(value.value.expose().parse().ok()?), value.origin.clone()))
+    });
+    let interval = set.as_ref().map_or(MAX_POLL_INTERVAL, |(interval, _)| *interval);
+    let mut waits = vec![
+        ("handler.limits.wall_time".to_owned(), pipeline.limits.wall_time),
+        ("handler.limits.batch_wall_time".to_owned(), pipeline.limits.batch_wall_time),
+        ("handler.limits.init_wall_time".to_owned(), pipeline.limits.init_wall_time),
+    ];
+    for batcher in &pipeline.batchers {
+        waits.push((format!("batch.{}.max_wait", batcher.name), batcher.max_wait));
+    }
+    for (path, wait) in waits.into_iter().filter(|(_, wait)| *wait >= interval / 2) {
+        let message = format!("`{path}` is too long for the consumer group");
+        let half = format_duration(interval / 2);
+        let mut found = Diagnostic::error(codes::POLL_INTERVAL, message)
+            .at(pipeline.origin.of(&path))
+            .label(format!("it has {}, and has to be below {half}", format_duration(wait)))
+            .note("half of librdkafka's max.poll.interval.ms: after all of it the group takes the partitions away");
+        if let Some((_, place)) = &set {
+            found = found.related(place.clone(), "the interval is set here");
+        }
+        report.push(found.help("shorten it, or have the operator raise max.poll.interval.ms"));
+    }
+    let session = pipeline.source.session_timeout;
+    if session > interval {
+        let message = "`source.session_timeout` is longer than max.poll.interval.ms";
+        let found = Diagnostic::error(codes::POLL_INTERVAL, message);
+        let found = found.at(pipeline.origin.of("source.session_timeout"));
+        report.push(found.label(format!("at most {}", format_duration(interval))));
+    }
+}
+
+fn check_waits(pipeline: &Pipeline, report: &mut Report) {
+    let (errors, origin) = (&pipeline.errors, &pipeline.origin);
+    if errors.backoff > errors.max_backoff {
+        let key = ["backoff", "max_backoff"].map(|key| format!("errors.retry.{key}"));
+        let written = key.iter().find(|key| origin.get(key).is_some());
+        let found = Diagnostic::error(
+            codes::CONTRADICTION,
+            "`errors.retry.backoff` is longer than `max_backoff`",
+        );
+        let place = origin.of(written.map_or("errors.retry", String::as_str));
+        let (first, longest) = (format_duration(errors.backoff), format_duration(errors.max_backoff));
+        report.push(found.at(place).label(format!("{first} before the second attempt, {longest} at most")));
+    }
+    let timeout = origin.get("source.session_timeout");
+    if let Some(place) = timeout.filter(|_| pipeline.source.protocol == Protocol::Consumer) {
+        let message = "`session_timeout` has no effect with `protocol = \"consumer\"`";
+        let found = Diagnostic::error(codes::CONTRADICTION, message).at(place.clone());
+        report.push(found.label("the broker sets it").help("remove it"));
+    }
+}
+
+fn check_dev(pipeline: &Pipeline, report: &mut Report) {
+    let topics = || pipeline.source.topics.iter().map(String::as_str);
+    for topic in pipeline.dev.samples.keys().filter(|topic| topics().all(|read| read != *topic)) {
+        let message = format!("samples for `{topic}`, which the pipeline does not read");
+        let found = Diagnostic::error(codes::BAD_CHOICE, message)
+            .at(pipeline.origin.of(&format!("dev.samples.{topic}")));
+        report.push(match nearest(topic, topics()) {
+            Some(meant) => found.label(format!("did you mean `{meant}`?")),
+            None => found.note(format!("it reads {}", listed(topics()))),
+        });
+    }
+}
