@@ -11,7 +11,7 @@ use clap::builder::Styles;
 use clap::builder::styling::{AnsiColor, Effects};
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
-use crate::config::{self, AdminChoice, InlinePipeline, LoadRequest, Purpose};
+use crate::config::{self, AdminChoice, InlinePipeline, LoadRequest, Purpose, Secret};
 
 /// Runs sandboxed WebAssembly handlers over Kafka streams
 #[derive(Debug, Parser)]
@@ -117,7 +117,12 @@ Secrets come from the environment or from files, named by [vars] in host.toml.
 Ctrl-C or SIGTERM settles and commits what is in flight; a second one ends at once.")]
 pub struct HostArgs {
     /// Manifest of a pipeline; repeatable
-    #[arg(short = 'f', long = "file", value_name = "FILE", help_heading = "Pipelines")]
+    #[arg(
+        short = 'f',
+        long = "file",
+        value_name = "FILE",
+        help_heading = "Pipelines"
+    )]
     pub files: Vec<PathBuf>,
     /// Directory of manifests: every *.toml in it
     #[arg(long, value_name = "DIR", help_heading = "Pipelines")]
@@ -132,9 +137,14 @@ pub struct HostArgs {
     pub bootstrap: Option<String>,
     /// librdkafka property for the cluster; repeatable
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = key_value, help_heading = "Host")]
-    pub librdkafka: Vec<(String, String)>,
+    pub librdkafka: Vec<(String, Secret)>,
     /// Where health and metrics are served; port 0 takes any free one [default: 127.0.0.1:8321]
-    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_admin", help_heading = "Host")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        conflicts_with = "no_admin",
+        help_heading = "Host"
+    )]
     pub admin: Option<String>,
     /// Serve neither health nor metrics
     #[arg(long, help_heading = "Host")]
@@ -148,14 +158,10 @@ pub struct HostArgs {
 /// a flag must never change half of what a manifest says.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "One handler without a file")]
+#[group(id = "inline", multiple = true, conflicts_with_all = ["files", "pipelines"])]
 pub struct InlineArgs {
     /// The handler: a WebAssembly component
-    #[arg(
-        long,
-        value_name = "FILE.wasm",
-        conflicts_with_all = ["files", "pipelines"],
-        requires_all = ["topics", "group"]
-    )]
+    #[arg(long, value_name = "FILE.wasm", requires_all = ["topics", "group"])]
     pub plugin: Option<PathBuf>,
     /// Topics to read
     #[arg(long, value_name = "A[,B]", value_delimiter = ',', requires = "plugin")]
@@ -174,7 +180,7 @@ pub struct InlineArgs {
     pub dead_letter: Option<String>,
     /// Setting of the handler: JSON if it reads as JSON, else a string; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, requires = "plugin")]
-    pub settings: Vec<(String, String)>,
+    pub settings: Vec<(String, Secret)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -295,15 +301,18 @@ fn manifest_of(path: &std::path::Path) -> PathBuf {
     }
 }
 
-fn key_value(text: &str) -> Result<(String, String), String> {
+fn key_value(text: &str) -> Result<(String, Secret), String> {
     match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), Secret::new(value)))
+        }
         _ => Err("write KEY=VALUE".to_owned()),
     }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    config::parse_duration(text).map_err(|error| format!("{error}; write {}", config::DURATION_FORM))
+    config::parse_duration(text)
+        .map_err(|error| format!("{error}; write {}", config::DURATION_FORM))
 }
 
 fn styles() -> Styles {
@@ -319,5 +328,171 @@ pub fn clap_colour(no_color: Option<&str>) -> ColorChoice {
     match no_color {
         Some(value) if !value.is_empty() => ColorChoice::Never,
         _ => ColorChoice::Auto,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn host(arguments: &[&str]) -> Result<HostArgs, clap::Error> {
+        let arguments = ["sluicebox", "host"].iter().chain(arguments);
+        match Cli::try_parse_from(arguments)?.command {
+            Command::Host(args) => Ok(*args),
+            other => panic!("not host: {other:?}"),
+        }
+    }
+
+    fn refused(arguments: &[&str]) -> String {
+        match host(arguments) {
+            Ok(args) => panic!("{arguments:?} gave {args:?}"),
+            Err(error) => {
+                assert_eq!(
+                    error.exit_code(),
+                    i32::from(crate::cli::exit::Exit::Usage as u8)
+                );
+                error.to_string()
+            }
+        }
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_a_request() {
+        let args = host(&[
+            "--plugin",
+            "h.wasm",
+            "--topics",
+            "a,b",
+            "--group",
+            "g",
+            "--output",
+            "x=y",
+            "--output",
+            "z",
+            "--start",
+            "latest",
+            "--dead-letter",
+            "d",
+            "--set",
+            "k=v=w",
+            "-X",
+            "debug=all",
+            "--admin",
+            "127.0.0.1:0",
+            "--drain",
+            "5s",
+            "--bootstrap",
+            "b:1",
+        ]);
+        let request = args.map(|args| args.load_request()).unwrap_or_default();
+        let pairs = |key: &str, value: &str| vec![(key.to_owned(), Secret::new(value))];
+        let expected = InlinePipeline {
+            plugin: PathBuf::from("h.wasm"),
+            topics: vec!["a".to_owned(), "b".to_owned()],
+            group: "g".to_owned(),
+            outputs: vec!["x=y".to_owned(), "z".to_owned()],
+            start_latest: true,
+            dead_letter: Some("d".to_owned()),
+            settings: pairs("k", "v=w"),
+        };
+        assert_eq!(request.inline, Some(expected));
+        assert_eq!(request.librdkafka, pairs("debug", "all"));
+        assert_eq!(request.admin, AdminChoice::At("127.0.0.1:0".to_owned()));
+        assert_eq!(request.drain, Some(Duration::from_secs(5)));
+        assert_eq!(request.bootstrap.as_deref(), Some("b:1"));
+    }
+
+    #[test]
+    fn files_are_repeatable_and_in_order() {
+        let request = host(&["-f", "b.toml", "-f", "a.toml", "--no-admin"]);
+        let request = request.map(|args| args.load_request()).unwrap_or_default();
+        assert_eq!(
+            request.manifests,
+            [PathBuf::from("b.toml"), PathBuf::from("a.toml")]
+        );
+        assert_eq!((request.inline, request.admin), (None, AdminChoice::Off));
+    }
+
+    #[test]
+    fn one_handler_and_files_exclude_each_other() {
+        let plugin = ["--plugin", "h.wasm", "--topics", "a", "--group", "g"];
+        for files in [["-f", "a.toml"], ["--pipelines", "d"]] {
+            let text = refused(&[&plugin[..], &files[..]].concat());
+            assert!(text.contains("cannot be used with"), "{text}");
+        }
+        // A flag of the one without `--plugin` must not be swallowed by the other.
+        for flag in [
+            ["--output", "x"],
+            ["--group", "g"],
+            ["--topics", "t"],
+            ["--set", "a=b"],
+        ] {
+            refused(&[&["-f", "a.toml"][..], &flag[..]].concat());
+            let text = refused(&flag);
+            assert!(text.contains("--plugin"), "{text}");
+        }
+        let text = refused(&["--plugin", "h.wasm"]);
+        assert!(
+            text.contains("--topics") && text.contains("--group"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn malformed_values_are_refused_with_the_form_to_use() {
+        let text = refused(&["-f", "a.toml", "--drain", "30"]);
+        assert!(text.contains("it has no unit: `30s` or `30ms`?"), "{text}");
+        let text = refused(&["-f", "a.toml", "-X", "debug"]);
+        assert!(text.contains("write KEY=VALUE"), "{text}");
+        refused(&["-f", "a.toml", "--admin", "127.0.0.1:1", "--no-admin"]);
+    }
+
+    #[test]
+    fn the_help_names_the_default_of_the_loader() {
+        let admin = config::DEFAULT_ADMIN.to_string();
+        let mut command = Cli::command();
+        let help = command
+            .find_subcommand_mut("host")
+            .map(|host| host.render_long_help().to_string());
+        assert!(help.is_some_and(|help| help.contains(&format!("[default: {admin}]"))));
+    }
+
+    #[test]
+    fn help_and_version_are_no_errors() {
+        for (flag, kind) in [
+            ("--help", ErrorKind::DisplayHelp),
+            ("--version", ErrorKind::DisplayVersion),
+        ] {
+            let shown = Cli::try_parse_from(["sluicebox", flag])
+                .err()
+                .map(|error| error.kind());
+            assert_eq!(shown, Some(kind));
+        }
+    }
+
+    #[test]
+    fn colour_follows_the_flag_then_no_color_then_the_terminal() {
+        let global = |when: &str| {
+            Cli::try_parse_from(["sluicebox", "check", "--color", when]).map(|cli| cli.global)
+        };
+        let colour = |when: &str, terminal, no_color| {
+            global(when)
+                .map(|global| global.colour(terminal, no_color))
+                .ok()
+        };
+        assert_eq!(colour("auto", true, None), Some(true));
+        assert_eq!(colour("auto", true, Some("1")), Some(false));
+        assert_eq!(colour("auto", true, Some("")), Some(true));
+        assert_eq!(colour("auto", false, None), Some(false));
+        assert_eq!(colour("always", false, Some("1")), Some(true));
+        assert_eq!(colour("never", true, None), Some(false));
     }
 }

@@ -30,7 +30,10 @@ pub struct Against<'a> {
 pub fn check_all(pipelines: &[Pipeline], report: &mut Report) {
     let mut names: BTreeMap<&str, Origin> = BTreeMap::new();
     let mut groups: BTreeMap<(&str, &str), (&str, Origin)> = BTreeMap::new();
-    for pipeline in pipelines.iter().filter(|pipeline| !pipeline.name.is_empty()) {
+    for pipeline in pipelines
+        .iter()
+        .filter(|pipeline| !pipeline.name.is_empty())
+    {
         let origin = pipeline.origin.of("name");
         if let Some(first) = names.get(pipeline.name.as_str()) {
             let message = format!("two pipelines are named `{}`", pipeline.name);
@@ -38,7 +41,9 @@ pub fn check_all(pipelines: &[Pipeline], report: &mut Report) {
                 .at(origin)
                 .label("this one")
                 .related(first.clone(), format!("the other one, in {}", first.file()));
-            report.push(found.help("rename one; give it the old name as `group` to keep its offsets"));
+            report.push(
+                found.help("rename one; give it the old name as `group` to keep its offsets"),
+            );
             continue;
         }
         names.insert(&pipeline.name, origin);
@@ -47,7 +52,10 @@ pub fn check_all(pipelines: &[Pipeline], report: &mut Report) {
         let origin = pipeline.origin.get("source.group").cloned();
         let origin = origin.unwrap_or_else(|| pipeline.origin.of("name"));
         if let Some((other, first)) = groups.get(&key) {
-            let message = format!("`{}` and `{other}` are in one consumer group", pipeline.name);
+            let message = format!(
+                "`{}` and `{other}` are in one consumer group",
+                pipeline.name
+            );
             let found = Diagnostic::error(codes::SAME_GROUP, message)
                 .at(origin)
                 .related(first.clone(), format!("group of `{other}`"))
@@ -68,6 +76,7 @@ pub fn check_pipeline(pipeline: &mut Pipeline, against: &Against<'_>, report: &m
         check_clusters(pipeline, clusters, report);
     }
     apply_ceilings(pipeline, against.host, report);
+    check_poll_interval(pipeline, against, report);
     check_limits(pipeline, against, report);
     check_waits(pipeline, report);
     check_dev(pipeline, report);
@@ -89,8 +98,13 @@ fn check_component(pipeline: &Pipeline, purpose: Purpose, report: &mut Report) {
         .note(format!("looked for {}", path.display()));
     report.push(match (&pipeline.build, cargo_build(path)) {
         (Some(build), _) => {
-            let directory = build.workdir.display();
-            found.help(format!("build it: {} (in {directory})", build.command))
+            let here = build.workdir.as_os_str().is_empty();
+            let directory = if here { Path::new(".") } else { &build.workdir };
+            found.help(format!(
+                "build it: {} (in {})",
+                build.command,
+                directory.display()
+            ))
         }
         (None, Some(command)) => found.help(format!("build it: {command}")),
         (None, None) => found,
@@ -101,7 +115,9 @@ fn check_component(pipeline: &Pipeline, purpose: Purpose, report: &mut Report) {
 fn cargo_build(path: &Path) -> Option<String> {
     let parts: Vec<_> = path.iter().map(|part| part.to_string_lossy()).collect();
     let at = parts.iter().rposition(|part| part == "target")?;
-    let [triple, profile, _file] = parts.get(at + 1..)? else { return None };
+    let [triple, profile, _file] = parts.get(at + 1..)? else {
+        return None;
+    };
     if !triple.starts_with("wasm32-") {
         return None;
     }
@@ -126,8 +142,16 @@ fn check_topics(pipeline: &Pipeline, report: &mut Report) {
         }
         check_topic(topic, place, report);
     }
-    for output in pipeline.outputs.iter().filter(|output| !output.topic.is_empty()) {
-        check_topic(&output.topic, origin.of(&format!("output.{}.topic", output.name)), report);
+    for output in pipeline
+        .outputs
+        .iter()
+        .filter(|output| !output.topic.is_empty())
+    {
+        check_topic(
+            &output.topic,
+            origin.of(&format!("output.{}.topic", output.name)),
+            report,
+        );
     }
     if let Then::DeadLetter(letter) = &pipeline.errors.then {
         let written = origin.get("errors.dead_letter.topic").is_some();
@@ -140,7 +164,11 @@ fn check_topics(pipeline: &Pipeline, report: &mut Report) {
 fn check_topic(topic: &str, origin: Origin, report: &mut Report) {
     if let Some(fault) = topic_fault(topic) {
         let message = format!("`{topic}` is no legal topic name");
-        report.push(Diagnostic::error(codes::BAD_TOPIC, message).at(origin).label(fault));
+        report.push(
+            Diagnostic::error(codes::BAD_TOPIC, message)
+                .at(origin)
+                .label(fault),
+        );
     }
 }
 
@@ -164,7 +192,10 @@ fn check_loops(pipeline: &Pipeline, report: &mut Report) {
             let message = format!("the pipeline would read its own output `{topic}`");
             let found = Diagnostic::error(codes::LOOP, message)
                 .at(place)
-                .related(pipeline.origin.of(&format!("source.topics.{index}")), "read here")
+                .related(
+                    pipeline.origin.of(&format!("source.topics.{index}")),
+                    "read here",
+                )
                 .note("each record would come back without end");
             report.push(found.help("write to another topic; retries need none, they are built in"));
         }
@@ -177,7 +208,10 @@ fn check_clusters(
     report: &mut Report,
 ) {
     let origin = &pipeline.origin;
-    let mut uses = vec![("source.cluster".to_owned(), pipeline.source.cluster.as_str())];
+    let mut uses = vec![(
+        "source.cluster".to_owned(),
+        pipeline.source.cluster.as_str(),
+    )];
     for output in &pipeline.outputs {
         uses.push((format!("output.{}.cluster", output.name), &output.cluster));
     }
@@ -187,7 +221,10 @@ fn check_clusters(
         uses.push(("errors.dead_letter.cluster".to_owned(), &letter.cluster));
     }
     let mut default_reported = false;
-    for (path, cluster) in uses.into_iter().filter(|(_, cluster)| !clusters.contains_key(*cluster)) {
+    for (path, cluster) in uses
+        .into_iter()
+        .filter(|(_, cluster)| !clusters.contains_key(*cluster))
+    {
         // The missing default is one mistake, however many places rely on it.
         if cluster == DEFAULT_CLUSTER && std::mem::replace(&mut default_reported, true) {
             continue;
@@ -210,7 +247,8 @@ fn unknown_cluster(
     if !clusters.is_empty() {
         found = found.note(format!("there is {}", listed(names())));
     }
-    let in_file = format!("[cluster.{cluster}] bootstrap = \"HOST:PORT\" in the host's file (--config)");
+    let in_file =
+        format!("[cluster.{cluster}] bootstrap = \"HOST:PORT\" in the host's file (--config)");
     found.help(match cluster {
         DEFAULT_CLUSTER => format!("give --bootstrap HOST:PORT, or SB_BOOTSTRAP, or {in_file}"),
         _ => format!("define {in_file}"),
@@ -219,7 +257,11 @@ fn unknown_cluster(
 
 /// A limit that the manifest asks for and may not have is an error; a default gives way.
 fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report) {
-    let mut ceilings = Ceilings { origin: &pipeline.origin, host: host.origins.as_ref(), report };
+    let mut ceilings = Ceilings {
+        origin: &pipeline.origin,
+        host: host.origins.as_ref(),
+        report,
+    };
     let HandlerLimits {
         memory,
         running_time,
@@ -233,13 +275,26 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
     } = &mut pipeline.limits;
     let ceiling = &host.ceilings;
     ceilings.apply("memory", memory, ceiling.memory, format_size);
-    ceilings.apply("answer_bytes", answer_bytes, ceiling.answer_bytes, format_size);
+    ceilings.apply(
+        "answer_bytes",
+        answer_bytes,
+        ceiling.answer_bytes,
+        format_size,
+    );
     let times = [
         ("running_time", running_time, ceiling.running_time),
-        ("batch_running_time", batch_running_time, ceiling.batch_running_time),
+        (
+            "batch_running_time",
+            batch_running_time,
+            ceiling.batch_running_time,
+        ),
         ("wall_time", wall_time, ceiling.wall_time),
         ("batch_wall_time", batch_wall_time, ceiling.batch_wall_time),
-        ("init_running_time", init_running_time, ceiling.init_running_time),
+        (
+            "init_running_time",
+            init_running_time,
+            ceiling.init_running_time,
+        ),
         ("init_wall_time", init_wall_time, ceiling.init_wall_time),
     ];
     for (key, value, ceiling) in times {
@@ -254,7 +309,13 @@ struct Ceilings<'a> {
 }
 
 impl Ceilings<'_> {
-    fn apply<T: Ord + Copy>(&mut self, key: &str, value: &mut T, ceiling: T, show: fn(T) -> String) {
+    fn apply<T: Ord + Copy>(
+        &mut self,
+        key: &str,
+        value: &mut T,
+        ceiling: T,
+        show: fn(T) -> String,
+    ) {
         if *value <= ceiling {
             return;
         }
@@ -264,7 +325,9 @@ impl Ceilings<'_> {
             let mut found = Diagnostic::error(codes::ABOVE_CEILING, message)
                 .at(origin.clone())
                 .label(format!("at most {}", show(ceiling)));
-            let set = self.host.and_then(|host| host.get(&format!("limits.ceiling.{key}")));
+            let set = self
+                .host
+                .and_then(|host| host.get(&format!("limits.ceiling.{key}")));
             found = match set {
                 Some(set) => found.related(set.clone(), "the ceiling is set here"),
                 None => found.note(format!(
@@ -281,9 +344,24 @@ fn check_limits(pipeline: &mut Pipeline, against: &Against<'_>, report: &mut Rep
     let (origin, limits) = (&pipeline.origin, &mut pipeline.limits);
     // Time inside the guest is part of the wall clock. A default follows the other key.
     let pairs = [
-        ("running_time", &mut limits.running_time, "wall_time", limits.wall_time),
-        ("batch_running_time", &mut limits.batch_running_time, "batch_wall_time", limits.batch_wall_time),
-        ("init_running_time", &mut limits.init_running_time, "init_wall_time", limits.init_wall_time),
+        (
+            "running_time",
+            &mut limits.running_time,
+            "wall_time",
+            limits.wall_time,
+        ),
+        (
+            "batch_running_time",
+            &mut limits.batch_running_time,
+            "batch_wall_time",
+            limits.batch_wall_time,
+        ),
+        (
+            "init_running_time",
+            &mut limits.init_running_time,
+            "init_wall_time",
+            limits.init_wall_time,
+        ),
     ];
     for (key, running, wall_key, wall) in pairs {
         if *running <= wall {
@@ -303,7 +381,10 @@ fn check_limits(pipeline: &mut Pipeline, against: &Against<'_>, report: &mut Rep
         if batcher.max_bytes >= limits.memory {
             let message = "a batch would not fit into the handler's memory";
             let found = Diagnostic::error(codes::CONTRADICTION, message).at(origin.of(&path));
-            report.push(found.label(format!("memory of the handler: {}", format_size(limits.memory))));
+            report.push(found.label(format!(
+                "memory of the handler: {}",
+                format_size(limits.memory)
+            )));
         }
     }
     let fetch = &mut pipeline.source.fetch;
@@ -324,44 +405,79 @@ fn check_limits(pipeline: &mut Pipeline, against: &Against<'_>, report: &mut Rep
         }
         fetch.max_per_partition = fetch.buffer;
     }
-    check_poll_interval(pipeline, against, report);
 }
 
-/// What a revocation may have to wait for has to end well before the broker takes the member for
-/// dead.
-fn check_poll_interval(pipeline: &Pipeline, against: &Against<'_>, report: &mut Report) {
-    let cluster = against.clusters.and_then(|clusters| clusters.get(&pipeline.source.cluster));
+/// What a revocation may have to wait for has to end well before the group takes the member for
+/// dead. A default gives way, a written value is an error.
+fn check_poll_interval(pipeline: &mut Pipeline, against: &Against<'_>, report: &mut Report) {
+    let cluster = against
+        .clusters
+        .and_then(|clusters| clusters.get(&pipeline.source.cluster));
     let set = cluster.and_then(|cluster| {
-        let (_, value) = cluster.properties.iter().rfind(|(key, _)| key == "max.poll.interval.ms")?;
-        Some((Duration::from_millis(value.value.expose().parse().ok()?), value.origin.clone()))
+        let (_, value) = cluster
+            .properties
+            .iter()
+            .rfind(|(key, _)| key == "max.poll.interval.ms")?;
+        Some((
+            Duration::from_millis(value.value.expose().parse().ok()?),
+            value.origin.clone(),
+        ))
     });
-    let interval = set.as_ref().map_or(MAX_POLL_INTERVAL, |(interval, _)| *interval);
+    let interval = set
+        .as_ref()
+        .map_or(MAX_POLL_INTERVAL, |(interval, _)| *interval);
+    let (limits, origin) = (&mut pipeline.limits, &pipeline.origin);
     let mut waits = vec![
-        ("handler.limits.wall_time".to_owned(), pipeline.limits.wall_time),
-        ("handler.limits.batch_wall_time".to_owned(), pipeline.limits.batch_wall_time),
-        ("handler.limits.init_wall_time".to_owned(), pipeline.limits.init_wall_time),
+        (
+            "handler.limits.wall_time".to_owned(),
+            &mut limits.wall_time,
+            interval / 2,
+        ),
+        (
+            "handler.limits.batch_wall_time".to_owned(),
+            &mut limits.batch_wall_time,
+            interval / 2,
+        ),
+        (
+            "handler.limits.init_wall_time".to_owned(),
+            &mut limits.init_wall_time,
+            interval / 2,
+        ),
+        (
+            "source.session_timeout".to_owned(),
+            &mut pipeline.source.session_timeout,
+            interval,
+        ),
     ];
-    for batcher in &pipeline.batchers {
-        waits.push((format!("batch.{}.max_wait", batcher.name), batcher.max_wait));
+    for batcher in &mut pipeline.batchers {
+        waits.push((
+            format!("batch.{}.max_wait", batcher.name),
+            &mut batcher.max_wait,
+            interval / 2,
+        ));
     }
-    for (path, wait) in waits.into_iter().filter(|(_, wait)| *wait >= interval / 2) {
-        let message = format!("`{path}` is too long for the consumer group");
-        let half = format_duration(interval / 2);
-        let mut found = Diagnostic::error(codes::POLL_INTERVAL, message)
-            .at(pipeline.origin.of(&path))
-            .label(format!("it has {}, and has to be below {half}", format_duration(wait)))
-            .note("half of librdkafka's max.poll.interval.ms: after all of it the group takes the partitions away");
-        if let Some((_, place)) = &set {
-            found = found.related(place.clone(), "the interval is set here");
+    for (path, wait, bound) in waits {
+        if *wait < bound {
+            continue;
         }
-        report.push(found.help("shorten it, or have the operator raise max.poll.interval.ms"));
-    }
-    let session = pipeline.source.session_timeout;
-    if session > interval {
-        let message = "`source.session_timeout` is longer than max.poll.interval.ms";
-        let found = Diagnostic::error(codes::POLL_INTERVAL, message);
-        let found = found.at(pipeline.origin.of("source.session_timeout"));
-        report.push(found.label(format!("at most {}", format_duration(interval))));
+        if let Some(place) = origin.get(&path) {
+            let message = format!("`{path}` is too long for the consumer group");
+            let (has, below) = (format_duration(*wait), format_duration(bound));
+            let mut found = Diagnostic::error(codes::POLL_INTERVAL, message)
+                .at(place.clone())
+                .label(format!("it has {has}, and has to be below {below}"));
+            let interval = format_duration(interval);
+            found = found.note(if path.starts_with("source.") {
+                format!("max.poll.interval.ms of librdkafka is {interval}")
+            } else {
+                format!("half of librdkafka's max.poll.interval.ms, {interval}: after that the group takes the partitions away")
+            });
+            if let Some((_, place)) = &set {
+                found = found.related(place.clone(), "the interval is set here");
+            }
+            report.push(found.help("shorten it, or have the operator raise max.poll.interval.ms"));
+        }
+        *wait = bound.saturating_sub(Duration::from_millis(1));
     }
 }
 
@@ -375,8 +491,13 @@ fn check_waits(pipeline: &Pipeline, report: &mut Report) {
             "`errors.retry.backoff` is longer than `max_backoff`",
         );
         let place = origin.of(written.map_or("errors.retry", String::as_str));
-        let (first, longest) = (format_duration(errors.backoff), format_duration(errors.max_backoff));
-        report.push(found.at(place).label(format!("{first} before the second attempt, {longest} at most")));
+        let (first, longest) = (
+            format_duration(errors.backoff),
+            format_duration(errors.max_backoff),
+        );
+        report.push(found.at(place).label(format!(
+            "{first} before the second attempt, {longest} at most"
+        )));
     }
     let timeout = origin.get("source.session_timeout");
     if let Some(place) = timeout.filter(|_| pipeline.source.protocol == Protocol::Consumer) {
@@ -388,7 +509,12 @@ fn check_waits(pipeline: &Pipeline, report: &mut Report) {
 
 fn check_dev(pipeline: &Pipeline, report: &mut Report) {
     let topics = || pipeline.source.topics.iter().map(String::as_str);
-    for topic in pipeline.dev.samples.keys().filter(|topic| topics().all(|read| read != *topic)) {
+    for topic in pipeline
+        .dev
+        .samples
+        .keys()
+        .filter(|topic| topics().all(|read| read != *topic))
+    {
         let message = format!("samples for `{topic}`, which the pipeline does not read");
         let found = Diagnostic::error(codes::BAD_CHOICE, message)
             .at(pipeline.origin.of(&format!("dev.samples.{topic}")));

@@ -57,5 +57,7 @@ pub const POLL_INTERVAL: &str = "SB0209";
 pub const REFUSED_PROPERTY: &str = "SB0210";
 /// A file that the configuration names is not there.
 pub const MISSING_FILE: &str = "SB0211";
+/// A credential that anybody on the way can read.
+pub const READABLE_PASSWORD: &str = "SB0213";
 /// Two values that cannot both hold.
 pub const CONTRADICTION: &str = "SB0212";

@@ -14,13 +14,20 @@ use std::sync::Arc;
 
 use super::mask::mask_secrets;
 
-/// A text that diagnostics quote.
+/// A text that diagnostics quote: a file, a flag, or a variable.
 #[derive(PartialEq, Eq)]
 pub struct SourceText {
     name: String,
     /// Same length as what was read, with secrets overwritten.
     text: String,
-    is_flag: bool,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Flag,
+    Variable,
 }
 
 impl SourceText {
@@ -28,16 +35,25 @@ impl SourceText {
         Arc::new(SourceText {
             name: path.display().to_string(),
             text: mask_secrets(text),
-            is_flag: false,
+            kind: Kind::File,
         })
     }
 
-    /// One occurrence of a flag or an environment variable, as the user wrote it.
+    /// One occurrence of a flag, as the user wrote it.
     pub fn flag(name: &str, text: &str) -> Arc<Self> {
         Arc::new(SourceText {
             name: name.to_owned(),
             text: mask_secrets(text),
-            is_flag: true,
+            kind: Kind::Flag,
+        })
+    }
+
+    /// An environment variable that we read.
+    pub fn variable(name: &str, value: &str) -> Arc<Self> {
+        Arc::new(SourceText {
+            name: name.to_owned(),
+            text: mask_secrets(&format!("{name}={value}")),
+            kind: Kind::Variable,
         })
     }
 
@@ -50,18 +66,30 @@ impl SourceText {
         &self.text
     }
 
-    /// A flag has neither line nor column.
-    pub fn is_flag(&self) -> bool {
-        self.is_flag
+    /// Only a file has lines and columns that mean something.
+    pub fn is_file(&self) -> bool {
+        self.kind == Kind::File
+    }
+
+    /// What a report gives as the place.
+    pub fn title(&self) -> &str {
+        match self.kind {
+            Kind::File => &self.name,
+            Kind::Flag => "command line",
+            Kind::Variable => "environment",
+        }
     }
 
     pub fn at(self: &Arc<Self>, span: Range<usize>) -> Origin {
-        Origin { source: Arc::clone(self), span }
+        Origin {
+            source: Arc::clone(self),
+            span,
+        }
     }
 
     /// The whole text, for a flag; the start, for a file that is wrong as a whole.
     pub fn whole(self: &Arc<Self>) -> Origin {
-        let end = if self.is_flag { self.text.len() } else { 0 };
+        let end = if self.is_file() { 0 } else { self.text.len() };
         self.at(0..end)
     }
 }
@@ -115,10 +143,10 @@ impl Origin {
 /// `file:line:column`, or the flag.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.source.is_flag() {
-            f.write_str(self.file())
-        } else {
+        if self.source.is_file() {
             write!(f, "{}:{}:{}", self.file(), self.line(), self.column())
+        } else {
+            f.write_str(self.file())
         }
     }
 }
@@ -139,7 +167,10 @@ pub struct Origins {
 
 impl Origins {
     pub fn new(root: Origin) -> Self {
-        Origins { root, keys: BTreeMap::new() }
+        Origins {
+            root,
+            keys: BTreeMap::new(),
+        }
     }
 
     pub fn insert(&mut self, path: impl Into<String>, origin: Origin) {
@@ -233,7 +264,10 @@ impl Diagnostic {
     }
 
     pub fn warning(code: &'static str, message: impl Into<String>) -> Self {
-        Diagnostic { level: Level::Warning, ..Diagnostic::error(code, message) }
+        Diagnostic {
+            level: Level::Warning,
+            ..Diagnostic::error(code, message)
+        }
     }
 
     pub fn at(mut self, origin: Origin) -> Self {
@@ -308,7 +342,10 @@ impl Report {
     }
 
     fn count(&self, level: Level) -> usize {
-        self.diagnostics.iter().filter(|found| found.level == level).count()
+        self.diagnostics
+            .iter()
+            .filter(|found| found.level == level)
+            .count()
     }
 
     /// Reading order, and each finding once.

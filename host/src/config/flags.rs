@@ -9,7 +9,9 @@ use super::codes;
 use super::diagnostic::{Diagnostic, Origin, Origins, Report, SourceText};
 use super::names::{as_pipeline_name, listed, topic_fault};
 use super::request::{InlinePipeline, LoadRequest, Outside};
-use super::schema::{ClusterDraft, DEFAULT_HEADER_PREFIX, bootstrap_fault, group_fault, property_fault};
+use super::schema::{
+    ClusterDraft, DEFAULT_HEADER_PREFIX, bootstrap_fault, group_fault, property_fault,
+};
 use super::table::Located;
 use super::types::{
     Ack, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits, Isolation,
@@ -39,8 +41,14 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
     }
     let topics = inline.topics.join(",");
     origins.insert("source.topics", flag("--topics", &topics));
+    let source = SourceText::flag("--topics", &format!("--topics {topics}"));
+    let mut start = "--topics ".len();
     for (index, topic) in inline.topics.iter().enumerate() {
-        origins.insert(format!("source.topics.{index}"), flag_at("--topics", &topics, topic));
+        origins.insert(
+            format!("source.topics.{index}"),
+            source.at(start..start + topic.len()),
+        );
+        start += topic.len() + 1;
     }
     let mut errors = Errors::default();
     if let Some(topic) = &inline.dead_letter {
@@ -67,7 +75,11 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
             cluster: DEFAULT_CLUSTER.to_owned(),
             topics: inline.topics.clone(),
             group: inline.group.clone(),
-            start: if inline.start_latest { Start::Latest } else { Start::Earliest },
+            start: if inline.start_latest {
+                Start::Latest
+            } else {
+                Start::Earliest
+            },
             isolation: Isolation::ReadCommitted,
             protocol: Protocol::Cooperative,
             instance_id: None,
@@ -94,9 +106,15 @@ fn inline_outputs(
     for written in &inline.outputs {
         let (name, topic) = written.split_once('=').unwrap_or((written, written));
         let origin = flag_at("--output", written, name);
-        if name != topic && let Some(fault) = topic_fault(name) {
+        if name != topic
+            && let Some(fault) = topic_fault(name)
+        {
             let message = format!("`{name}` cannot be the name of an output");
-            report.push(Diagnostic::error(codes::BAD_NAME, message).at(origin.clone()).label(fault));
+            report.push(
+                Diagnostic::error(codes::BAD_NAME, message)
+                    .at(origin.clone())
+                    .label(fault),
+            );
         }
         if outputs.iter().any(|output| output.name == name) {
             let message = format!("two outputs are named `{name}`");
@@ -107,7 +125,10 @@ fn inline_outputs(
             continue;
         }
         origins.insert(format!("output.{name}"), origin);
-        origins.insert(format!("output.{name}.topic"), flag_at("--output", written, topic));
+        origins.insert(
+            format!("output.{name}.topic"),
+            flag_at("--output", written, topic),
+        );
         outputs.push(Output {
             name: name.to_owned(),
             cluster: DEFAULT_CLUSTER.to_owned(),
@@ -123,8 +144,9 @@ fn inline_outputs(
 fn inline_settings(inline: &InlinePipeline, report: &mut Report) -> serde_json::Value {
     let mut settings = serde_json::Map::new();
     for (key, value) in &inline.settings {
-        let parsed = serde_json::from_str(value);
-        let value = parsed.unwrap_or_else(|_| serde_json::Value::String(value.clone()));
+        let text = value.expose();
+        let parsed = serde_json::from_str(text);
+        let value = parsed.unwrap_or_else(|_| serde_json::Value::String(text.to_owned()));
         if settings.insert(key.clone(), value).is_some() {
             let message = format!("the setting `{key}` is given twice");
             // The value is not quoted: it may be a secret.
@@ -146,7 +168,12 @@ pub fn add_bootstrap(
         (None, Some(value)) if !value.is_empty() => ("SB_BOOTSTRAP", value),
         _ => return,
     };
-    let origin = flag(name, &value);
+    let origin = match name {
+        "SB_BOOTSTRAP" => {
+            SourceText::variable(name, &value).at(name.len() + 1..name.len() + 1 + value.len())
+        }
+        _ => flag(name, &value),
+    };
     if let Some(other) = clusters.get(DEFAULT_CLUSTER) {
         // A flag was meant for this run, so dropping it silently would surprise; a variable may be
         // there for other tools.
@@ -166,11 +193,18 @@ pub fn add_bootstrap(
     if let Some(fault) = bootstrap_fault(&value) {
         let message = format!("`{value}` is no list of brokers");
         let found = Diagnostic::error(codes::BAD_CLUSTER, message).at(origin.clone());
-        report.push(found.label(fault).help("write HOST:PORT, several separated by commas"));
+        report.push(
+            found
+                .label(fault)
+                .help("write HOST:PORT, several separated by commas"),
+        );
     }
     let draft = ClusterDraft {
         name: DEFAULT_CLUSTER.to_owned(),
-        bootstrap: Some(Located { value, origin: origin.clone() }),
+        bootstrap: Some(Located {
+            value,
+            origin: origin.clone(),
+        }),
         properties: Vec::new(),
         origin,
     };
@@ -196,23 +230,35 @@ pub fn add_properties(
     if target.is_none() && !names.is_empty() {
         let message = "it is not clear which cluster -X is for";
         let found = Diagnostic::error(codes::BAD_FLAG, message)
-            .note(format!("there are {names}, and none is named `{DEFAULT_CLUSTER}`"))
+            .at(property_origin(
+                &request.librdkafka[0].0,
+                &request.librdkafka[0].1,
+            ))
+            .note(format!(
+                "there are {names}, and none is named `{DEFAULT_CLUSTER}`"
+            ))
             .help("put the property into the host's file: librdkafka = { \"KEY\" = \"VALUE\" }");
         report.push(found);
     }
     for (key, value) in &request.librdkafka {
         let origin = property_origin(key, value);
-        let known = target.as_ref().map(|cluster| cluster.properties.as_slice()).unwrap_or_default();
+        let known = target
+            .as_ref()
+            .map(|cluster| cluster.properties.as_slice())
+            .unwrap_or_default();
         if let Some(found) = property_fault(key, known, "the host's file, or by an earlier -X") {
             report.push(found.at(origin));
         } else if let Some(cluster) = &mut target {
-            let value = Located { value: Secret::new(value.as_str()), origin };
+            let value = Located {
+                value: value.clone(),
+                origin,
+            };
             cluster.properties.push((key.clone(), value));
         }
     }
 }
 
 /// The key is marked, and a secret value is masked by the text itself.
-fn property_origin(key: &str, value: &str) -> Origin {
-    flag_at("-X", &format!("{key}={value}"), key)
+fn property_origin(key: &str, value: &Secret) -> Origin {
+    flag_at("-X", &format!("{key}={}", value.expose()), key)
 }

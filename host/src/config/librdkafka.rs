@@ -15,9 +15,13 @@ pub struct Refusal {
 /// `None`: the property may be passed through.
 pub fn refusal(key: &str) -> Option<Refusal> {
     let key = key.to_ascii_lowercase();
-    let exact = GROUPS.iter().find(|group| group.keys.contains(&key.as_str()));
+    let exact = GROUPS
+        .iter()
+        .find(|group| group.keys.contains(&key.as_str()));
     let group = exact.or_else(|| {
-        GROUPS.iter().find(|group| group.prefixes.iter().any(|prefix| key.starts_with(prefix)))
+        GROUPS
+            .iter()
+            .find(|group| group.prefixes.iter().any(|prefix| key.starts_with(prefix)))
     });
     let api_only = key.ends_with("_cb").then_some(API_ONLY);
     group.map(|group| group.refusal).or(api_only)
@@ -29,15 +33,18 @@ struct Group {
     refusal: Refusal,
 }
 
-const fn group(
-    keys: &'static [&'static str],
-    why: &'static str,
-    instead: &'static str,
-) -> Group {
-    Group { keys, prefixes: &[], refusal: Refusal { why, instead } }
+const fn group(keys: &'static [&'static str], why: &'static str, instead: &'static str) -> Group {
+    Group {
+        keys,
+        prefixes: &[],
+        refusal: Refusal { why, instead },
+    }
 }
 
-const API_ONLY: Refusal = Refusal { why: "it is not a setting but part of the C interface", instead: "" };
+const API_ONLY: Refusal = Refusal {
+    why: "it is not a setting but part of the C interface",
+    instead: "",
+};
 
 const GROUPS: [Group; 21] = [
     group(
@@ -50,8 +57,16 @@ const GROUPS: [Group; 21] = [
         "each pipeline has its own consumer group",
         "`group` in [source], or --group",
     ),
-    group(&["group.instance.id"], "it belongs to one pipeline", "`instance_id` in [source]"),
-    group(&["session.timeout.ms"], "it belongs to one pipeline", "`session_timeout` in [source]"),
+    group(
+        &["group.instance.id"],
+        "it belongs to one pipeline",
+        "`instance_id` in [source]",
+    ),
+    group(
+        &["session.timeout.ms"],
+        "it belongs to one pipeline",
+        "`session_timeout` in [source]",
+    ),
     group(
         &[
             "partition.assignment.strategy",
@@ -80,9 +95,18 @@ const GROUPS: [Group; 21] = [
         "where a group begins is said per pipeline",
         "`start` in [source], or --start",
     ),
-    group(&["isolation.level"], "it belongs to one pipeline", "`isolation` in [source]"),
     group(
-        &["fetch.min.bytes", "fetch.wait.max.ms", "fetch.message.max.bytes", "max.partition.fetch.bytes"],
+        &["isolation.level"],
+        "it belongs to one pipeline",
+        "`isolation` in [source]",
+    ),
+    group(
+        &[
+            "fetch.min.bytes",
+            "fetch.wait.max.ms",
+            "fetch.message.max.bytes",
+            "max.partition.fetch.bytes",
+        ],
         "it belongs to one pipeline",
         "`fetch` in [source]",
     ),
@@ -147,7 +171,10 @@ const GROUPS: [Group; 21] = [
     Group {
         keys: &["plugin.library.paths", "sasl.kerberos.kinit.cmd"],
         prefixes: &["ssl.engine.", "ssl.providers"],
-        refusal: Refusal { why: "it loads or runs foreign code inside the host", instead: "" },
+        refusal: Refusal {
+            why: "it loads or runs foreign code inside the host",
+            instead: "",
+        },
     },
     Group {
         keys: &[],
@@ -218,8 +245,13 @@ mod tests {
 
     #[test]
     fn the_rest_passes() {
-        let passed =
-            ["client.id", "debug", "socket.timeout.ms", "max.poll.interval.ms", "ssl.ca.location"];
+        let passed = [
+            "client.id",
+            "debug",
+            "socket.timeout.ms",
+            "max.poll.interval.ms",
+            "ssl.ca.location",
+        ];
         for key in passed {
             assert_eq!(refusal(key), None, "{key}");
         }

@@ -4,14 +4,25 @@
 //! well. Knows the words by which secrets are called; touches nothing. The result has the length
 //! and the lines of the input, so spans stay true.
 
-/// Values of keys that contain one of these are overwritten.
-const SECRET_WORDS: [&str; 4] = ["password", "passphrase", "client.secret", "key.pem"];
+/// Values of keys that contain one of these are overwritten. `secret` alone is not among them: in
+/// `[vars]` it names an environment variable.
+const SECRET_WORDS: [&str; 8] = [
+    "password",
+    "passphrase",
+    "client.secret",
+    "_secret",
+    "-secret",
+    "key.pem",
+    "api_key",
+    "apikey",
+];
 
 /// Is this the name of a key whose value must not be seen?
 pub fn is_secret_key(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     // `sasl.jaas.config` is Java's way to hold a password; librdkafka refuses it, after we quoted it.
     SECRET_WORDS.iter().any(|word| key.contains(word))
+        || key.trim_matches([' ', '"', '\'']).ends_with("token")
         || key.contains("sasl.jaas.config")
         || key.contains("sasl.oauthbearer.config")
 }
@@ -23,7 +34,10 @@ pub fn mask_secrets(text: &str) -> String {
     let mut position = 0;
     while let Some(equals) = find(&bytes, position, b'=') {
         position = equals + 1;
-        let line_start = bytes[..equals].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        let line_start = bytes[..equals]
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .map_or(0, |at| at + 1);
         // Of several keys in one line (an inline table) only the last before `=` is meant.
         let key_start = bytes[line_start..equals]
             .iter()
@@ -34,7 +48,10 @@ pub fn mask_secrets(text: &str) -> String {
             let value = value_span(&bytes, equals + 1);
             position = value.end;
             if !bytes[value.clone()].starts_with(b"${") {
-                bytes[value].iter_mut().filter(|b| **b != b'\n').for_each(|b| *b = b'*');
+                bytes[value]
+                    .iter_mut()
+                    .filter(|b| **b != b'\n')
+                    .for_each(|b| *b = b'*');
             }
         }
     }
@@ -68,7 +85,11 @@ fn value_span(bytes: &[u8], from: usize) -> std::ops::Range<usize> {
 }
 
 fn find(bytes: &[u8], from: usize, wanted: u8) -> Option<usize> {
-    bytes.get(from..)?.iter().position(|b| *b == wanted).map(|at| from + at)
+    bytes
+        .get(from..)?
+        .iter()
+        .position(|b| *b == wanted)
+        .map(|at| from + at)
 }
 
 #[cfg(test)]
@@ -79,14 +100,31 @@ mod tests {
     fn values_of_secret_keys_are_overwritten_in_place() {
         let cases = [
             ("password = \"hunter2\"", "password = \"*******\""),
-            ("sasl = { username = \"a\", password = \"p\" }", "sasl = { username = \"a\", password = \"*\" }"),
-            ("\"ssl.key.password\" = 'x=y'\nnext = 1", "\"ssl.key.password\" = '***'\nnext = 1"),
+            (
+                "sasl = { username = \"a\", password = \"p\" }",
+                "sasl = { username = \"a\", password = \"*\" }",
+            ),
+            (
+                "\"ssl.key.password\" = 'x=y'\nnext = 1",
+                "\"ssl.key.password\" = '***'\nnext = 1",
+            ),
             ("password = \"a\\\"b\" # c", "password = \"****\" # c"),
-            ("password = hunter2\nname = 1", "password = *******\nname = 1"),
+            (
+                "password = hunter2\nname = 1",
+                "password = *******\nname = 1",
+            ),
             ("password = \"open\nname = 1", "password = \"****\nname = 1"),
-            ("password = \"\"\"a\nb\"\"\"\nc = 1", "password = \"\"\"*\n*\"\"\"\nc = 1"),
+            (
+                "password = \"\"\"a\nb\"\"\"\nc = 1",
+                "password = \"\"\"*\n*\"\"\"\nc = 1",
+            ),
             ("password = \"${kafka}\"", "password = \"${kafka}\""),
             ("-X sasl.password=päss", "-X sasl.password=*****"),
+            ("api_token = \"abc\"", "api_token = \"***\""),
+            (
+                "vars.x = { secret = \"NAME\" }",
+                "vars.x = { secret = \"NAME\" }",
+            ),
             ("topic = \"password\"", "topic = \"password\""),
         ];
         for (input, expected) in cases {

@@ -9,16 +9,23 @@ pub fn topic_fault(topic: &str) -> Option<String> {
         return Some("it is empty".to_owned());
     }
     if topic == "." || topic == ".." {
-        return Some("Kafka reserves `.` and `..`".to_owned());
+        return Some("`.` and `..` are reserved".to_owned());
     }
     if topic.starts_with('^') {
         return Some("patterns are not supported yet: name each topic".to_owned());
     }
     if topic.chars().count() > MAX_NAME {
-        return Some(format!("it has {} characters, Kafka takes {MAX_NAME}", topic.chars().count()));
+        return Some(format!(
+            "it has {} characters, at most {MAX_NAME} are taken",
+            topic.chars().count()
+        ));
     }
-    let illegal = topic.chars().find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c)))?;
-    Some(format!("{illegal:?} is not allowed: Kafka takes letters, digits, `.`, `_` and `-`"))
+    let illegal = topic
+        .chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c)))?;
+    Some(format!(
+        "{illegal:?} is not allowed: letters, digits, `.`, `_` and `-` are"
+    ))
 }
 
 /// Why this is no pipeline name, or `None` when it is one.
@@ -27,11 +34,16 @@ pub fn pipeline_fault(name: &str) -> Option<String> {
         return Some("it is empty".to_owned());
     }
     if name.len() > MAX_NAME {
-        return Some(format!("it has {} characters, at most {MAX_NAME} are taken", name.len()));
+        return Some(format!(
+            "it has {} characters, at most {MAX_NAME} are taken",
+            name.len()
+        ));
     }
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let illegal = name.chars().find(|c| !legal(*c))?;
-    Some(format!("{illegal:?} is not allowed: lower-case letters, digits and `-`"))
+    Some(format!(
+        "{illegal:?} is not allowed: lower-case letters, digits and `-` are"
+    ))
 }
 
 /// A legal pipeline name close to this one, to suggest.
@@ -65,7 +77,10 @@ pub fn listed<'c>(names: impl IntoIterator<Item = &'c str>) -> String {
 }
 
 fn folded(name: &str) -> Vec<char> {
-    name.to_lowercase().chars().map(|c| if c == '-' { '_' } else { c }).collect()
+    name.to_lowercase()
+        .chars()
+        .map(|c| if c == '-' { '_' } else { c })
+        .collect()
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours between two words.
@@ -96,7 +111,16 @@ mod tests {
         for legal in ["orders", "a.b_c-D9", &"x".repeat(249)] {
             assert_eq!(topic_fault(legal), None, "{legal}");
         }
-        for illegal in ["", ".", "..", "^orders-.*", "or ders", "ördér", "a/b", &"x".repeat(250)] {
+        for illegal in [
+            "",
+            ".",
+            "..",
+            "^orders-.*",
+            "or ders",
+            "ördér",
+            "a/b",
+            &"x".repeat(250),
+        ] {
             assert!(topic_fault(illegal).is_some(), "{illegal}");
         }
     }

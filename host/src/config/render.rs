@@ -8,7 +8,11 @@ use super::diagnostic::{Diagnostic, Level, Origin, Report};
 impl Report {
     /// Every finding with its lines, then how many there are. `colour`: the reader is a terminal.
     pub fn render(&self, colour: bool) -> String {
-        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
+        let renderer = if colour {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        };
         let mut text = String::new();
         for found in self.diagnostics() {
             text.push_str(&renderer.render(&groups(found)));
@@ -27,7 +31,11 @@ impl Report {
         match (self.errors(), self.warnings()) {
             (0, warnings) => plural(warnings, "warning"),
             (errors, 0) => plural(errors, "error"),
-            (errors, warnings) => format!("{}, {}", plural(errors, "error"), plural(warnings, "warning")),
+            (errors, warnings) => format!(
+                "{}, {}",
+                plural(errors, "error"),
+                plural(warnings, "warning")
+            ),
         }
     }
 
@@ -46,17 +54,26 @@ fn groups(found: &Diagnostic) -> Vec<Group<'_>> {
     let mut group = Group::with_title(mark.primary_title(found.message.as_str()).id(found.code));
     if let Some(origin) = &found.origin {
         let mut snippet = snippet_of(origin).annotation(
-            AnnotationKind::Primary.span(origin.span()).label(some(&found.label)),
+            AnnotationKind::Primary
+                .span(origin.span())
+                .label(some(&found.label)),
         );
-        let (here, elsewhere): (Vec<_>, Vec<_>) =
-            found.related.iter().partition(|(other, _)| other.source() == origin.source());
+        let (here, elsewhere): (Vec<_>, Vec<_>) = found
+            .related
+            .iter()
+            .partition(|(other, _)| other.source() == origin.source());
         for (other, words) in here {
-            snippet = snippet
-                .annotation(AnnotationKind::Context.span(other.span()).label(words.as_str()));
+            snippet = snippet.annotation(
+                AnnotationKind::Context
+                    .span(other.span())
+                    .label(words.as_str()),
+            );
         }
         group = group.element(snippet);
         for (other, words) in elsewhere {
-            let marked = AnnotationKind::Context.span(other.span()).label(words.as_str());
+            let marked = AnnotationKind::Context
+                .span(other.span())
+                .label(words.as_str());
             group = group.element(snippet_of(other).annotation(marked));
         }
     } else if !found.label.is_empty() {
@@ -73,8 +90,7 @@ fn groups(found: &Diagnostic) -> Vec<Group<'_>> {
 
 fn snippet_of(origin: &Origin) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
     let source = origin.source();
-    let path = if source.is_flag() { "command line" } else { source.name() };
-    Snippet::source(source.text()).path(path)
+    Snippet::source(source.text()).path(source.title())
 }
 
 fn some(text: &str) -> Option<&str> {
@@ -101,9 +117,9 @@ fn diagnostic_json(found: &Diagnostic) -> Value {
     object
 }
 
-/// A flag has no line.
+/// Flags and variables have no line.
 fn place_json(origin: &Origin) -> Value {
-    if origin.source().is_flag() {
+    if !origin.source().is_file() {
         return json!({ "flag": origin.file() });
     }
     let span = origin.span();

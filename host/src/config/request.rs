@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::types::Secret;
 use super::vars::Env;
 
 /// What the result is for; commands differ in what has to exist already.
@@ -42,7 +43,7 @@ pub struct LoadRequest {
     /// `--bootstrap`; without it the environment variable `SB_BOOTSTRAP`.
     pub bootstrap: Option<String>,
     /// `-X KEY=VALUE`, in order.
-    pub librdkafka: Vec<(String, String)>,
+    pub librdkafka: Vec<(String, Secret)>,
     /// The pipeline of the flags `--plugin` and others.
     pub inline: Option<InlinePipeline>,
     pub admin: AdminChoice,
@@ -62,7 +63,7 @@ pub struct InlinePipeline {
     pub start_latest: bool,
     pub dead_letter: Option<String>,
     /// `--set KEY=VALUE`.
-    pub settings: Vec<(String, String)>,
+    pub settings: Vec<(String, Secret)>,
 }
 
 /// The world outside, as far as loading may ask it.
@@ -76,6 +77,9 @@ pub struct Outside<'e> {
 impl Outside<'static> {
     /// The process environment; properties are left for librdkafka to judge when a client is made.
     pub fn process() -> Self {
-        Outside { env: &|name| std::env::var(name).ok(), property_fault: &|_, _| None }
+        Outside {
+            env: &|name| std::env::var(name).ok(),
+            property_fault: &|_, _| None,
+        }
     }
 }

@@ -248,7 +248,9 @@ pub struct Ack {
 
 impl Default for Ack {
     fn default() -> Self {
-        Ack { commit_interval: Duration::from_secs(1) }
+        Ack {
+            commit_interval: Duration::from_secs(1),
+        }
     }
 }
 
@@ -358,7 +360,10 @@ pub struct Dev {
 
 impl Default for Dev {
     fn default() -> Self {
-        Dev { samples: BTreeMap::new(), partitions: 3 }
+        Dev {
+            samples: BTreeMap::new(),
+            partitions: 3,
+        }
     }
 }
 

@@ -53,18 +53,22 @@ impl Table<'_> {
     ) -> Duration {
         let form = (codes::BAD_DURATION, "a duration", DURATION_FORM);
         let read = self.unit(key, form, parse_duration);
-        self.in_range(key, read, range, format_duration).unwrap_or(default)
+        self.in_range(key, read, range, format_duration)
+            .unwrap_or(default)
     }
 
     /// Bytes.
     pub fn size(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let form = (codes::BAD_SIZE, "a size", SIZE_FORM);
         let read = self.unit(key, form, parse_size);
-        self.in_range(key, read, range, format_size).unwrap_or(default)
+        self.in_range(key, read, range, format_size)
+            .unwrap_or(default)
     }
 
     pub fn count(&mut self, key: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
-        let Some((value, origin)) = self.entry(key) else { return default };
+        let Some((value, origin)) = self.entry(key) else {
+            return default;
+        };
         let path = self.path_of(key);
         let DeValue::Integer(integer) = value.get_ref() else {
             self.wrong_type(&path, "a whole number", value.get_ref(), origin);
@@ -73,12 +77,18 @@ impl Table<'_> {
         // What does not fit is out of any range that a key has.
         let number = whole(integer).unwrap_or(i64::MAX);
         let wide = i64::from(*range.start())..=i64::from(*range.end());
-        let checked = self.in_range(key, Some((number, origin)), wide, |number| number.to_string());
-        checked.and_then(|number| u32::try_from(number).ok()).unwrap_or(default)
+        let checked = self.in_range(key, Some((number, origin)), wide, |number| {
+            number.to_string()
+        });
+        checked
+            .and_then(|number| u32::try_from(number).ok())
+            .unwrap_or(default)
     }
 
     pub fn boolean(&mut self, key: &'static str, default: bool) -> bool {
-        let Some((value, origin)) = self.entry(key) else { return default };
+        let Some((value, origin)) = self.entry(key) else {
+            return default;
+        };
         match value.get_ref() {
             DeValue::Boolean(value) => *value,
             other => {
@@ -93,14 +103,23 @@ impl Table<'_> {
         let written = self.has(key).then(|| self.boolean(key, allowed));
         self.entry(key);
         if written == Some(!allowed) {
-            let message = format!("`{} = {}` is not supported yet", self.path_of(key), !allowed);
+            let message = format!(
+                "`{} = {}` is not supported yet",
+                self.path_of(key),
+                !allowed
+            );
             let origin = self.reader_origin(key);
-            self.report(Diagnostic::error(codes::NOT_YET, message).at(origin).help("remove it"));
+            self.report(
+                Diagnostic::error(codes::NOT_YET, message)
+                    .at(origin)
+                    .help("remove it"),
+            );
         }
     }
 
     pub fn choice<T: Copy>(&mut self, key: &'static str, default: T, choices: &Choices<T>) -> T {
-        self.choice_at(key, choices).map_or(default, |choice| choice.value)
+        self.choice_at(key, choices)
+            .map_or(default, |choice| choice.value)
     }
 
     /// As `choice`, with the place of the word; `None` when it was not written or is wrong.
@@ -112,7 +131,10 @@ impl Table<'_> {
         let word = self.string(key)?;
         let found = choices.now.iter().find(|(name, _)| *name == word.value);
         if let Some((_, value)) = found {
-            return Some(Located { value: *value, origin: word.origin });
+            return Some(Located {
+                value: *value,
+                origin: word.origin,
+            });
         }
         let path = self.path_of(key);
         let names = choices.now.iter().map(|(name, _)| *name);
@@ -137,13 +159,19 @@ impl Table<'_> {
         let (value, origin) = self.entry(key)?;
         let path = self.path_of(key);
         let DeValue::Array(items) = value.get_ref() else {
-            self.wrong_type(&path, "a list of strings, such as [\"a\"]", value.get_ref(), origin);
+            self.wrong_type(
+                &path,
+                "a list of strings, such as [\"a\"]",
+                value.get_ref(),
+                origin,
+            );
             return None;
         };
         let mut strings = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let path = format!("{path}.{index}");
-            self.reader.record(path.clone(), self.reader.at(item.span()));
+            self.reader
+                .record(path.clone(), self.reader.at(item.span()));
             let text = self.text_of(&path, item, "a string");
             strings.extend(text.and_then(|text| self.printable(path, text)));
         }
@@ -156,10 +184,17 @@ impl Table<'_> {
         let mut pairs = Vec::new();
         for (name, value) in self.open_table(key) {
             let path = format!("{path}.{}", name.value);
-            self.reader.record(path.clone(), self.reader.at(value.span()));
+            self.reader
+                .record(path.clone(), self.reader.at(value.span()));
             let text = self.text_of(&path, value, "a string");
             if let Some(text) = text.and_then(|text| self.printable(path, text)) {
-                pairs.push((Located { value: name.value.to_owned(), origin: name.origin }, text));
+                pairs.push((
+                    Located {
+                        value: name.value.to_owned(),
+                        origin: name.origin,
+                    },
+                    text,
+                ));
             }
         }
         pairs
@@ -188,7 +223,11 @@ impl Table<'_> {
                 None => self.no_json(path, value, "it does not fit 64 bits"),
             },
             DeValue::Float(float) => {
-                let number = float.as_str().parse().ok().and_then(serde_json::Number::from_f64);
+                let number = float
+                    .as_str()
+                    .parse()
+                    .ok()
+                    .and_then(serde_json::Number::from_f64);
                 match number {
                     Some(number) => Value::Number(number),
                     None => self.no_json(path, value, "JSON has no such number"),
@@ -203,7 +242,10 @@ impl Table<'_> {
             DeValue::Table(table) => {
                 let entry = |(name, value): (&Spanned<_>, _)| {
                     let name: &std::borrow::Cow<'_, str> = name.get_ref();
-                    (name.to_string(), self.json_of(&format!("{path}.{name}"), value))
+                    (
+                        name.to_string(),
+                        self.json_of(&format!("{path}.{name}"), value),
+                    )
                 };
                 Value::Object(table.iter().map(entry).collect())
             }
@@ -213,7 +255,11 @@ impl Table<'_> {
     fn no_json(&self, path: &str, value: Entry<'_>, why: &str) -> serde_json::Value {
         let message = format!("`{path}` cannot be given to the handler as JSON");
         let origin = self.reader.at(value.span());
-        self.report(Diagnostic::error(codes::OUT_OF_RANGE, message).at(origin).label(why));
+        self.report(
+            Diagnostic::error(codes::OUT_OF_RANGE, message)
+                .at(origin)
+                .label(why),
+        );
         serde_json::Value::Null
     }
 
@@ -231,7 +277,10 @@ impl Table<'_> {
         };
         match self.reader.vars.borrow().substitute(raw) {
             Ok(text) if text.unresolved => None,
-            Ok(text) => Some(Located { value: text, origin }),
+            Ok(text) => Some(Located {
+                value: text,
+                origin,
+            }),
             Err(fault) => {
                 self.report(var_fault(&fault).at(origin));
                 None
@@ -241,7 +290,10 @@ impl Table<'_> {
 
     fn printable(&self, path: String, text: Located<Text>) -> Option<Located<String>> {
         if !text.value.secret {
-            return Some(Located { value: text.value.value, origin: text.origin });
+            return Some(Located {
+                value: text.value.value,
+                origin: text.origin,
+            });
         }
         let message = format!("`{path}` holds a secret and would be printed");
         let found = Diagnostic::error(codes::EXPOSED_SECRET, message)
@@ -260,15 +312,20 @@ impl Table<'_> {
         text: Located<Text>,
     ) -> Option<Located<Secret>> {
         if text.value.substituted {
-            return Some(Located { value: Secret::new(text.value.value), origin: text.origin });
+            return Some(Located {
+                value: Secret::new(text.value.value),
+                origin: text.origin,
+            });
         }
         let variable = key.rsplit(['.', '_']).next().unwrap_or(key);
         let message = format!("`{path}` is a secret and must not be written into the file");
-        let found = Diagnostic::error(codes::EXPOSED_SECRET, message).at(text.origin).help(format!(
-            "name it at the top of the file: `vars.{variable} = {{ secret = \"{}\" }}` (an \
+        let found = Diagnostic::error(codes::EXPOSED_SECRET, message)
+            .at(text.origin)
+            .help(format!(
+                "name it at the top of the file: `vars.{variable} = {{ secret = \"{}\" }}` (an \
              environment variable) or `{{ file = \"...\" }}`, and write \"${{{variable}}}\" here",
-            format!("KAFKA_{variable}").to_uppercase()
-        ));
+                format!("KAFKA_{variable}").to_uppercase()
+            ));
         self.report(found);
         None
     }
@@ -281,12 +338,23 @@ impl Table<'_> {
     ) -> Option<(T, Origin)> {
         let text = self.text(key, &format!("{wanted} in quotes ({form})"))?;
         let path = self.path_of(key);
+        if text.value.secret {
+            self.printable(path, text);
+            return None;
+        }
         match parse(&text.value.value) {
             Ok(value) => Some((value, text.origin)),
             Err(error) => {
-                let message = format!("`{path}` takes {wanted}, and \"{}\" is none", text.value.shown);
+                let Text { value, shown, .. } = text.value;
+                let message = format!("`{path}` takes {wanted}, and \"{shown}\" is none");
                 let found = Diagnostic::error(code, message).at(text.origin);
-                self.report(found.label(error.to_string()).note(format!("{wanted} is {form}")));
+                // The reason quotes the value, which is not ours to show when it is from a file.
+                let found = if value == shown {
+                    found.label(error.to_string())
+                } else {
+                    found
+                };
+                self.report(found.note(format!("{wanted} is {form}")));
                 None
             }
         }
@@ -311,7 +379,8 @@ impl Table<'_> {
     }
 
     fn reader_origin(&mut self, key: &'static str) -> Origin {
-        self.entry(key).map_or_else(|| self.origin(), |(_, origin)| origin)
+        self.entry(key)
+            .map_or_else(|| self.origin(), |(_, origin)| origin)
     }
 }
 

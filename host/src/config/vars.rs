@@ -54,7 +54,10 @@ pub struct Text {
 /// What is wrong with a `${...}`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum VarFault {
-    Undeclared { name: String, nearest: Option<String> },
+    Undeclared {
+        name: String,
+        nearest: Option<String>,
+    },
     Unclosed,
 }
 
@@ -84,8 +87,12 @@ impl Vars {
             text.value.push_str(&rest[..at]);
             let (name, after) = rest[at + 2..].split_once('}').ok_or(VarFault::Unclosed)?;
             let name = name.trim();
-            let variable = self.declared.get(name).ok_or_else(|| self.undeclared(name))?;
-            text.value.push_str(variable.value.as_deref().unwrap_or_default());
+            let variable = self
+                .declared
+                .get(name)
+                .ok_or_else(|| self.undeclared(name))?;
+            text.value
+                .push_str(variable.value.as_deref().unwrap_or_default());
             text.unresolved |= variable.value.is_none();
             text.secret |= variable.kind == Kind::Secret;
             hidden |= variable.kind != Kind::Env;
@@ -93,7 +100,11 @@ impl Vars {
             rest = after;
         }
         text.value.push_str(rest);
-        text.shown = if hidden { raw.to_owned() } else { text.value.clone() };
+        text.shown = if hidden {
+            raw.to_owned()
+        } else {
+            text.value.clone()
+        };
         Ok(text)
     }
 
@@ -106,13 +117,27 @@ impl Vars {
     }
 }
 
+/// Without the operating system's number.
+pub fn plain_io_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 /// A value from a file: its text without the line end that editors add.
 pub fn read_value_file(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|error| plain_io_error(&error))?
+        .len();
     if size > MAX_VALUE_FILE {
-        return Err(format!("it has {size} bytes, at most {MAX_VALUE_FILE} are taken"));
+        return Err(format!(
+            "it has {size} bytes, at most {MAX_VALUE_FILE} are taken"
+        ));
     }
-    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let text = std::fs::read_to_string(path).map_err(|error| plain_io_error(&error))?;
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
@@ -122,11 +147,26 @@ mod tests {
 
     fn vars() -> Vars {
         let mut vars = Vars::default();
-        let declared = [("region", Kind::Env, "eu"), ("key", Kind::Secret, "hunter2")];
+        let declared = [
+            ("region", Kind::Env, "eu"),
+            ("key", Kind::Secret, "hunter2"),
+        ];
         for (name, kind, value) in declared {
-            vars.declare(name, Variable { kind, value: Some(value.to_owned()) });
+            vars.declare(
+                name,
+                Variable {
+                    kind,
+                    value: Some(value.to_owned()),
+                },
+            );
         }
-        vars.declare("unset", Variable { kind: Kind::Env, value: None });
+        vars.declare(
+            "unset",
+            Variable {
+                kind: Kind::Env,
+                value: None,
+            },
+        );
         vars
     }
 
@@ -149,8 +189,17 @@ mod tests {
     fn a_substituted_value_is_not_substituted_again() {
         let mut vars = vars();
         let value = Some("${key}".to_owned());
-        vars.declare("sly", Variable { kind: Kind::Env, value });
-        assert_eq!(vars.substitute("${sly}").map(|text| text.value), Ok("${key}".to_owned()));
+        vars.declare(
+            "sly",
+            Variable {
+                kind: Kind::Env,
+                value,
+            },
+        );
+        assert_eq!(
+            vars.substitute("${sly}").map(|text| text.value),
+            Ok("${key}".to_owned())
+        );
     }
 
     #[test]
@@ -167,8 +216,14 @@ mod tests {
             nearest: Some("region".to_owned()),
         };
         assert_eq!(vars().substitute("${regoin}").err(), Some(undeclared));
-        assert_eq!(vars().substitute("${region").err(), Some(VarFault::Unclosed));
-        assert_eq!(vars().substitute("${unset}").map(|text| text.unresolved), Ok(true));
+        assert_eq!(
+            vars().substitute("${region").err(),
+            Some(VarFault::Unclosed)
+        );
+        assert_eq!(
+            vars().substitute("${unset}").map(|text| text.unresolved),
+            Ok(true)
+        );
     }
 
     impl std::fmt::Debug for Text {

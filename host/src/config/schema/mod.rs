@@ -19,11 +19,9 @@ use super::diagnostic::{Diagnostic, Report, SourceText};
 use super::names::as_pipeline_name;
 use super::table::{Located, Table};
 use super::types::{HandlerLimits, KIB, MIB};
-use super::vars::{Env, Kind, Variable, Vars, read_value_file};
+use super::vars::{Env, Kind, Variable, Vars, plain_io_error, read_value_file};
 
-pub use host::{
-    ClusterDraft, HostFile, bootstrap_fault, parse_admin, property_fault, read_host,
-};
+pub use host::{ClusterDraft, HostFile, bootstrap_fault, parse_admin, property_fault, read_host};
 pub use manifest::{DEFAULT_HEADER_PREFIX, group_fault, read_manifest};
 
 const GIB: u64 = 1024 * MIB;
@@ -44,16 +42,6 @@ pub fn read_file(path: &Path, report: &mut Report) -> Option<String> {
     None
 }
 
-/// Without the operating system's number.
-pub fn plain_io_error(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
 /// All syntax errors of a text, or its tree.
 fn parse<'t>(text: &'t str, source: &Arc<SourceText>, report: &mut Report) -> Option<DeTable<'t>> {
     let (document, errors) = DeTable::parse_recoverable(text);
@@ -72,7 +60,9 @@ fn parse<'t>(text: &'t str, source: &Arc<SourceText>, report: &mut Report) -> Op
 fn check_schema(table: &mut Table<'_>) {
     table.require("schema", "schema = 1");
     if table.has("schema") && table.count("schema", 1, 0..=u32::MAX) != 1 {
-        let origin = table.entry("schema").map_or_else(|| table.origin(), |(_, origin)| origin);
+        let origin = table
+            .entry("schema")
+            .map_or_else(|| table.origin(), |(_, origin)| origin);
         let found = Diagnostic::error(codes::WRONG_SCHEMA, "this schema is of another version");
         table.report(found.at(origin).label("this host reads schema 1"));
     }
@@ -85,27 +75,34 @@ fn read_vars(table: &mut Table<'_>, directory: &Path, env: Env<'_>) -> Vars {
         let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if !name.value.chars().all(legal) || name.value.is_empty() {
             let message = format!("`{}` cannot be the name of a variable", name.value);
-            let found = Diagnostic::error(codes::BAD_NAME, message).at(name.origin);
+            let found = Diagnostic::error(codes::BAD_NAME, message).at(name.origin.clone());
             variable.report(found.label("letters, digits, `_` and `-`"));
-            continue;
         }
         let sources = [
             (Kind::Env, variable.string("env")),
             (Kind::File, variable.string("file")),
             (Kind::Secret, variable.string("secret")),
         ];
-        let written = ["env", "file", "secret"].iter().filter(|kind| variable.has(kind)).count();
+        let written = ["env", "file", "secret"]
+            .iter()
+            .filter(|kind| variable.has(kind))
+            .count();
         let default = variable.string("default").map(|default| default.value);
         if written != 1 {
             let message = format!("the variable `{}` needs one source", name.value);
             let found = Diagnostic::error(codes::BAD_VARIABLE, message).at(variable.origin());
-            variable.report(found.note("one of `env = \"NAME\"`, `file = \"PATH\"`, `secret = \"NAME\"`"));
+            variable.report(
+                found.note("one of `env = \"NAME\"`, `file = \"PATH\"`, `secret = \"NAME\"`"),
+            );
         }
-        let source = sources.into_iter().find_map(|(kind, from)| from.map(|from| (kind, from)));
+        let source = sources
+            .into_iter()
+            .find_map(|(kind, from)| from.map(|from| (kind, from)));
         let (kind, value) = match source {
-            Some((kind, from)) if written == 1 => {
-                (kind, variable_value(&variable, kind, &from, default, directory, env))
-            }
+            Some((kind, from)) if written == 1 => (
+                kind,
+                variable_value(&variable, kind, &from, default, directory, env),
+            ),
             // Reported above; declared without a value, so that its uses are not reported again.
             _ => (Kind::Env, None),
         };
@@ -123,9 +120,10 @@ fn variable_value(
     env: Env<'_>,
 ) -> Option<String> {
     let (found, what) = match kind {
-        Kind::Env | Kind::Secret => {
-            (env(&from.value), format!("the environment variable `{}` is not set", from.value))
-        }
+        Kind::Env | Kind::Secret => (
+            env(&from.value),
+            format!("the environment variable `{}` is not set", from.value),
+        ),
         Kind::File => {
             let path = directory.join(&from.value);
             match read_value_file(&path) {
@@ -180,8 +178,13 @@ fn read_limits(table: &mut Table<'_>, default: HandlerLimits) -> HandlerLimits {
 
 /// A legal pipeline name from a path, for the example in "name is missing".
 fn suggested_name(path: &Path) -> String {
-    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-    let parent = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let stem = path
+        .file_stem()
+        .map(|stem| stem.to_string_lossy().into_owned());
+    let parent = path
+        .parent()
+        .and_then(Path::file_name)
+        .map(|name| name.to_string_lossy().into_owned());
     let from = match stem {
         Some(stem) if stem != "pipeline" => stem,
         _ => parent.unwrap_or_default(),
