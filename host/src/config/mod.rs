@@ -10,6 +10,7 @@ pub mod codes;
 mod diagnostic;
 mod flags;
 mod librdkafka;
+mod limits;
 mod load;
 mod mask;
 mod names;

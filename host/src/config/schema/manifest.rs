@@ -7,6 +7,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::words::{
+    ACK_MODE, ACKS, COMPRESSION, GROUP_BY, ISOLATION, MODE, ORDERING, PARTITIONER, PROTOCOL, START,
+    THEN, TIMESTAMP, ThenWord,
+};
 use super::{GIB, HOUR, MILLISECOND, check_schema, parse, read_limits, read_vars, suggested_name};
 use crate::config::codes;
 use crate::config::diagnostic::{Diagnostic, Origin, Origins, Report, SourceText};
@@ -17,85 +21,9 @@ use crate::config::types::{
     HandlerLimits, Isolation, KIB, Output, OutputTimestamp, Pipeline, Process, Protocol, Source,
     Start, Then,
 };
-use crate::config::values::Choices;
 use crate::config::vars::Env;
 
 const SECOND: Duration = Duration::from_secs(1);
-
-const START: Choices<Start> = Choices {
-    now: &[("earliest", Start::Earliest), ("latest", Start::Latest)],
-    later: &["none"],
-};
-const ISOLATION: Choices<Isolation> = Choices {
-    now: &[
-        ("read_committed", Isolation::ReadCommitted),
-        ("read_uncommitted", Isolation::ReadUncommitted),
-    ],
-    later: &[],
-};
-const PROTOCOL: Choices<Protocol> = Choices {
-    now: &[
-        ("cooperative", Protocol::Cooperative),
-        ("range", Protocol::Range),
-        ("roundrobin", Protocol::RoundRobin),
-        ("consumer", Protocol::Consumer),
-    ],
-    later: &[],
-};
-const ORDERING: Choices<()> = Choices {
-    now: &[("partition", ())],
-    later: &["key", "none"],
-};
-const GROUP_BY: Choices<()> = Choices {
-    now: &[("partition", ())],
-    later: &["none"],
-};
-const ACK_MODE: Choices<()> = Choices {
-    now: &[("success", ())],
-    later: &["receive"],
-};
-const MODE: Choices<()> = Choices {
-    now: &[("auto", ())],
-    later: &["message", "batch"],
-};
-const PARTITIONER: Choices<()> = Choices {
-    now: &[("murmur2", ())],
-    later: &[],
-};
-const ACKS: Choices<()> = Choices {
-    now: &[("all", ())],
-    later: &[],
-};
-const TIMESTAMP: Choices<OutputTimestamp> = Choices {
-    now: &[
-        ("record", OutputTimestamp::Record),
-        ("now", OutputTimestamp::Now),
-    ],
-    later: &[],
-};
-const COMPRESSION: Choices<Compression> = Choices {
-    now: &[
-        ("none", Compression::None),
-        ("gzip", Compression::Gzip),
-        ("snappy", Compression::Snappy),
-        ("lz4", Compression::Lz4),
-        ("zstd", Compression::Zstd),
-    ],
-    later: &[],
-};
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ThenWord {
-    Block,
-    DeadLetter,
-}
-const THEN: Choices<ThenWord> = Choices {
-    now: &[
-        ("block", ThenWord::Block),
-        ("dead-letter", ThenWord::DeadLetter),
-    ],
-    later: &["drop", "stop"],
-};
 
 /// Reads one manifest. `None` when it is not TOML at all.
 pub fn read_manifest(

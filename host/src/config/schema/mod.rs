@@ -6,6 +6,7 @@
 
 mod host;
 mod manifest;
+mod words;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -58,11 +59,11 @@ fn parse<'t>(text: &'t str, source: &Arc<SourceText>, report: &mut Report) -> Op
 
 /// `schema = 1`.
 fn check_schema(table: &mut Table<'_>) {
-    table.require("schema", "schema = 1");
-    if table.has("schema") && table.count("schema", 1, 0..=u32::MAX) != 1 {
-        let origin = table
-            .entry("schema")
-            .map_or_else(|| table.origin(), |(_, origin)| origin);
+    let Some((_, origin)) = table.entry("schema") else {
+        table.require("schema", "schema = 1");
+        return;
+    };
+    if table.count("schema", 1, 0..=u32::MAX) != 1 {
         let found = Diagnostic::error(codes::WRONG_SCHEMA, "this schema is of another version");
         table.report(found.at(origin).label("this host reads schema 1"));
     }
