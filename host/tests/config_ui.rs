@@ -581,6 +581,46 @@ fn dev_asks_for_neither_component_nor_cluster() {
     assert_eq!(codes, ["SB0211"]);
 }
 
+/// Goal: no damage to a file can make the loader panic or quote a password that was written into it.
+/// Method: every character of a manifest and of a host's file is left out once, and every prefix is
+/// read once.
+#[test]
+fn a_damaged_file_gives_a_report_and_never_a_panic_or_a_secret() {
+    LazyLock::force(&CASES);
+    let read = |name: &str| std::fs::read_to_string(CASES.join(name)).expect("a case");
+    let host = read("full.host.toml").replace("\"${password}\"", "\"hunter2-literal\"");
+    assert!(host.contains(PLANTED));
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| directory.path().join(name);
+    for name in ["handler.wasm", "user.txt", "ca.pem"] {
+        std::fs::copy(CASES.join(name), path(name)).expect("a copy");
+    }
+    let request = LoadRequest {
+        manifests: vec![path("full.toml")],
+        host_config: Some(path("full.host.toml")),
+        ..LoadRequest::default()
+    };
+    let mut broken = 0;
+    for (name, text) in [("full.host.toml", host), ("full.toml", read("full.toml"))] {
+        std::fs::write(path("full.toml"), read("full.toml")).expect("a manifest");
+        for (at, character) in text.char_indices() {
+            let without = format!("{}{}", &text[..at], &text[at + character.len_utf8()..]);
+            for damaged in [&without, &text[..at]] {
+                std::fs::write(path(name), damaged).expect("a damaged file");
+                let Err(report) = load_with_env(&request) else {
+                    continue;
+                };
+                broken += 1;
+                let texts = [report.render(true), report.to_json().to_string()];
+                for text in texts {
+                    assert!(!text.contains(PLANTED), "{damaged}\n{text}");
+                }
+            }
+        }
+    }
+    assert!(broken > 2_000, "{broken}");
+}
+
 /// The host's file may lie among the manifests, and editors leave files of their own there.
 #[test]
 fn a_directory_is_read_by_name_without_the_hosts_file_and_hidden_ones() {

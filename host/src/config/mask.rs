@@ -4,6 +4,10 @@
 //! well. Knows the words by which secrets are called; touches nothing. The result has the length
 //! and the lines of the input, so spans stay true.
 
+use std::ops::Range;
+
+use super::names::nearest;
+
 /// Values of keys that contain one of these are overwritten. `secret` alone is not among them: in
 /// `[vars]` it names an environment variable.
 const SECRET_WORDS: [&str; 8] = [
@@ -20,51 +24,89 @@ const SECRET_WORDS: [&str; 8] = [
 /// Is this the name of a key whose value must not be seen?
 pub fn is_secret_key(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    // `sasl.jaas.config` is Java's way to hold a password; librdkafka refuses it, after we quoted it.
+    // The last two hold passwords among other things.
     SECRET_WORDS.iter().any(|word| key.contains(word))
-        || key.trim_matches([' ', '"', '\'']).ends_with("token")
+        || key.ends_with("token")
         || key.contains("sasl.jaas.config")
         || key.contains("sasl.oauthbearer.config")
+}
+
+/// As `is_secret_key`, for what may be a slip: `pasword` is quoted as an unknown key.
+fn looks_secret(key: &str) -> bool {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    is_secret_key(key) || nearest(last, ["password", "key_password", "passphrase"]).is_some()
 }
 
 /// The text with the values of secret keys overwritten by `*`. `${name}` stays: it names a secret
 /// and does not hold it.
 pub fn mask_secrets(text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
-    let mut position = 0;
-    while let Some(equals) = find(&bytes, position, b'=') {
-        position = equals + 1;
-        let line_start = bytes[..equals]
+    let mut at = 0;
+    while at < bytes.len() {
+        let end = bytes[at..]
             .iter()
-            .rposition(|b| *b == b'\n')
-            .map_or(0, |at| at + 1);
-        // Of several keys in one line (an inline table) only the last before `=` is meant.
-        let key_start = bytes[line_start..equals]
-            .iter()
-            .rposition(|b| matches!(b, b',' | b'{'))
-            .map_or(line_start, |at| line_start + at + 1);
-        let key = String::from_utf8_lossy(&bytes[key_start..equals]).into_owned();
-        if is_secret_key(&key) {
-            let value = value_span(&bytes, equals + 1);
-            position = value.end;
-            if !bytes[value.clone()].starts_with(b"${") {
-                bytes[value]
-                    .iter_mut()
-                    .filter(|b| **b != b'\n')
-                    .for_each(|b| *b = b'*');
-            }
+            .position(|b| !is_key_byte(*b))
+            .map_or(bytes.len(), |n| at + n);
+        if end == at {
+            at += 1;
+            continue;
+        }
+        let key = String::from_utf8_lossy(&bytes[at..end]).into_owned();
+        at = end;
+        let hidden = looks_secret(&key) || (key == "default" && line_has(&bytes, end, b"secret"));
+        let Some(value) = value_of(&bytes, end).filter(|_| hidden) else {
+            continue;
+        };
+        at = value.end;
+        if !bytes[value.clone()].starts_with(b"${") {
+            bytes[value]
+                .iter_mut()
+                .filter(|b| **b != b'\n')
+                .for_each(|b| *b = b'*');
         }
     }
-    // Only whole values were overwritten, and a value ends at an ASCII byte or the end.
+    // Only whole values were overwritten, and a value begins and ends beside an ASCII byte.
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The value after `=`: between its quotes, or up to the end of the line where there are none.
-fn value_span(bytes: &[u8], from: usize) -> std::ops::Range<usize> {
-    let mut start = from;
-    while bytes.get(start).is_some_and(|b| matches!(b, b' ' | b'\t')) {
-        start += 1;
+fn is_key_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
+}
+
+fn line_has(bytes: &[u8], at: usize, word: &[u8]) -> bool {
+    let start = bytes[..at]
+        .iter()
+        .rposition(|b| *b == b'\n')
+        .map_or(0, |newline| newline + 1);
+    let end = find(bytes, at, b'\n').unwrap_or(bytes.len());
+    bytes[start..end]
+        .windows(word.len())
+        .any(|window| window == word)
+}
+
+/// The value of the key that ends here. Without `=` – a slip that does not parse – only a string
+/// counts; a table is no value, its keys are looked at one by one.
+fn value_of(bytes: &[u8], key_end: usize) -> Option<Range<usize>> {
+    let blank = |at: usize| {
+        let rest = bytes[at..].iter().position(|b| !matches!(b, b' ' | b'\t'));
+        rest.map_or(bytes.len(), |blanks| at + blanks)
+    };
+    let quoted = bytes
+        .get(key_end)
+        .is_some_and(|b| matches!(b, b'"' | b'\''));
+    let at = blank(key_end + usize::from(quoted));
+    match bytes.get(at)? {
+        b'=' => {
+            let at = blank(at + 1);
+            (bytes.get(at)? != &b'{').then(|| value_span(bytes, at))
+        }
+        b'"' | b'\'' => Some(value_span(bytes, at)),
+        _ => None,
     }
+}
+
+/// The value that begins here: between its quotes, or up to the end of the line where there are none.
+fn value_span(bytes: &[u8], mut start: usize) -> Range<usize> {
     let Some(&quote) = bytes.get(start).filter(|b| matches!(b, b'"' | b'\'')) else {
         return start..find(bytes, start, b'\n').unwrap_or(bytes.len());
     };
@@ -125,6 +167,18 @@ mod tests {
                 "vars.x = { secret = \"NAME\" }",
                 "vars.x = { secret = \"NAME\" }",
             ),
+            (
+                "x = { secret = \"NAME\", default = \"abc\" }",
+                "x = { secret = \"NAME\", default = \"***\" }",
+            ),
+            (
+                "vars.password = { secret = \"KAFKA_PASSWORD\" }",
+                "vars.password = { secret = \"KAFKA_PASSWORD\" }",
+            ),
+            // Slips that end in a quoted line.
+            ("pasword = \"abc\"", "pasword = \"***\""),
+            ("password \"abc\"", "password \"***\""),
+            ("password = [\"abc\"]", "password = *******"),
             ("topic = \"password\"", "topic = \"password\""),
         ];
         for (input, expected) in cases {

@@ -88,7 +88,17 @@ fn read_vars(table: &mut Table<'_>, directory: &Path, env: Env<'_>) -> Vars {
             .iter()
             .filter(|kind| variable.has(kind))
             .count();
-        let default = variable.string("default").map(|default| default.value);
+        let mut default = variable.string("default").map(|default| default.value);
+        if variable.has("secret") && variable.has("default") {
+            let message = format!(
+                "the secret `{}` must not be written into the file",
+                name.value
+            );
+            // At the name: the place of the default would quote it.
+            let found = Diagnostic::error(codes::EXPOSED_SECRET, message).at(name.origin.clone());
+            variable.report(found.help("remove `default`"));
+            default = Some(String::new());
+        }
         if written != 1 {
             let message = format!("the variable `{}` needs one source", name.value);
             let found = Diagnostic::error(codes::BAD_VARIABLE, message).at(variable.origin());
