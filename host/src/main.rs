@@ -1,1 +1,3 @@
+//! The program `sluicebox`.
+
 fn main() {}

@@ -1,0 +1,346 @@
+//! One store with one instance of a component in it: start, calls, end. Arms every limit right before the guest is
+//! entered. An instance is called by one task at a time; between calls it may move between threads.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluicebox_frames::{Frame, Messages};
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Func, Lift, Lower, ResourceTable, TypedFunc};
+use wasmtime::{Store, UpdateDeadline};
+use wasmtime_wasi::WasiCtx;
+
+use super::fault::{Fault, FaultClass};
+use super::imports::OutputInfo;
+use super::limits::{HANDLES, HandlerLimits, MemoryLimiter, Meter};
+use super::output::{HandlerLog, Output};
+use super::typed;
+use super::typed::{AnswerBuilder, BatchAnswer, FrameOut, FrameRef, Message, MessageAnswer, Next, TickAnswer};
+use super::version::Version;
+use super::wasi;
+
+/// What the instances of one handler in one pipeline are started with.
+pub struct InstanceConfig {
+    /// What it may use.
+    pub limits: HandlerLimits,
+    /// JSON text of `handler.settings`; `{}` without any.
+    pub settings: Arc<str>,
+    /// Declared outputs, in the order of the configuration.
+    pub outputs: Arc<[OutputInfo]>,
+    /// Names of the declared batchers.
+    pub batchers: Arc<[String]>,
+    /// Where its lines go.
+    pub log: Arc<dyn HandlerLog>,
+}
+
+/// What host functions reach of an instance.
+pub(super) struct State {
+    pub config: Arc<InstanceConfig>,
+    pub output: Arc<Output>,
+    pub limits: MemoryLimiter,
+    pub wasi: WasiCtx,
+    pub table: ResourceTable,
+    meter: Arc<Meter>,
+}
+
+/// Exported functions of this instance. A frame form is looked up in preference to its typed form.
+#[derive(Clone, Copy)]
+struct Calls {
+    message_frames: Option<Func>,
+    message_handler: Option<Func>,
+    batch_frames: Option<Func>,
+    batch_handler: Option<Func>,
+    tick: Option<Func>,
+}
+
+/// Time that a call may take.
+#[derive(Clone, Copy)]
+struct Times {
+    running: Duration,
+    wall: Duration,
+}
+
+/// A handler's instance. Dropped after the first fault: a trap leaves its memory in no state to go on from.
+pub struct Instance {
+    store: Store<State>,
+    version: Arc<Version>,
+    config: Arc<InstanceConfig>,
+    meter: Arc<Meter>,
+    calls: Calls,
+    /// A call did not return; the store is not entered again.
+    faulted: bool,
+}
+
+impl Instance {
+    /// Instantiates a component and calls its `lifecycle.init`, if it has one, under the limits for that.
+    ///
+    /// # Errors
+    /// Class `init` when `init` itself says no; else as any call.
+    pub async fn start(version: &Arc<Version>, config: &Arc<InstanceConfig>) -> Result<Self, Fault> {
+        let meter = Arc::new(Meter::new());
+        let output = Arc::new(Output::new(Arc::clone(&config.log)));
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(HANDLES);
+        let state = State {
+            config: Arc::clone(config),
+            limits: MemoryLimiter::new(config.limits.memory),
+            wasi: wasi::context(&output),
+            table,
+            meter: Arc::clone(&meter),
+            output,
+        };
+        let mut store = Store::new(version.runtime.engine(), state);
+        store.limiter(|state| &mut state.limits);
+        store.set_max_component_handles(HANDLES);
+        take_turns(&mut store, version);
+
+        let calls =
+            Calls { message_frames: None, message_handler: None, batch_frames: None, batch_handler: None, tick: None };
+        let mut instance =
+            Self { store, version: Arc::clone(version), config: Arc::clone(config), meter, calls, faulted: false };
+        let times = Times { running: config.limits.init_running_time, wall: config.limits.init_wall_time };
+        let said = instance.enter(times, config.settings.len(), false, Starting).await?;
+        match said {
+            Ok(calls) => {
+                instance.calls = calls;
+                Ok(instance)
+            }
+            Err(text) => {
+                instance.store.data().output.finish();
+                Err(Fault::new(FaultClass::Init, format!("init: {text}")))
+            }
+        }
+    }
+
+    /// Hands a burst to the message handler: in one call when it takes frames, else message by message. Gives the
+    /// answer frame as the guest wrote it (to be checked), for a prefix of the burst.
+    ///
+    /// # Errors
+    /// When a call does not return, or the component has no message handler.
+    pub async fn handle_messages(&mut self, burst: &Frame) -> Result<Frame, Fault> {
+        let limits = &self.config.limits;
+        let times = Times { running: limits.running_time, wall: limits.wall_time };
+        if let Some(function) = self.calls.message_frames {
+            // SAFETY: the export's type was compared with these types when the component was loaded.
+            let call = unsafe { Call::<_, (FrameOut,)>::new(function, (FrameRef::from(burst),)) };
+            let (answer,) = self.enter(times, burst.len(), true, call).await?;
+            return Ok(answer.into());
+        }
+        let Some(function) = self.calls.message_handler else {
+            return Err(Fault::new(FaultClass::Host, "a burst for a component without a message handler"));
+        };
+        let messages = Messages::new(burst);
+        let mut answers = AnswerBuilder::new(messages.len(), self.answer_bytes(burst.len()));
+        for message in messages.iter() {
+            // SAFETY: as above.
+            let call = unsafe { Call::<_, (MessageAnswer,)>::new(function, (Message::from(message),)) };
+            let (answer,) = self.enter(times, burst.len(), true, call).await?;
+            if answers.message(&answer, messages.stop_at_reject()).map_err(|fault| self.spent(fault))? == Next::Stop {
+                break;
+            }
+        }
+        Ok(answers.finish())
+    }
+
+    /// Hands a batch to the batch handler. Gives the answer frame as the guest wrote it (to be checked), or the
+    /// handler's own error for the whole batch.
+    ///
+    /// # Errors
+    /// When the call does not return, or the component has no batch handler.
+    pub async fn handle_batch(&mut self, batch: &Frame) -> Result<Result<Frame, String>, Fault> {
+        let times = self.batch_times();
+        if let Some(function) = self.calls.batch_frames {
+            // SAFETY: the export's type was compared with these types when the component was loaded.
+            let call = unsafe { Call::<_, (Result<FrameOut, String>,)>::new(function, (FrameRef::from(batch),)) };
+            let (answer,) = self.enter(times, batch.len(), true, call).await?;
+            return Ok(answer.map(Frame::from));
+        }
+        let Some(function) = self.calls.batch_handler else {
+            return Err(Fault::new(FaultClass::Host, "a batch for a component without a batch handler"));
+        };
+        let Some(params) = typed::batch_params(batch) else {
+            return Err(Fault::new(FaultClass::Host, "a burst where a batch is due"));
+        };
+        let messages = params.1.len();
+        // SAFETY: as above.
+        let call = unsafe { Call::<_, (Result<BatchAnswer, String>,)>::new(function, params) };
+        let (answer,) = self.enter(times, batch.len(), true, call).await?;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(text) => return Ok(Err(text)),
+        };
+        let mut answers = AnswerBuilder::new(messages, self.answer_bytes(batch.len()));
+        answers.batch(&answer).map_err(|fault| self.spent(fault))?;
+        Ok(Ok(answers.finish()))
+    }
+
+    /// Tells the handler the time (milliseconds since 1970). Gives an answer frame without outcomes.
+    ///
+    /// # Errors
+    /// When the call does not return, or the component has no timer.
+    pub async fn tick(&mut self, now: i64) -> Result<Frame, Fault> {
+        let times = self.batch_times();
+        let Some(function) = self.calls.tick else {
+            return Err(Fault::new(FaultClass::Host, "a tick for a component without a timer"));
+        };
+        // SAFETY: the export's type was compared with these types when the component was loaded.
+        let call = unsafe { Call::<_, (TickAnswer,)>::new(function, (now,)) };
+        let (answer,) = self.enter(times, 0, true, call).await?;
+        let mut answers = AnswerBuilder::new(0, self.answer_bytes(0));
+        answers.tick(&answer).map_err(|fault| self.spent(fault))?;
+        Ok(answers.finish())
+    }
+
+    /// Bytes of the instance's memories. They never shrink.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        self.store.data().limits.memory()
+    }
+
+    fn batch_times(&self) -> Times {
+        let limits = &self.config.limits;
+        Times { running: limits.batch_running_time, wall: limits.batch_wall_time }
+    }
+
+    fn answer_bytes(&self, input: usize) -> u64 {
+        self.config.limits.answer_bytes.max((input as u64).saturating_mul(2))
+    }
+
+    const fn spent(&mut self, fault: Fault) -> Fault {
+        self.faulted = true;
+        fault
+    }
+
+    /// The one way into the guest.
+    async fn enter<E: Entry>(
+        &mut self,
+        times: Times,
+        input: usize,
+        entered: bool,
+        entry: E,
+    ) -> Result<E::Answer, Fault> {
+        if self.faulted {
+            return Err(Fault::new(FaultClass::Host, "an instance was called again after a fault"));
+        }
+        let answer_bytes = self.answer_bytes(input);
+        self.store.set_hostcall_fuel(usize::try_from(answer_bytes).unwrap_or(usize::MAX));
+        self.meter.arm(times.running);
+        // The next tick is the first look; the store's own deadline has long passed since the last call.
+        self.store.set_epoch_deadline(1);
+        // From here on a call that is dropped half way (a caller that gave up) leaves a store that must not be used.
+        self.faulted = true;
+        let call = entry.call(&mut self.store, &self.version);
+        let ended = tokio::time::timeout(times.wall, self.meter.run(self.version.runtime.pulse(), call)).await;
+        match ended {
+            Ok(Ok(answer)) => {
+                self.faulted = false;
+                Ok(answer)
+            }
+            Ok(Err(error)) => Err(Fault::of(&error, self.store.data(), entered)),
+            Err(_) => {
+                self.store.data().output.finish();
+                let text = format!("no answer within {:?}, waiting included", times.wall);
+                Err(Fault::new(FaultClass::WallClock, text))
+            }
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.store.data().output.finish();
+    }
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance")
+            .field("version", &self.version)
+            .field("faulted", &self.faulted)
+            .finish_non_exhaustive()
+    }
+}
+
+/// At every tick that passes inside the guest: end it when its running time is used up, else let the thread's other
+/// lanes run.
+fn take_turns(store: &mut Store<State>, version: &Version) {
+    let pulse = Arc::clone(version.runtime.pulse());
+    store.epoch_deadline_callback(move |store| {
+        pulse.touch();
+        store.data().meter.check()?;
+        // tokio's own yield and not wasmtime's: it lets the thread look at its timers and channels first, where a plain
+        // wake-up would be polled again up to 60 times before that.
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    });
+}
+
+/// Something that runs guest code in a store.
+trait Entry {
+    type Answer;
+    fn call(
+        self,
+        store: &mut Store<State>,
+        version: &Version,
+    ) -> impl Future<Output = wasmtime::Result<Self::Answer>> + Send;
+}
+
+/// Instantiation and `init`. The inner error is `init`'s own.
+struct Starting;
+
+impl Entry for Starting {
+    type Answer = Result<Calls, String>;
+
+    async fn call(self, store: &mut Store<State>, version: &Version) -> wasmtime::Result<Self::Answer> {
+        let instance = version.pre.instantiate_async(&mut *store).await?;
+        let exports = &version.exports;
+        if let Some(init) = &exports.init {
+            let settings = Arc::clone(&store.data().config.settings);
+            let init = instance.get_typed_func::<(&str,), (Result<(), String>,)>(&mut *store, init)?;
+            if let (Err(text),) = init.call_async(&mut *store, (&settings,)).await? {
+                return Ok(Err(text));
+            }
+        }
+        let mut find = |export: &Option<ComponentExportIndex>| instance.get_func(&mut *store, export.as_ref()?);
+        Ok(Ok(Calls {
+            message_frames: find(&exports.message_frames),
+            message_handler: find(&exports.message_handler),
+            batch_frames: find(&exports.batch_frames),
+            batch_handler: find(&exports.batch_handler),
+            tick: find(&exports.tick),
+        }))
+    }
+}
+
+/// A call of an export.
+struct Call<P, R> {
+    function: TypedFunc<P, R>,
+    params: P,
+}
+
+impl<P, R> Call<P, R>
+where
+    P: ComponentNamedList + Lower,
+    R: ComponentNamedList + Lift,
+{
+    /// The parameters borrow, so that the typed function cannot be kept between calls, and comparing types again at
+    /// every call would cost more than the call.
+    ///
+    /// # Safety
+    /// The function takes `P` and gives `R`.
+    unsafe fn new(function: Func, params: P) -> Self {
+        // SAFETY: promised by the caller.
+        Self { function: unsafe { TypedFunc::new_unchecked(function) }, params }
+    }
+}
+
+impl<P, R> Entry for Call<P, R>
+where
+    P: ComponentNamedList + Lower + Send + Sync,
+    R: ComponentNamedList + Lift + Send + Sync + 'static,
+{
+    type Answer = R;
+
+    async fn call(self, store: &mut Store<State>, _version: &Version) -> wasmtime::Result<R> {
+        self.function.call_async(store, self.params).await
+    }
+}

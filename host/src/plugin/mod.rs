@@ -1,0 +1,32 @@
+//! The sandbox: loads components, instantiates them, calls them under limits. The only place that names wasmtime; no
+//! type of it leaves this module.
+//!
+//! By lifetime:
+//! - per process: [`runtime`] (engine, epoch ticker, linker) with what it links: [`imports`] (log, settings, outputs)
+//!   and [`wasi`] (the harmless part of WASI);
+//! - per component: [`version`] (load, checks against the contract in [`contract`], digest);
+//! - per store: [`instance`] (start, calls), [`typed`] (the typed form behind the frame interface), [`limits`] (memory,
+//!   running time), [`output`] (log lines of one handler instance);
+//! - for people: [`fault`] (what went wrong in a call, by class).
+//!
+//! Invariants: what is not linked in `runtime` cannot be reached by a guest; every guest entry happens with a running
+//! time, a wall clock, a memory limit and an answer limit armed; after a fault an instance is never entered again.
+
+mod contract;
+mod fault;
+mod imports;
+mod instance;
+mod limits;
+mod output;
+mod runtime;
+mod typed;
+mod version;
+mod wasi;
+
+pub use fault::{Fault, FaultClass};
+pub use imports::OutputInfo;
+pub use instance::{Instance, InstanceConfig};
+pub use limits::HandlerLimits;
+pub use output::{HandlerLog, LogLevel};
+pub use runtime::Runtime;
+pub use version::{LoadError, Version};
