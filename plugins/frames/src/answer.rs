@@ -120,6 +120,13 @@ impl ValueWriter<'_> {
     }
 }
 
+impl Extend<u8> for ValueWriter<'_> {
+    #[inline]
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+        self.payload.extend(bytes);
+    }
+}
+
 impl std::io::Write for ValueWriter<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -227,7 +234,7 @@ impl AnswerWriter {
     }
 
     /// Writes what follows key and value, and the entry.
-    #[inline]
+    #[inline(always)]
     fn after_value(&mut self, emission: &NewEmission<'_>, value_mode: u32, start: usize) {
         let payload = &mut self.payload;
         let key_len = emission.key.bytes().len();
@@ -280,9 +287,11 @@ impl AnswerWriter {
     }
 
     fn outcome(&mut self, words: [u32; 4]) {
-        for word in words {
-            self.outcomes.extend_from_slice(&word.to_le_bytes());
+        let mut entry = [0u8; OUTCOME];
+        for (place, word) in entry.chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
         }
+        self.outcomes.extend_from_slice(&entry);
     }
 
     fn text(&mut self, text: &str) -> (u32, u32) {

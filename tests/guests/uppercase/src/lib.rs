@@ -18,9 +18,9 @@ impl MessageHandler for Uppercase {
             return Ok(message.forward_default());
         };
         Ok(message.emit_default().send_with(|out| {
-            out.extend_from_slice(value);
-            let head = value.len().min(100);
-            out.as_mut_slice()[..head].make_ascii_uppercase();
+            let (head, tail) = value.split_at(value.len().min(100));
+            out.extend(head.iter().map(u8::to_ascii_uppercase));
+            out.extend_from_slice(tail);
         }))
     }
 }
