@@ -316,6 +316,9 @@ impl<'a> Messages<'a> {
         if expected != Some(index.len()) {
             return err(format!("the index has {} bytes, its counts ({count}, {sources}) say otherwise", index.len()));
         }
+        if u64_at(index, 16).checked_add(count as u64 - 1).is_none() {
+            return err("the tokens run past 2^64-1".to_owned());
+        }
         let one_source = u32_at(index, 52);
         if one_source != NULL && one_source as usize >= sources {
             return err(format!("the common source {one_source} is not one of {sources}"));
@@ -370,6 +373,9 @@ impl<'a> Messages<'a> {
             .map_err(|error| FrameError::new(format!("message {i}: {error}")))?;
         if u16_at(entry, 36) as usize >= self.sources {
             return Err(FrameError::new(format!("message {i}: source {} is not one of them", u16_at(entry, 36))));
+        }
+        if u32_at(self.index, 52) != NULL && u32_at(self.index, 52) != u32::from(u16_at(entry, 36)) {
+            return Err(FrameError::new(format!("message {i}: its source is not the one of all messages")));
         }
         if entry[38] > 2 || entry[39] != 0 || u32_at(entry, 32) == 0 {
             return Err(FrameError::new(format!("message {i}: timestamp type, reserved byte or attempt is wrong")));
