@@ -106,6 +106,7 @@ pub fn config(bootstrap: &str) -> ClientConfig {
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "250")
         .set("enable.metrics.push", "false")
+        .set("log_level", "0")
         .set_log_level(rdkafka::config::RDKafkaLogLevel::Emerg);
     config
 }
