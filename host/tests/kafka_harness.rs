@@ -117,7 +117,7 @@ fn reading_waits_for_events_and_has_an_end() {
 /// A dedicated broker keeps its address and data over a stop and over a kill.
 #[test]
 fn a_restarted_broker_keeps_its_data() {
-    let mut kafka = kafka_or_not_run!("a_restarted_broker_keeps_its_data", Options::default());
+    let kafka = kafka_or_not_run!("a_restarted_broker_keeps_its_data", Options::default());
     let topic = unique("kept");
     create_topic(&kafka, &topic, 1);
     let producer = Producer::new(&kafka);

@@ -129,6 +129,16 @@ impl SluiceHost {
         (!values.is_empty()).then(|| values.iter().sum())
     }
 
+    /// Waits until an answer of the admin port is `right`; the answer.
+    pub fn wait_for_answer(&self, path: &str, what: &str, right: impl Fn(&Response) -> bool) -> Response {
+        let mut last = None;
+        self.process.wait_until(&format!("GET {path} never said {what}"), PATIENCE, || {
+            last = Some(self.get(path));
+            last.as_ref().is_some_and(&right)
+        });
+        last.expect("an answer was right")
+    }
+
     /// Asks for a graceful end (SIGTERM).
     pub fn terminate(&self) {
         self.process.signal(libc::SIGTERM);

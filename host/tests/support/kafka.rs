@@ -6,7 +6,7 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use super::jars::{self, Missing};
@@ -58,7 +58,7 @@ struct Broker {
     directory: PathBuf,
     listeners: Vec<(Listener, u16)>,
     certificates: Option<Certificates>,
-    process: Option<Process>,
+    process: Mutex<Option<Process>>,
 }
 
 impl Kafka {
@@ -88,8 +88,8 @@ impl Kafka {
         properties.extend(options.properties);
         let text: String = properties.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
         std::fs::write(directory.join("server.properties"), text).expect("cannot write the broker's properties");
-        let broker = Broker { directory, listeners, certificates, process: None };
-        let mut kafka = Kafka { bootstrap: format!("127.0.0.1:{port}"), libs, own: Some(broker) };
+        let broker = Broker { directory, listeners, certificates, process: Mutex::default() };
+        let kafka = Kafka { bootstrap: format!("127.0.0.1:{port}"), libs, own: Some(broker) };
         kafka.format(options.secured);
         if !options.stopped {
             kafka.start();
@@ -124,31 +124,32 @@ impl Kafka {
     }
 
     /// Starts a stopped broker on its old ports and data; returns when it serves.
-    pub fn start(&mut self) {
-        let mut command = self.java(&["-Xms256m", "-Xmx768m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=50"]);
+    pub fn start(&self) {
+        let mut command = self.java(&["-Xms512m", "-Xmx768m"]);
         command.arg("kafka.Kafka").arg(self.broker().directory.join("server.properties"));
         let process = Process::spawn("kafka", command);
         process.wait_for("Kafka Server started", START, |line| line.contains("Kafka Server started"));
-        self.own.as_mut().expect("a broker of ours").process = Some(process);
+        *self.process() = Some(process);
     }
 
     /// Stops the broker as an operator would (SIGTERM) and waits for its end.
-    pub fn stop(&mut self) {
-        let process = self.own.as_mut().expect("a broker of ours").process.take().expect("the broker runs");
+    pub fn stop(&self) {
+        let process = self.process().take().expect("the broker runs");
         process.signal(libc::SIGTERM);
         process.wait_exit(STOP);
     }
 
     /// Ends the broker without a chance to tidy up (SIGKILL).
-    pub fn kill(&mut self) {
-        let process = self.own.as_mut().expect("a broker of ours").process.take().expect("the broker runs");
+    pub fn kill(&self) {
+        let process = self.process().take().expect("the broker runs");
         process.signal(libc::SIGKILL);
         process.wait_exit(STOP);
     }
 
     /// CPU time that a broker of ours has used so far.
     pub fn cpu_now(&self) -> Option<Duration> {
-        self.own.as_ref()?.process.as_ref()?.cpu_now()
+        self.own.as_ref()?;
+        self.process().as_ref()?.cpu_now()
     }
 
     /// `java` with the jars on its class path.
@@ -171,6 +172,10 @@ impl Kafka {
         assert!(output.status.success(), "cannot format the broker's storage: {error}");
     }
 
+    fn process(&self) -> MutexGuard<'_, Option<Process>> {
+        self.broker().process.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
     fn broker(&self) -> &Broker {
         self.own.as_ref().expect("a broker of ours, not the one of SLUICEBOX_TEST_KAFKA")
     }
@@ -178,8 +183,9 @@ impl Kafka {
 
 impl Drop for Kafka {
     fn drop(&mut self) {
-        let Some(mut broker) = self.own.take() else { return };
-        if let Some(process) = broker.process.take() {
+        let Some(broker) = self.own.take() else { return };
+        let process = broker.process.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(process) = process {
             process.signal(libc::SIGKILL);
             process.wait_exit_within(STOP);
         }
@@ -211,6 +217,8 @@ fn base_properties(directory: &Path, port: u16, controller: u16, secured: &[(Lis
         ("inter.broker.listener.name", "PLAINTEXT".to_owned()),
         ("log.dirs", directory.join("data").display().to_string()),
         ("auto.create.topics.enable", "false".to_owned()),
+        // Event times of tests are old on purpose; retention would delete such records.
+        ("log.retention.ms", "-1".to_owned()),
         ("num.partitions", "1".to_owned()),
         ("offsets.topic.replication.factor", "1".to_owned()),
         ("offsets.topic.num.partitions", "1".to_owned()),

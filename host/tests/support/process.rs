@@ -141,6 +141,26 @@ impl Process {
         }
     }
 
+    /// Waits until `holds`, looking again whenever the process says something and at least five times a second; panics
+    /// with the output when it never does. For states that have no event of their own.
+    pub fn wait_until(&self, what: &str, patience: Duration, mut holds: impl FnMut() -> bool) {
+        const AT_LEAST: Duration = Duration::from_millis(200);
+        let deadline = Instant::now() + patience;
+        loop {
+            let state = self.shared.lock();
+            let (seen, ended) = (state.forgotten + state.lines.len(), state.exit.is_some());
+            drop(state);
+            if holds() {
+                return;
+            }
+            let over = Instant::now() >= deadline;
+            assert!(!over && !ended, "{}: {what} (waited at most {patience:?})\n{}", self.name, self.tail());
+            let news = |state: &mut State| state.forgotten + state.lines.len() == seen && state.exit.is_none();
+            let state = self.shared.lock();
+            drop(self.shared.changed.wait_timeout_while(state, AT_LEAST, news));
+        }
+    }
+
     /// Everything captured and not yet forgotten.
     pub fn output(&self) -> Vec<String> {
         self.shared.lock().lines.iter().cloned().collect()
