@@ -179,6 +179,15 @@ impl SluiceHost {
     }
 }
 
+impl Drop for SluiceHost {
+    /// A test that fails shows what its hosts said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.tail());
+        }
+    }
+}
+
 /// The value of a line of Prometheus text if it is a sample of this name.
 fn sample(name: &str, line: &str) -> Option<f64> {
     let rest = line.strip_prefix(name)?;

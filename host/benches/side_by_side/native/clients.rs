@@ -21,10 +21,17 @@ const KNOWN: i64 = 1_234_567_890_123;
 
 pub type RebalanceCallback =
     unsafe extern "C" fn(*mut rd_kafka_t, rd_kafka_resp_err_t, *mut rd_kafka_topic_partition_list_t, *mut c_void);
+/// It has the same shape.
+pub type CommitCallback = RebalanceCallback;
 pub type DeliveryCallback = unsafe extern "C" fn(*mut rd_kafka_t, *const rd_kafka_message_t, *mut c_void);
 
 /// A consumer whose callbacks run in `rd_kafka_consumer_poll`.
-pub fn consumer(bootstrap: &str, group: &str, rebalance: RebalanceCallback, opaque: *mut c_void) -> *mut rd_kafka_t {
+pub fn consumer(
+    bootstrap: &str,
+    group: &str,
+    (rebalance, committed): (RebalanceCallback, CommitCallback),
+    opaque: *mut c_void,
+) -> *mut rd_kafka_t {
     let mut config = common(bootstrap);
     config
         .set("group.id", group)
@@ -41,6 +48,7 @@ pub fn consumer(bootstrap: &str, group: &str, rebalance: RebalanceCallback, opaq
     unsafe {
         rd_kafka_conf_set_opaque(native, opaque);
         rd_kafka_conf_set_rebalance_cb(native, Some(rebalance));
+        rd_kafka_conf_set_offset_commit_cb(native, Some(committed));
         let consumer = create(rd_kafka_type_t::RD_KAFKA_CONSUMER, native);
         check(rd_kafka_poll_set_consumer(consumer), "one queue for the consumer");
         consumer

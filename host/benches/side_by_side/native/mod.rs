@@ -129,7 +129,7 @@ impl Input {
         let topic = CString::new(job.input.as_str()).expect("a topic name has no NUL");
         let mut input = Box::new(Input { consumer: null_mut(), topic, lanes: Vec::new(), wake: Box::default() });
         let opaque: *mut Input = &raw mut *input;
-        input.consumer = clients::consumer(&job.bootstrap, &job.group, on_rebalance, opaque.cast());
+        input.consumer = clients::consumer(&job.bootstrap, &job.group, (on_rebalance, on_commit), opaque.cast());
         // SAFETY: handles that were just made; the wake lives in the box beside them.
         unsafe {
             let queue = rd_kafka_queue_get_consumer(input.consumer);
@@ -248,6 +248,20 @@ unsafe extern "C" fn on_rebalance(
             rd_kafka_incremental_unassign(consumer, partitions)
         };
         assert!(error.is_null(), "rebalance: {:?}", CStr::from_ptr(rd_kafka_error_string(error)));
+    }
+}
+
+/// A commit that failed is made again with the next one.
+unsafe extern "C" fn on_commit(
+    _: *mut rd_kafka_t,
+    result: rd_kafka_resp_err_t,
+    _: *mut rd_kafka_topic_partition_list_t,
+    input: *mut c_void,
+) {
+    if result != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+        eprintln!("native: commit: {}", text(result));
+        // SAFETY: the opaque is the boxed input, which only this thread uses.
+        unsafe { &mut *input.cast::<Input>() }.lanes.iter_mut().for_each(|lane| lane.committed = None);
     }
 }
 

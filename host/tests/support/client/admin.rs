@@ -28,6 +28,8 @@ pub fn create_topic_with(kafka: &Kafka, name: &str, partitions: i32, properties:
     for result in results {
         result.unwrap_or_else(|(topic, code)| panic!("cannot make the topic {topic}: {code}"));
     }
+    // The controller has made it; clients may use it once the broker has heard of it and leads all its partitions.
+    assert_eq!(end_offsets(kafka, name).len(), usize::try_from(partitions).expect("a number of partitions"));
 }
 
 pub fn delete_topic(kafka: &Kafka, name: &str) {

@@ -82,8 +82,12 @@ impl Commits {
             let all = ends.iter().enumerate();
             all.filter(|(_, end)| **end > 0).all(|(partition, end)| commits.last(topic, partition as i32) == Some(*end))
         });
-        let group = &self.group;
-        assert!(reached, "{group} did not commit {topic} to its end {ends:?} in {patience:?}: {:?}", self.lasts(topic));
+        if !reached {
+            let (group, log, broker) = (&self.group, self.lasts(topic), committed(kafka, &self.group, topic));
+            panic!(
+                "{group} did not commit {topic} to its end {ends:?} in {patience:?}; log {log:?}, broker {broker:?}"
+            );
+        }
     }
 
     /// Takes in what the broker has logged by now.

@@ -29,40 +29,70 @@ impl Client {
         self.0
     }
 
-    /// The number of partitions of a topic; waits for the broker's answer.
+    /// The number of partitions of a topic; waits for the broker, and for a topic that was just made.
     pub fn partitions(&self, topic: &str, patience: Duration) -> i32 {
-        let mut metadata: *const rd_kafka_metadata = std::ptr::null();
         let handle = Topic::new(self, topic);
-        // SAFETY: on success the answer lists exactly the topic asked for, and is freed after its fields were read.
-        unsafe {
-            let code = rd_kafka_metadata(self.0, 0, handle.0, (&raw mut metadata).cast(), milliseconds(patience));
-            check(code, &format!("asking for the partitions of {topic}"));
-            let only = &*(*metadata).topics;
-            check(only.err, &format!("asking for the partitions of {topic}"));
-            let count = only.partition_cnt;
-            rd_kafka_metadata_destroy(metadata.cast());
-            count
-        }
+        let mut count = 0;
+        self.ask(&format!("asking for the partitions of {topic}"), patience, |milliseconds| {
+            let mut metadata: *const rd_kafka_metadata = std::ptr::null();
+            // SAFETY: on success the answer lists exactly the topic asked for, and is freed after its fields were read.
+            unsafe {
+                let code = rd_kafka_metadata(self.0, 0, handle.0, (&raw mut metadata).cast(), milliseconds);
+                if code != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                    return code;
+                }
+                let only = &*(*metadata).topics;
+                let code = only.err;
+                count = only.partition_cnt;
+                rd_kafka_metadata_destroy(metadata.cast());
+                code
+            }
+        });
+        count
     }
 
-    /// The oldest offset and the next offset of a partition, asked from the broker.
+    /// The oldest offset and the next offset of a partition, asked from the broker that leads it.
     pub fn watermarks(&self, topic: &str, partition: i32, patience: Duration) -> (i64, i64) {
         let name = CString::new(topic).expect("a topic name has no NUL");
         let (mut low, mut high) = (0, 0);
-        // SAFETY: writes the two offsets.
-        let code = unsafe {
-            rd_kafka_query_watermark_offsets(
-                self.0,
-                name.as_ptr(),
-                partition,
-                &raw mut low,
-                &raw mut high,
-                milliseconds(patience),
-            )
-        };
-        check(code, &format!("asking for the offsets of {topic}[{partition}]"));
+        let (low_at, high_at) = (&raw mut low, &raw mut high);
+        self.ask(&format!("asking for the offsets of {topic}[{partition}]"), patience, |milliseconds| {
+            // SAFETY: writes the two offsets.
+            unsafe { rd_kafka_query_watermark_offsets(self.0, name.as_ptr(), partition, low_at, high_at, milliseconds) }
+        });
         (low, high)
     }
+
+    /// Asks until there is an answer: a broker may not know yet what its controller just made, or be starting.
+    fn ask(&self, what: &str, patience: Duration, mut question: impl FnMut(i32) -> rd_kafka_resp_err_t) {
+        let deadline = Instant::now() + patience;
+        loop {
+            let code = question(milliseconds(left(deadline).unwrap_or(Duration::from_millis(1))));
+            if code == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return;
+            }
+            assert!(passes(code) && left(deadline).is_some(), "{what}: {}", error_text(code));
+            // Lets the client work a little before the next question.
+            // SAFETY: the client is open.
+            unsafe { rd_kafka_poll(self.0, 20) };
+        }
+    }
+}
+
+/// Whether an error is one of a broker or topic that is not there yet, or not there for a moment.
+pub fn passes(code: rd_kafka_resp_err_t) -> bool {
+    use rd_kafka_resp_err_t::*;
+    matches!(
+        code,
+        RD_KAFKA_RESP_ERR__TRANSPORT
+            | RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
+            | RD_KAFKA_RESP_ERR__TIMED_OUT
+            | RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION
+            | RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC
+            | RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+            | RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE
+            | RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION
+    )
 }
 
 impl Drop for Client {
