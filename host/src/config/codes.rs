@@ -61,3 +61,8 @@ pub const MISSING_FILE: &str = "SB0211";
 pub const READABLE_PASSWORD: &str = "SB0213";
 /// Two values that cannot both hold.
 pub const CONTRADICTION: &str = "SB0212";
+
+/// The component cannot be loaded.
+pub const BAD_COMPONENT: &str = "SB0301";
+/// A batcher or output that the handler cannot reach, or one that it needs and nobody declares.
+pub const UNREACHABLE: &str = "SB0302";

@@ -35,7 +35,7 @@ pub fn murmur2(data: &[u8]) -> u32 {
 
 /// Where messages without a key go: one partition for a while, then the next, so that batches stay large. Per lane and
 /// output, so that two lanes do not chase each other.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sticky {
     partition: u32,
     left: u32,
