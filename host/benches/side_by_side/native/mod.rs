@@ -2,7 +2,8 @@
 //!
 //! The same shape as the host, so that the difference is the sandbox: one thread does all input and output; every
 //! partition has its own queue, drained in batches; output is self-clocked (`output`); a commit never passes a record that
-//! is not acknowledged; event time is kept (`clients`). SIGTERM drains, commits and leaves.
+//! is not acknowledged; event time is kept (`clients`). SIGTERM drains, commits and leaves. It is alone in its group: a
+//! revocation before the end is not drained.
 
 mod clients;
 mod output;
