@@ -445,8 +445,8 @@ fn every_key_reaches_its_place_in_the_plan() {
         .map(|output| (output.name.as_str(), output.timestamp, output.compression))
         .collect();
     let expected = [
-        ("good", OutputTimestamp::Now, Compression::Zstd),
         ("odd", OutputTimestamp::Record, Compression::None),
+        ("good", OutputTimestamp::Now, Compression::Zstd),
     ];
     assert_eq!(outputs, expected);
     assert_eq!(
@@ -458,7 +458,7 @@ fn every_key_reaches_its_place_in_the_plan() {
         pipeline.origin.batcher("totals").to_string(),
         "full.toml:31:1"
     );
-    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:46:1");
+    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:51:1");
 }
 
 #[test]
@@ -653,6 +653,40 @@ fn a_directory_is_read_by_name_without_the_hosts_file_and_hidden_ones() {
         .map(|pipeline| pipeline.name.as_str())
         .collect();
     assert_eq!(names, ["a", "b"]);
+}
+
+/// Time inside the guest is part of the wall clock, so shortening one key is enough.
+#[test]
+fn a_default_running_time_follows_a_short_wall_time() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("short.toml");
+    let text = "schema = 1\nname = \"a\"\nhandler.component = \"a.wasm\"\nsource.topics = [\"in\"]\n\
+        handler.limits.wall_time = \"500ms\"\n";
+    std::fs::write(&file, text).expect("a manifest");
+    std::fs::write(directory.path().join("a.wasm"), "").expect("a component");
+    let mut request = manifest("valid.toml");
+    request.manifests = vec![file];
+    let plan = load_with_env(&request).expect("a plan");
+    assert_eq!(
+        plan.pipelines[0].limits.running_time,
+        Duration::from_millis(500)
+    );
+}
+
+#[test]
+fn plain_over_tls_is_no_warning() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let host = directory.path().join("host.toml");
+    let text = "vars.p = { secret = \"KAFKA_PASSWORD\" }\n[cluster.default]\nbootstrap = \"b.test:1\"\n\
+        sasl = { mechanism = \"PLAIN\", username = \"svc\", password = \"${p}\" }\n";
+    let mut request = manifest("valid.toml");
+    request.bootstrap = None;
+    request.host_config = Some(host.clone());
+    for (tls, warnings) in [("", 1), ("tls = {}\n", 0)] {
+        std::fs::write(&host, format!("{text}{tls}")).expect("a file");
+        let plan = load_with_env(&request).expect("a plan");
+        assert_eq!(plan.warnings.warnings(), warnings);
+    }
 }
 
 /// librdkafka's own refusals come with the place of the property, without its value.

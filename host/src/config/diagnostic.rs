@@ -348,10 +348,9 @@ impl Report {
             .count()
     }
 
-    /// Reading order, and each finding once.
+    /// Reading order: by file, then by place.
     pub fn sort(&mut self) {
         self.diagnostics.sort_by(Diagnostic::order);
-        self.diagnostics.dedup();
     }
 }
 
