@@ -26,7 +26,9 @@ pub fn start(global: &Global, colour: bool) {
     let started = if json {
         registry.with(tracing_subscriber::fmt::layer().json().flatten_event(true).with_writer(io::stderr)).try_init()
     } else {
-        registry.with(tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(io::stderr)).try_init()
+        registry
+            .with(tracing_subscriber::fmt::layer().with_ansi(colour).with_target(false).with_writer(io::stderr))
+            .try_init()
     };
     if let Err(error) = started {
         eprintln!("warning: the log could not be started: {error}");
