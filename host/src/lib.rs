@@ -1,3 +1,14 @@
 //! The host as a library, so that tests and benchmarks reach its parts. `main.rs` is the program.
 
+pub mod admin;
+pub mod app;
+pub mod cli;
+mod components;
+pub mod config;
+pub mod delivery;
+mod handler_log;
+pub mod kafka;
+pub mod pipeline;
 pub mod plugin;
+pub mod telemetry;
+pub mod wake;

@@ -1,3 +1,5 @@
 //! The program `sluicebox`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    sluicebox::cli::main().into()
+}

@@ -9,45 +9,7 @@ use std::time::{Duration, Instant};
 use wasmtime::ResourceLimiter;
 
 use super::runtime::Pulse;
-
-/// Limits of one handler's instances. [`Default`] gives the documented defaults.
-#[derive(Clone, Debug)]
-pub struct HandlerLimits {
-    /// Bytes of all linear memories of an instance together.
-    pub memory: u64,
-    /// Time inside the guest per call of a message handler.
-    pub running_time: Duration,
-    /// Time inside the guest per call of a batch handler (or timer).
-    pub batch_running_time: Duration,
-    /// Time from entry to answer, waiting included, per call of a message handler.
-    pub wall_time: Duration,
-    /// Time from entry to answer, waiting included, per call of a batch handler (or timer).
-    pub batch_wall_time: Duration,
-    /// Time inside the guest for instantiation and `init` together.
-    pub init_running_time: Duration,
-    /// Time for instantiation and `init` together, waiting included.
-    pub init_wall_time: Duration,
-    /// Bytes that a guest may hand to the host in one call; at least twice the call's input.
-    pub answer_bytes: u64,
-    /// Bytes of the guest's call stack. One value for the whole process (512 KiB).
-    pub stack: u64,
-}
-
-impl Default for HandlerLimits {
-    fn default() -> Self {
-        Self {
-            memory: 64 << 20,
-            running_time: Duration::from_secs(1),
-            batch_running_time: Duration::from_secs(10),
-            wall_time: Duration::from_secs(30),
-            batch_wall_time: Duration::from_secs(60),
-            init_running_time: Duration::from_secs(3),
-            init_wall_time: Duration::from_secs(10),
-            answer_bytes: 16 << 20,
-            stack: super::runtime::WASM_STACK as u64,
-        }
-    }
-}
+pub use crate::config::HandlerLimits;
 
 /// Handles to host resources (streams, pollables) that an instance may hold.
 pub(super) const HANDLES: usize = 10_000;

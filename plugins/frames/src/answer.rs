@@ -93,6 +93,69 @@ pub struct NewEmission<'a> {
     pub flush: bool,
 }
 
+/// The end of a payload where the value of one emission grows.
+#[derive(Debug)]
+pub struct ValueWriter<'p> {
+    payload: &'p mut Vec<u8>,
+    start: usize,
+}
+
+impl ValueWriter<'_> {
+    /// Adds bytes.
+    #[inline]
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.payload.extend_from_slice(bytes);
+    }
+
+    /// Adds one byte.
+    #[inline]
+    pub fn push(&mut self, byte: u8) {
+        self.payload.push(byte);
+    }
+
+    /// What was written so far, to be changed in place.
+    #[inline]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.payload[self.start..]
+    }
+}
+
+impl Extend<u8> for ValueWriter<'_> {
+    #[inline]
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+        self.payload.extend(bytes);
+    }
+}
+
+impl std::io::Write for ValueWriter<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.payload.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.payload.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A place in an answer that is being written: see [`AnswerWriter::mark`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    destinations: usize,
+    outcomes: usize,
+    emissions: usize,
+    acks: usize,
+    fails: usize,
+    payload: usize,
+}
+
 /// Writes an answer frame.
 #[derive(Debug, Default)]
 pub struct AnswerWriter {
@@ -142,11 +205,40 @@ impl AnswerWriter {
     /// after the last outcome.
     #[inline]
     pub fn emission(&mut self, emission: &NewEmission<'_>) {
+        let start = self.payload.len();
+        self.payload.extend_from_slice(emission.key.bytes());
+        self.payload.extend_from_slice(emission.value.bytes());
+        self.after_value(emission, emission.value.mode(), start);
+    }
+
+    /// As [`AnswerWriter::emission`], with a value that `write` puts straight into the payload (`emission.value` is not
+    /// looked at).
+    ///
+    /// # Errors
+    /// What `write` gives; the emission is not added then.
+    #[inline]
+    pub fn emission_with<E>(
+        &mut self,
+        emission: &NewEmission<'_>,
+        write: impl FnOnce(&mut ValueWriter<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let start = self.payload.len();
+        self.payload.extend_from_slice(emission.key.bytes());
+        let value_start = self.payload.len();
+        if let Err(error) = write(&mut ValueWriter { payload: &mut self.payload, start: value_start }) {
+            self.payload.truncate(start);
+            return Err(error);
+        }
+        self.after_value(emission, Content::Bytes(&[]).mode(), start);
+        Ok(())
+    }
+
+    /// Writes what follows key and value, and the entry.
+    #[inline(always)]
+    fn after_value(&mut self, emission: &NewEmission<'_>, value_mode: u32, start: usize) {
         let payload = &mut self.payload;
-        let start = length(payload.len());
-        let (key, value) = (emission.key.bytes(), emission.value.bytes());
-        payload.extend_from_slice(key);
-        payload.extend_from_slice(value);
+        let key_len = emission.key.bytes().len();
+        let value_len = payload.len() - start - key_len;
         let (header_mode, block): (u32, &[u8]) = match emission.headers {
             HeaderMode::Inherit => (0, &[]),
             HeaderMode::None => (1, &[]),
@@ -161,24 +253,31 @@ impl AnswerWriter {
         payload.extend_from_slice(partition_key);
         payload.extend_from_slice(emission.batch_key);
         let flags = emission.key.mode()
-            | emission.value.mode() << 2
-            | header_mode << 4
-            | u32::from(emission.timestamp.is_some()) * TIMESTAMP
-            | u32::from(emission.partition.is_some()) * PARTITION
-            | u32::from(emission.partition_key.is_some()) * PARTITION_KEY
-            | u32::from(emission.flush) * FLUSH;
+            | (value_mode << 2)
+            | (header_mode << 4)
+            | (u32::from(emission.timestamp.is_some()) * TIMESTAMP)
+            | (u32::from(emission.partition.is_some()) * PARTITION)
+            | (u32::from(emission.partition_key.is_some()) * PARTITION_KEY)
+            | (u32::from(emission.flush) * FLUSH);
         let mut entry = [0u8; EMISSION];
         put(&mut entry, 0, emission.destination.unwrap_or(NULL).to_le_bytes());
         put(&mut entry, 4, flags.to_le_bytes());
-        put(&mut entry, 8, start.to_le_bytes());
-        put(&mut entry, 12, length(key.len()).to_le_bytes());
-        put(&mut entry, 16, length(value.len()).to_le_bytes());
+        put(&mut entry, 8, length(start).to_le_bytes());
+        put(&mut entry, 12, length(key_len).to_le_bytes());
+        put(&mut entry, 16, length(value_len).to_le_bytes());
         put(&mut entry, 20, length(block.len()).to_le_bytes());
         put(&mut entry, 24, length(partition_key.len()).to_le_bytes());
         put(&mut entry, 28, length(emission.batch_key.len()).to_le_bytes());
         put(&mut entry, 32, emission.timestamp.unwrap_or(0).to_le_bytes());
         put(&mut entry, 40, emission.partition.unwrap_or(0).to_le_bytes());
         self.emissions.extend_from_slice(&entry);
+    }
+
+    /// How many emissions were written after the mark.
+    #[inline]
+    #[must_use]
+    pub fn emissions_since(&self, mark: Mark) -> u32 {
+        length((self.emissions.len() - mark.emissions) / EMISSION)
     }
 
     /// How many emissions there are so far.
@@ -188,9 +287,11 @@ impl AnswerWriter {
     }
 
     fn outcome(&mut self, words: [u32; 4]) {
-        for word in words {
-            self.outcomes.extend_from_slice(&word.to_le_bytes());
+        let mut entry = [0u8; OUTCOME];
+        for (place, word) in entry.chunks_exact_mut(4).zip(words) {
+            place.copy_from_slice(&word.to_le_bytes());
         }
+        self.outcomes.extend_from_slice(&entry);
     }
 
     fn text(&mut self, text: &str) -> (u32, u32) {
@@ -224,9 +325,41 @@ impl AnswerWriter {
         self.outcome([3, 0, 0, 0]);
     }
 
-    /// Takes back the emissions after the first `keep` (a handler's error after it emitted).
-    pub fn truncate_emissions(&mut self, keep: u32) {
-        self.emissions.truncate(keep as usize * EMISSION);
+    /// Where the answer stands, for [`AnswerWriter::rewind`].
+    #[inline]
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark {
+            destinations: self.destinations.len(),
+            outcomes: self.outcomes.len(),
+            emissions: self.emissions.len(),
+            acks: self.acks.len(),
+            fails: self.fails.len(),
+            payload: self.payload.len(),
+        }
+    }
+
+    /// Takes back all that was written after the mark (a handler's error after it emitted).
+    pub fn rewind(&mut self, mark: Mark) {
+        self.destinations.truncate(mark.destinations);
+        self.outcomes.truncate(mark.outcomes);
+        self.emissions.truncate(mark.emissions);
+        self.acks.truncate(mark.acks);
+        self.fails.truncate(mark.fails);
+        self.payload.truncate(mark.payload);
+    }
+
+    /// Puts the emissions with these numbers, in this order, in place of all that were written (a batch's items may
+    /// emit in any order).
+    ///
+    /// # Panics
+    /// When there is no emission of such a number.
+    pub fn select_emissions(&mut self, numbers: impl IntoIterator<Item = usize>) {
+        let mut selected = Vec::with_capacity(self.emissions.len());
+        for number in numbers {
+            selected.extend_from_slice(&self.emissions[number * EMISSION..(number + 1) * EMISSION]);
+        }
+        self.emissions = selected;
     }
 
     /// A held message is finished.

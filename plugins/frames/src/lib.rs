@@ -13,7 +13,9 @@ mod error;
 pub mod headers;
 pub mod messages;
 
-pub use answer::{Answer, AnswerWriter, Content, DestinationKind, Emission, HeaderMode, NewEmission, Outcome};
+pub use answer::{
+    Answer, AnswerWriter, Content, DestinationKind, Emission, HeaderMode, Mark, NewEmission, Outcome, ValueWriter,
+};
 pub use error::FrameError;
 pub use headers::{Headers, HeadersWriter};
 pub use messages::{BatchInfo, Message, Messages, MessagesWriter, NewMessage, Source, TimestampType, Trigger};

@@ -157,6 +157,12 @@ impl<'f> MessagesWriter<'f> {
         Self { frame, count: 0 }
     }
 
+    /// Goes on with a frame that was begun and finished before.
+    pub fn resume(frame: &'f mut Frame) -> Self {
+        let count = u32_at(&frame.index, 4);
+        Self { frame, count }
+    }
+
     /// Adds a message whose headers are written by `headers` (which may write none).
     #[inline]
     pub fn push_with(&mut self, message: &NewMessage<'_>, headers: impl FnOnce(&mut crate::HeadersWriter<'_>)) {
@@ -218,6 +224,11 @@ impl<'f> MessagesWriter<'f> {
 /// Sets the token of a frame's first message; message i has this + i.
 pub fn set_first_token(frame: &mut Frame, token: u64) {
     put(&mut frame.index, 16, token.to_le_bytes());
+}
+
+/// Sets why a batch was closed.
+pub fn set_trigger(frame: &mut Frame, trigger: Trigger) {
+    put(&mut frame.index, 48, (trigger as u32).to_le_bytes());
 }
 
 /// Sets the attempt number of one message.
@@ -305,6 +316,9 @@ impl<'a> Messages<'a> {
         if expected != Some(index.len()) {
             return err(format!("the index has {} bytes, its counts ({count}, {sources}) say otherwise", index.len()));
         }
+        if u64_at(index, 16).checked_add(count as u64 - 1).is_none() {
+            return err("the tokens run past 2^64-1".to_owned());
+        }
         let one_source = u32_at(index, 52);
         if one_source != NULL && one_source as usize >= sources {
             return err(format!("the common source {one_source} is not one of {sources}"));
@@ -359,6 +373,9 @@ impl<'a> Messages<'a> {
             .map_err(|error| FrameError::new(format!("message {i}: {error}")))?;
         if u16_at(entry, 36) as usize >= self.sources {
             return Err(FrameError::new(format!("message {i}: source {} is not one of them", u16_at(entry, 36))));
+        }
+        if u32_at(self.index, 52) != NULL && u32_at(self.index, 52) != u32::from(u16_at(entry, 36)) {
+            return Err(FrameError::new(format!("message {i}: its source is not the one of all messages")));
         }
         if entry[38] > 2 || entry[39] != 0 || u32_at(entry, 32) == 0 {
             return Err(FrameError::new(format!("message {i}: timestamp type, reserved byte or attempt is wrong")));

@@ -1,0 +1,142 @@
+//! The one wiring file: from a checked plan to running pipelines, and from a stop to their end.
+//!
+//! Order of a start: components (all errors at once) → admin port → handler threads → one thread per pipeline. Order of a
+//! stop: pipelines drain and leave their groups → handler threads → admin.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::admin::Admin;
+use crate::components::Components;
+use crate::config::{Diagnostic, Pipeline, Plan, Report};
+use crate::handler_log::PipelineLog;
+use crate::pipeline::budget::Budget;
+use crate::pipeline::handlers::HandlerThreads;
+use crate::pipeline::status::PipelineStatus;
+use crate::pipeline::supervise::{Stop, Supervised};
+use crate::plugin::{Runtime, Version};
+
+/// A pipeline with its loaded component.
+pub type Loaded = (Arc<Pipeline>, Arc<Version>);
+
+/// Pipelines that run.
+pub struct App {
+    statuses: Vec<Arc<PipelineStatus>>,
+    threads: Vec<JoinHandle<()>>,
+    stop: Stop,
+    admin: Option<Admin>,
+    // After the pipelines' threads, which use it.
+    _handlers: Arc<HandlerThreads>,
+}
+
+/// Why nothing was started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The admin port is taken, or may not be listened on.
+    #[error("the admin port {address} cannot be opened: {source}; choose another with --admin, or none with --no-admin")]
+    Admin {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The system gives no threads.
+    #[error("the system gives no thread: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+/// Loads all components of a plan.
+///
+/// # Errors
+/// Everything that does not fit, of all pipelines.
+pub fn load(plan: &Plan, runtime: &Arc<Runtime>) -> Result<Vec<Loaded>, Report> {
+    let mut components = Components::new(Arc::clone(runtime));
+    let mut report = Report::default();
+    let mut loaded = Vec::new();
+    for pipeline in &plan.pipelines {
+        match components.load(pipeline) {
+            Ok(version) => loaded.push((Arc::new(pipeline.clone()), version)),
+            Err(found) => found.into_iter().for_each(|diagnostic: Diagnostic| report.push(diagnostic)),
+        }
+    }
+    if report.has_errors() { Err(report) } else { Ok(loaded) }
+}
+
+impl App {
+    /// Starts every pipeline of a plan.
+    ///
+    /// # Errors
+    /// When nothing was started.
+    pub fn start(plan: &Plan, loaded: Vec<Loaded>) -> Result<Self, StartError> {
+        let statuses: Vec<Arc<PipelineStatus>> = loaded
+            .iter()
+            .map(|(config, version)| {
+                Arc::new(PipelineStatus::new(&config.name, &config.source.group, version.digest()))
+            })
+            .collect();
+        let admin = match plan.admin {
+            Some(address) => Some(
+                Admin::start(address, &statuses).map_err(|source| StartError::Admin { address, source })?,
+            ),
+            None => None,
+        };
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let handlers = Arc::new(HandlerThreads::start(threads)?);
+        let clusters = Arc::new(plan.clusters.clone());
+        let budget = Budget::new(plan.memory_budget);
+        let stop = Stop::default();
+        let mut app = Self { statuses, threads: Vec::new(), stop, admin, _handlers: Arc::clone(&handlers) };
+        for ((config, version), status) in loaded.into_iter().zip(app.statuses.clone()) {
+            let source_cluster = clusters.get(&config.source.cluster).cloned();
+            let supervised = Supervised {
+                source_cluster: source_cluster.expect("the plan has every cluster that a pipeline names"),
+                clusters: Arc::clone(&clusters),
+                log: Arc::new(PipelineLog::new(&config.name, version.digest())),
+                handlers: Arc::clone(&handlers),
+                budget: Arc::clone(&budget),
+                stop: app.stop.clone(),
+                config,
+                version,
+                status,
+            };
+            let name = format!("sb-io-{}", supervised.config.name);
+            app.threads.push(std::thread::Builder::new().name(name).spawn(|| supervised.run())?);
+        }
+        Ok(app)
+    }
+
+    /// What the pipelines say of themselves, in the order of the plan.
+    #[must_use]
+    pub fn statuses(&self) -> &[Arc<PipelineStatus>] {
+        &self.statuses
+    }
+
+    /// Where health and metrics are served.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// Asks the pipelines to finish within so much time.
+    pub fn stop(&self, drain: Duration) {
+        self.stop.request(drain);
+    }
+
+    /// True when every pipeline has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.threads.iter().all(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end of every pipeline. False when one of them ended by a bug of the host's.
+    #[must_use]
+    pub fn join(self) -> bool {
+        let mut clean = true;
+        for thread in self.threads {
+            clean &= thread.join().is_ok();
+        }
+        clean
+    }
+}

@@ -1,0 +1,153 @@
+//! `sluicebox host`: pipelines against real clusters, until a signal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::args::HostArgs;
+use super::check::ComponentCheck;
+use super::exit::Exit;
+use crate::app::{self, App, StartError};
+use crate::components::Components;
+use crate::config::{self, Diagnostic, Outside, Pipeline, Report};
+use crate::kafka::ffi::Conf;
+use crate::plugin::Runtime;
+
+/// The world that configuration is read in: this process's environment, and librdkafka's word on its properties.
+pub(super) fn outside() -> Outside<'static> {
+    Outside { property_fault: &|key, value| Conf::new().set(key, value).err(), ..Outside::process() }
+}
+
+/// Runs the command.
+pub(super) fn run(args: &HostArgs, colour: bool) -> Exit {
+    let plan = match config::load(&args.load_request(), &outside()) {
+        Ok(plan) => plan,
+        Err(report) => return refuse(&report, colour),
+    };
+    if !plan.warnings.is_empty() {
+        eprint!("{}", plan.warnings.render(colour));
+    }
+    let runtime = match Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: the WebAssembly engine does not start: {error:#}");
+            return Exit::Failed;
+        }
+    };
+    let loaded = match app::load(&plan, &runtime) {
+        Ok(loaded) => loaded,
+        Err(report) => return refuse(&report, colour),
+    };
+    for (config, version) in &loaded {
+        tracing::info!(
+            pipeline = config.name,
+            group = config.source.group,
+            version = version.digest(),
+            "handler {} ({} KiB, {})",
+            config.component.display(),
+            version.bytes() / 1024,
+            version.forms().join(", ")
+        );
+    }
+    let app = match App::start(&plan, loaded) {
+        Ok(app) => app,
+        Err(error @ StartError::Admin { .. }) => {
+            eprintln!("error: {error}");
+            return Exit::Precondition;
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Exit::Failed;
+        }
+    };
+    if let Some(address) = app.admin() {
+        tracing::info!("admin http://{address} (/metrics, /livez, /readyz)");
+    }
+    until_stopped(app, plan.drain)
+}
+
+fn refuse(report: &Report, colour: bool) -> Exit {
+    eprint!("{}", report.render(colour));
+    Exit::Failed
+}
+
+/// Waits for a signal, then for the pipelines; a second signal ends the process at once.
+pub(super) fn until_stopped(app: App, drain: Duration) -> Exit {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: no runtime for signals: {error}");
+            return Exit::Failed;
+        }
+    };
+    let forced = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        signals.next().await;
+        tracing::info!("stopping: draining for at most {} s; a second signal ends it at once", drain.as_secs());
+        app.stop(drain);
+        // Draining, the last commit and leaving the group have deadlines of their own.
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            tokio::select! {
+                () = signals.next() => return Ok::<bool, std::io::Error>(true),
+                _ = look.tick() => if app.has_ended() { return Ok(false) },
+            }
+        }
+    });
+    match forced {
+        Ok(false) if app.join() => {
+            tracing::info!("stopped");
+            Exit::Ok
+        }
+        Ok(false) => {
+            eprintln!("error: a pipeline ended by a bug of the host's; see the log above");
+            Exit::Failed
+        }
+        Ok(true) => {
+            tracing::warn!("stopped by force: what was not committed is done again by the next owner");
+            std::process::exit(Exit::Interrupted as i32)
+        }
+        Err(error) => {
+            eprintln!("error: signals cannot be waited for: {error}");
+            Exit::Failed
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// What `check` asks beyond the configuration: does the component load, and fit its manifest?
+pub(super) fn component_checks() -> Vec<Box<dyn ComponentCheck>> {
+    struct Loads(Arc<Runtime>);
+
+    impl ComponentCheck for Loads {
+        fn check(&self, pipeline: &Pipeline) -> Vec<Diagnostic> {
+            Components::new(Arc::clone(&self.0)).load(pipeline).err().unwrap_or_default()
+        }
+    }
+
+    match Runtime::new() {
+        Ok(runtime) => vec![Box::new(Loads(runtime))],
+        Err(error) => {
+            eprintln!("error: the WebAssembly engine does not start, components are not checked: {error:#}");
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Commands. The only place that prints or exits.
+//!
+//! - [`args`]: every command and flag, with its help.
+//! - [`check`], [`host`]: a command each.
+//! - [`logging`]: where the log goes.
+//! - [`exit`]: exit codes.
+
+pub mod args;
+pub mod check;
+pub mod exit;
+mod host;
+mod logging;
+
+use std::io::{self, IsTerminal};
+
+use clap::{CommandFactory, FromArgMatches};
+
+use self::args::{Cli, Command};
+use self::exit::Exit;
+
+/// Reads the command line and carries it out.
+#[must_use]
+pub fn main() -> Exit {
+    let no_color = std::env::var("NO_COLOR").ok();
+    let command = Cli::command().color(args::clap_colour(no_color.as_deref()));
+    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap knows which stream and code each has.
+            return match error.print() {
+                Ok(()) if error.exit_code() == 0 => Exit::Ok,
+                _ => Exit::Usage,
+            };
+        }
+    };
+    let colour = cli.global.colour(io::stderr().is_terminal(), no_color.as_deref());
+    logging::start(&cli.global, colour);
+    match cli.command {
+        Command::Host(args) => host::run(&args, colour),
+        Command::Dev(_) => Exit::Usage,
+        Command::Check(args) => {
+            let outside = host::outside();
+            let checks = host::component_checks();
+            let checks: Vec<&dyn check::ComponentCheck> = checks.iter().map(AsRef::as_ref).collect();
+            let (mut data, mut talk) = (io::stdout().lock(), io::stderr().lock());
+            let form = cli.global.format;
+            check::run(&args, form, colour, &outside, &checks, &mut data, &mut talk).unwrap_or(Exit::Failed)
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Configuration: from flags and files to checked types.
+//!
+//! `schema` reads what the files may say, with the place of every value; `check` compares values
+//! with each other and across files; both put what they find into one [`Report`], so that a user
+//! sees all errors of all files at once. Only when it holds no error is there a [`Plan`]. Reads
+//! files and nothing else: no network, no Kafka, no component is loaded here.
+
+mod check;
+pub mod codes;
+mod diagnostic;
+mod flags;
+mod librdkafka;
+mod limits;
+mod load;
+mod mask;
+mod names;
+mod render;
+mod request;
+mod schema;
+mod table;
+mod types;
+mod units;
+mod values;
+mod vars;
+
+pub use diagnostic::{Diagnostic, Level, Origin, Origins, Report, SourceText};
+pub use load::{DEFAULT_ADMIN, load};
+pub use names::nearest;
+pub use request::{AdminChoice, InlinePipeline, LoadRequest, Outside, Purpose};
+pub use types::*;
+pub use units::{
+    DURATION_FORM, SIZE_FORM, UnitError, format_duration, format_size, parse_duration, parse_size,
+};

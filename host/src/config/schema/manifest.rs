@@ -1,0 +1,444 @@
+//! `pipeline.toml`, section by section in the order of the file.
+//!
+//! Returns a pipeline even when errors were found: what could not be read has its default or is
+//! empty, so that `check` can still compare the rest. Only a report without errors makes it a
+//! checked one.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::words::{
+    ACK_MODE, ACKS, COMPRESSION, GROUP_BY, ISOLATION, MODE, ORDERING, PARTITIONER, PROTOCOL, START,
+    THEN, TIMESTAMP, ThenWord,
+};
+use super::{GIB, HOUR, MILLISECOND, check_schema, parse, read_limits, read_vars, suggested_name};
+use crate::config::codes;
+use crate::config::diagnostic::{Diagnostic, Origin, Origins, Report, SourceText};
+use crate::config::names::{listed, pipeline_fault, topic_fault};
+use crate::config::table::{Located, Reader, Table};
+use crate::config::types::{
+    Ack, Batcher, Build, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch,
+    HandlerLimits, Isolation, KIB, Output, OutputTimestamp, Pipeline, Process, Protocol, Source,
+    Start, Then,
+};
+use crate::config::vars::Env;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Reads one manifest. `None` when it is not TOML at all.
+pub fn read_manifest(
+    path: &Path,
+    text: &str,
+    env: Env<'_>,
+    report: &mut Report,
+) -> Option<Pipeline> {
+    let source = SourceText::file(path, text);
+    let document = parse(text, &source, report)?;
+    let directory = path.parent().unwrap_or(Path::new(""));
+    let reader = Reader::new(source);
+    let mut pipeline = {
+        let mut root = reader.root(&document);
+        *reader.vars.borrow_mut() = read_vars(&mut root, directory, env);
+        read_root(&mut root, path, directory)
+    };
+    let (found, origins) = reader.finish();
+    pipeline.origin = origins;
+    report.extend(found);
+    Some(pipeline)
+}
+
+fn read_root(root: &mut Table<'_>, path: &Path, directory: &Path) -> Pipeline {
+    check_schema(root);
+    let name = read_name(root, path);
+    let description = root
+        .string("description")
+        .map(|text| text.value)
+        .unwrap_or_default();
+    for key in ["telemetry", "swap", "profile"] {
+        root.not_yet(key, "");
+    }
+    let handler = read_handler(root, directory);
+    let source = read_source(root, &name);
+    let errors = read_errors(root, &source.cluster);
+    Pipeline {
+        name,
+        description,
+        component: handler.component,
+        settings: handler.settings,
+        limits: handler.limits,
+        build: handler.build,
+        process: read_process(root),
+        batchers: read_batchers(root),
+        ack: read_ack(root),
+        outputs: read_outputs(root),
+        dev: read_dev(root, directory),
+        errors,
+        source,
+        origin: Origins::new(root.origin()),
+    }
+}
+
+fn read_name(root: &mut Table<'_>, path: &Path) -> String {
+    let example = format!("name = \"{}\"", suggested_name(path));
+    let Some(name) = root.required_string("name", &example) else {
+        return String::new();
+    };
+    if let Some(fault) = pipeline_fault(&name.value) {
+        let message = format!("`{}` cannot be the name of a pipeline", name.value);
+        let found = Diagnostic::error(codes::BAD_NAME, message)
+            .at(name.origin)
+            .label(fault)
+            .note("it is the default consumer group and a label of every metric");
+        root.report(found);
+    }
+    name.value
+}
+
+struct Handler {
+    component: PathBuf,
+    settings: serde_json::Value,
+    limits: HandlerLimits,
+    build: Option<Build>,
+}
+
+fn read_handler(root: &mut Table<'_>, directory: &Path) -> Handler {
+    root.require("handler", "[handler]");
+    let mut handler = Handler {
+        component: PathBuf::new(),
+        settings: serde_json::Value::Object(serde_json::Map::new()),
+        limits: HandlerLimits::default(),
+        build: None,
+    };
+    let Some(mut table) = root.table("handler") else {
+        return handler;
+    };
+    let example = "component = \"target/wasm32-wasip2/release/NAME.wasm\"";
+    if let Some(component) = table.required_string("component", example) {
+        handler.component = component_path(&table, &component, directory);
+    }
+    table.choice("mode", (), &MODE);
+    if let Some(settings) = table.json("settings") {
+        handler.settings = settings;
+    }
+    if let Some(mut limits) = table.table("limits") {
+        handler.limits = read_limits(&mut limits, HandlerLimits::default());
+    }
+    handler.build = table
+        .table("build")
+        .map(|build| read_build(build, directory));
+    table.not_yet(
+        "secrets",
+        "use a variable: `vars.NAME = { secret = \"ENV_NAME\" }`",
+    );
+    table.not_yet("allow", "remove it: nothing is open");
+    handler
+}
+
+fn component_path(table: &Table<'_>, component: &Located<String>, directory: &Path) -> PathBuf {
+    let fault = if component.value.starts_with("oci://") {
+        let message = "a component from a registry is not supported yet";
+        Some(Diagnostic::error(codes::NOT_YET, message).help("name a file"))
+    } else if component.value.is_empty() {
+        let message = "`handler.component` is empty";
+        Some(Diagnostic::error(codes::OUT_OF_RANGE, message))
+    } else {
+        None
+    };
+    match fault {
+        Some(found) => {
+            table.report(found.at(component.origin.clone()));
+            PathBuf::new()
+        }
+        None => directory.join(&component.value),
+    }
+}
+
+fn read_build(mut table: Table<'_>, directory: &Path) -> Build {
+    let command = table.required_string("command", "command = \"cargo build --release\"");
+    let workdir = table
+        .string("workdir")
+        .map(|text| text.value)
+        .unwrap_or_default();
+    table.not_yet("watch", "");
+    table.not_yet("ignore", "");
+    Build {
+        command: command.map(|text| text.value).unwrap_or_default(),
+        workdir: directory.join(workdir),
+    }
+}
+
+fn read_source(root: &mut Table<'_>, name: &str) -> Source {
+    root.require("source", "[source]");
+    let mut source = Source {
+        cluster: DEFAULT_CLUSTER.to_owned(),
+        topics: Vec::new(),
+        group: name.to_owned(),
+        start: Start::Earliest,
+        isolation: Isolation::ReadCommitted,
+        protocol: Protocol::Cooperative,
+        instance_id: None,
+        session_timeout: Duration::from_secs(45),
+        fetch: Fetch::default(),
+    };
+    let Some(mut table) = root.table("source") else {
+        return source;
+    };
+    source.cluster = read_cluster(&mut table).unwrap_or(source.cluster);
+    source.topics = read_topics(&mut table);
+    table.not_yet("topic_pattern", "name each topic: `topics = [\"orders\"]`");
+    if let Some(group) = table.string("group") {
+        source.group = checked_group(&table, group);
+    }
+    source.start = table.choice("start", source.start, &START);
+    table.not_yet("on_lost_offset", "");
+    source.isolation = table.choice("isolation", source.isolation, &ISOLATION);
+    source.protocol = table.choice("protocol", source.protocol, &PROTOCOL);
+    source.instance_id = table.string("instance_id").map(|id| {
+        // Kafka holds instance ids to the rules of topic names.
+        if let Some(fault) = topic_fault(&id.value) {
+            let message = format!("`{}` cannot be an instance id", id.value);
+            table.report(
+                Diagnostic::error(codes::BAD_NAME, message)
+                    .at(id.origin)
+                    .label(fault),
+            );
+        }
+        id.value
+    });
+    source.session_timeout =
+        table.duration("session_timeout", source.session_timeout, SECOND..=HOUR);
+    if let Some(fetch) = table.table("fetch") {
+        source.fetch = read_fetch(fetch);
+    }
+    table.not_yet("decode", "the handler gets bytes");
+    source
+}
+
+fn read_topics(table: &mut Table<'_>) -> Vec<String> {
+    if !table.has("topic_pattern") {
+        table.require("topics", "topics = [\"orders\"]");
+    }
+    let Some(topics) = table.strings("topics") else {
+        return Vec::new();
+    };
+    let empty = table.entry("topics").filter(|(value, _)| {
+        value
+            .get_ref()
+            .as_array()
+            .is_some_and(|list| list.is_empty())
+    });
+    if let Some((_, origin)) = empty {
+        let found = Diagnostic::error(codes::OUT_OF_RANGE, "`source.topics` names no topic");
+        table.report(
+            found
+                .at(origin)
+                .help("name at least one: `topics = [\"orders\"]`"),
+        );
+    }
+    topics.into_iter().map(|topic| topic.value).collect()
+}
+
+pub fn group_fault(group: &str) -> Option<&'static str> {
+    match group {
+        "" => Some("it is empty"),
+        _ if group.chars().any(char::is_control) => Some("it holds a control character"),
+        _ => None,
+    }
+}
+
+fn checked_group(table: &Table<'_>, group: Located<String>) -> String {
+    if let Some(fault) = group_fault(&group.value) {
+        let found = Diagnostic::error(codes::BAD_NAME, "this cannot be a consumer group");
+        table.report(found.at(group.origin).label(fault));
+    }
+    group.value
+}
+
+fn read_fetch(mut table: Table<'_>) -> Fetch {
+    let default = Fetch::default();
+    // librdkafka's own ranges; the wait stays below its socket timeout of 60 s.
+    Fetch {
+        min_bytes: table.size("min", default.min_bytes, 1..=100_000_000),
+        max_per_partition: table.size(
+            "max_per_partition",
+            default.max_per_partition,
+            KIB..=1_000_000_000,
+        ),
+        max_wait: table.duration("max_wait", default.max_wait, Duration::ZERO..=30 * SECOND),
+        buffer: table.size("buffer", default.buffer, 64 * KIB..=2 * GIB),
+    }
+}
+
+fn read_process(root: &mut Table<'_>) -> Process {
+    let mut process = Process::default();
+    let Some(mut table) = root.table("process") else {
+        return process;
+    };
+    table.choice("ordering", (), &ORDERING);
+    process.max_ahead = table.count("max_ahead", process.max_ahead, 1..=10_000_000);
+    table.not_yet(
+        "threads",
+        "remove it: handler threads are shared by the whole process",
+    );
+    table.not_yet("rate", "");
+    process
+}
+
+fn read_batchers(root: &mut Table<'_>) -> Vec<Batcher> {
+    let mut batchers = Vec::new();
+    for (name, mut table) in root.named_tables("batch") {
+        check_part_name(&table, "batcher", &name);
+        let default = Batcher::default();
+        batchers.push(Batcher {
+            name: name.value.to_owned(),
+            max_messages: table.count("max_messages", default.max_messages, 1..=1_000_000),
+            max_bytes: table.size("max_bytes", default.max_bytes, 1..=GIB),
+            max_wait: table.duration("max_wait", default.max_wait, Duration::ZERO..=HOUR),
+        });
+        table.choice("group_by", (), &GROUP_BY);
+    }
+    batchers
+}
+
+fn read_ack(root: &mut Table<'_>) -> Ack {
+    let mut ack = Ack::default();
+    let Some(mut table) = root.table("ack") else {
+        return ack;
+    };
+    table.choice("mode", (), &ACK_MODE);
+    ack.commit_interval = table.duration(
+        "commit_interval",
+        ack.commit_interval,
+        10 * MILLISECOND..=60 * SECOND,
+    );
+    ack
+}
+
+fn read_errors(root: &mut Table<'_>, source_cluster: &str) -> Errors {
+    let mut errors = Errors::default();
+    let Some(mut table) = root.table("errors") else {
+        return errors;
+    };
+    if let Some(mut retry) = table.table("retry") {
+        errors.attempts = retry.count("attempts", errors.attempts, 1..=1_000_000);
+        errors.backoff = retry.duration("backoff", errors.backoff, MILLISECOND..=HOUR);
+        errors.max_backoff = retry.duration("max_backoff", errors.max_backoff, MILLISECOND..=HOUR);
+        errors.jitter = retry.boolean("jitter", errors.jitter);
+    }
+    let then = table.choice_at("then", &THEN);
+    let dead_letter = table
+        .table("dead_letter")
+        .map(|letter| read_dead_letter(letter, source_cluster));
+    table.not_yet("breaker", "");
+    let letter_origin = table.entry("dead_letter").map(|(_, origin)| origin);
+    report_then(&table, then.as_ref(), letter_origin);
+    if let Some(letter) = dead_letter {
+        errors.then = Then::DeadLetter(letter);
+    }
+    errors
+}
+
+/// `then` and `dead_letter` must say the same.
+fn report_then(table: &Table<'_>, then: Option<&Located<ThenWord>>, letter: Option<Origin>) {
+    let Some(then) = then else { return };
+    let origin = then.origin.clone();
+    let found = match (then.value, letter) {
+        (ThenWord::DeadLetter, None) => Diagnostic::error(
+            codes::DEAD_LETTER,
+            "`then = \"dead-letter\"` without a topic",
+        )
+        .at(origin)
+        .help("add `dead_letter = { topic = \"...\" }` to [errors]"),
+        (ThenWord::Block, Some(letter)) => {
+            let message = "a dead-letter topic that `then = \"block\"` never uses";
+            Diagnostic::error(codes::DEAD_LETTER, message)
+                .at(origin)
+                .related(letter, "the dead-letter topic")
+                .help("write `then = \"dead-letter\"`, or remove one of the two")
+        }
+        _ => return,
+    };
+    table.report(found);
+}
+
+fn read_dead_letter(mut table: Table<'_>, source_cluster: &str) -> DeadLetter {
+    let cluster = read_cluster(&mut table).unwrap_or_else(|| source_cluster.to_owned());
+    let topic = table.required_string("topic", "topic = \"NAME.dead\"");
+    let prefix = table.string("headers");
+    if let Some(prefix) = prefix.as_ref().filter(|prefix| prefix.value.is_empty()) {
+        let found = Diagnostic::error(codes::BAD_NAME, "the header prefix is empty");
+        table.report(
+            found
+                .at(prefix.origin.clone())
+                .help("headers = \"sluicebox-error\""),
+        );
+    }
+    table.only("keep_value", true);
+    DeadLetter {
+        cluster,
+        topic: topic.map(|topic| topic.value).unwrap_or_default(),
+        header_prefix: prefix
+            .map_or_else(|| DEFAULT_HEADER_PREFIX.to_owned(), |prefix| prefix.value),
+    }
+}
+
+pub const DEFAULT_HEADER_PREFIX: &str = "sluicebox-error";
+
+fn read_outputs(root: &mut Table<'_>) -> Vec<Output> {
+    let mut outputs = Vec::new();
+    for (name, mut table) in root.named_tables("output") {
+        check_part_name(&table, "output", &name);
+        let cluster = read_cluster(&mut table);
+        let topic = table.required_string("topic", &format!("topic = \"{}\"", name.value));
+        table.choice("partitioner", (), &PARTITIONER);
+        let timestamp = table.choice("timestamp", OutputTimestamp::Record, &TIMESTAMP);
+        let mut compression = Compression::None;
+        if let Some(mut send) = table.table("send") {
+            compression = send.choice("compression", compression, &COMPRESSION);
+            send.choice("acks", (), &ACKS);
+            send.only("idempotent", true);
+        }
+        table.not_yet("provenance", "");
+        outputs.push(Output {
+            name: name.value.to_owned(),
+            cluster: cluster.unwrap_or_else(|| DEFAULT_CLUSTER.to_owned()),
+            topic: topic.map(|topic| topic.value).unwrap_or_default(),
+            timestamp,
+            compression,
+        });
+    }
+    outputs
+}
+
+fn read_dev(root: &mut Table<'_>, directory: &Path) -> Dev {
+    let mut dev = Dev::default();
+    let Some(mut table) = root.table("dev") else {
+        return dev;
+    };
+    for (topic, file) in table.string_map("samples") {
+        dev.samples.insert(topic.value, directory.join(file.value));
+    }
+    dev.partitions = table.count("partitions", dev.partitions, 1..=1_000);
+    dev
+}
+
+fn read_cluster(table: &mut Table<'_>) -> Option<String> {
+    table.string("cluster").map(|cluster| cluster.value)
+}
+
+/// Batchers and outputs are called by these names across the sandbox, in metrics, and an output
+/// without a name of its own has its topic's.
+fn check_part_name(table: &Table<'_>, what: &str, name: &Located<&str>) {
+    if let Some(fault) = topic_fault(name.value) {
+        let message = format!(
+            "`{}` cannot be the name of a{} {what}",
+            name.value,
+            if what == "output" { "n" } else { "" }
+        );
+        let found = Diagnostic::error(codes::BAD_NAME, message).at(name.origin.clone());
+        table.report(found.label(fault).note(format!(
+            "names take {}",
+            listed(["a-z", "A-Z", "0-9", ".", "_", "-"])
+        )));
+    }
+}

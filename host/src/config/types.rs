@@ -1,0 +1,395 @@
+//! The checked configuration: what the rest of the host reads.
+//!
+//! Plain data. A value of these types has passed every check of this module, so nobody downstream
+//! checks it again. Knows no file format; may touch nothing. Every duration is a `Duration`, every
+//! size is in bytes, every path is resolved against the file that named it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::diagnostic::{Origin, Origins, Report};
+
+pub const KIB: u64 = 1024;
+pub const MIB: u64 = 1024 * KIB;
+
+/// Name of the cluster that is meant when a file names none.
+pub const DEFAULT_CLUSTER: &str = "default";
+/// Name of the batcher that exists without being declared when the handler exports `handle-batch`.
+pub const DEFAULT_BATCHER: &str = "default";
+
+/// Everything one host process runs.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// In the order of the command line, files of a directory by name.
+    pub pipelines: Vec<Pipeline>,
+    /// By name. Every cluster that a pipeline names is here.
+    pub clusters: BTreeMap<String, Cluster>,
+    /// Where health and metrics are served; `None` switches them off. Default 127.0.0.1:8321.
+    pub admin: Option<SocketAddr>,
+    /// How long a shutdown may take before it is forced. Default 30 s.
+    pub drain: Duration,
+    /// Bytes in flight of the whole process, shared by all pipelines. Default 256 MiB.
+    pub memory_budget: u64,
+    /// Where each librdkafka property was written, by cluster and key, for errors of the client.
+    pub property_origins: BTreeMap<(String, String), Origin>,
+    /// Findings that do not stop the start; print them once.
+    pub warnings: Report,
+}
+
+/// A Kafka cluster and how to reach it.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub name: String,
+    /// `host:port`, several separated by commas.
+    pub bootstrap: String,
+    /// librdkafka properties: security and the operator's pass-through, in the order to set them
+    /// (a later one of the same key wins). Never one that the host owns.
+    pub properties: Vec<(String, Secret)>,
+}
+
+/// One consumer group, its topics, handler, batchers and outputs.
+#[derive(Clone)]
+pub struct Pipeline {
+    /// `[a-z0-9-]`, unique in the process.
+    pub name: String,
+    pub description: String,
+    /// The component file.
+    pub component: PathBuf,
+    /// The handler's settings, a JSON object. May hold secrets: never print it.
+    pub settings: serde_json::Value,
+    pub limits: HandlerLimits,
+    pub source: Source,
+    pub process: Process,
+    /// Declared batchers only; see [`Batcher::default`] for the undeclared `default`.
+    pub batchers: Vec<Batcher>,
+    pub ack: Ack,
+    pub errors: Errors,
+    /// Topics that the handler may write to, by declared name.
+    pub outputs: Vec<Output>,
+    /// How `sluicebox dev` builds the component; `None` = not declared.
+    pub build: Option<Build>,
+    pub dev: Dev,
+    /// Where each key was written, for errors found later.
+    pub origin: Origins,
+}
+
+/// Settings may come from secrets, so they are left out.
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("name", &self.name)
+            .field("component", &self.component)
+            .field("settings", &format_args!("***"))
+            .field("limits", &self.limits)
+            .field("source", &self.source)
+            .field("process", &self.process)
+            .field("batchers", &self.batchers)
+            .field("ack", &self.ack)
+            .field("errors", &self.errors)
+            .field("outputs", &self.outputs)
+            .field("build", &self.build)
+            .field("dev", &self.dev)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What one handler instance may use. Never above the operator's ceilings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HandlerLimits {
+    /// Bytes of all memories of an instance together. Default 64 MiB.
+    pub memory: u64,
+    /// Time inside the guest, per message. Default 1 s.
+    pub running_time: Duration,
+    /// Time inside the guest, per batch call. Default 10 s.
+    pub batch_running_time: Duration,
+    /// Wall clock of a call, host calls included, per message. Default 30 s.
+    pub wall_time: Duration,
+    /// Wall clock of a batch call, host calls included. Default 60 s.
+    pub batch_wall_time: Duration,
+    /// Time inside the guest for `init`. Default 3 s.
+    pub init_running_time: Duration,
+    /// Wall clock of `init`. Default 10 s.
+    pub init_wall_time: Duration,
+    /// Bytes that an answer may have; a call whose input is larger may answer with twice its input.
+    /// Default 16 MiB.
+    pub answer_bytes: u64,
+    /// Bytes of the wasm stack. 512 KiB; one size for the process, so no file can set it.
+    pub stack: u64,
+}
+
+impl Default for HandlerLimits {
+    fn default() -> Self {
+        HandlerLimits {
+            memory: 64 * MIB,
+            running_time: Duration::from_secs(1),
+            batch_running_time: Duration::from_secs(10),
+            wall_time: Duration::from_secs(30),
+            batch_wall_time: Duration::from_secs(60),
+            init_running_time: Duration::from_secs(3),
+            init_wall_time: Duration::from_secs(10),
+            answer_bytes: 16 * MIB,
+            stack: 512 * KIB,
+        }
+    }
+}
+
+/// What is read, and as whom.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub cluster: String,
+    /// At least one, each a legal topic name, no two alike.
+    pub topics: Vec<String>,
+    /// Consumer group. Default: the pipeline's name.
+    pub group: String,
+    /// Where a group without commits begins. Default earliest.
+    pub start: Start,
+    /// Default read_committed.
+    pub isolation: Isolation,
+    /// Default cooperative.
+    pub protocol: Protocol,
+    /// Static membership; `None` = dynamic.
+    pub instance_id: Option<String>,
+    /// Default 45 s. With [`Protocol::Consumer`] the broker decides and this is to be ignored.
+    pub session_timeout: Duration,
+    pub fetch: Fetch,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    Earliest,
+    Latest,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    ReadCommitted,
+    ReadUncommitted,
+}
+
+/// How partitions are shared out in the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Cooperative-sticky: a rebalance moves only what has to move.
+    Cooperative,
+    Range,
+    RoundRobin,
+    /// The broker assigns (KIP-848).
+    Consumer,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// Bytes that the broker waits for. Default 1 B.
+    pub min_bytes: u64,
+    /// Bytes per partition and fetch. Default 1 MiB.
+    pub max_per_partition: u64,
+    /// How long the broker waits for `min_bytes`. Default 500 ms.
+    pub max_wait: Duration,
+    /// Bytes fetched ahead by this pipeline. Default 32 MiB, never above the memory budget.
+    pub buffer: u64,
+}
+
+impl Default for Fetch {
+    fn default() -> Self {
+        Fetch {
+            min_bytes: 1,
+            max_per_partition: MIB,
+            max_wait: Duration::from_millis(500),
+            buffer: 32 * MIB,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// How many done records may wait behind an open one, per partition. Default 50,000.
+    pub max_ahead: u32,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Process { max_ahead: 50_000 }
+    }
+}
+
+/// A grouping stage before `handle_batch`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batcher {
+    pub name: String,
+    /// A batch closes at this many messages. Default 100.
+    pub max_messages: u32,
+    /// A batch closes at this many bytes. Default 1 MiB.
+    pub max_bytes: u64,
+    /// A batch closes this long after its first message. Default 1 s; zero = at the end of each
+    /// burst.
+    pub max_wait: Duration,
+}
+
+/// The batcher `default`, which needs no declaration.
+impl Default for Batcher {
+    fn default() -> Self {
+        Batcher {
+            name: DEFAULT_BATCHER.to_owned(),
+            max_messages: 100,
+            max_bytes: MIB,
+            max_wait: Duration::from_secs(1),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// How often the committable offsets are committed. Default 1 s.
+    pub commit_interval: Duration,
+}
+
+impl Default for Ack {
+    fn default() -> Self {
+        Ack {
+            commit_interval: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What happens to a record that fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Errors {
+    /// Attempts per stage before the policy decides, at least 1. Default 5.
+    pub attempts: u32,
+    /// Pause before the second attempt; doubles with each. Default 200 ms.
+    pub backoff: Duration,
+    /// Longest pause. Default 30 s.
+    pub max_backoff: Duration,
+    /// Spread the pauses, so that lanes that failed together do not come back together. Default true.
+    pub jitter: bool,
+    /// Default block, or dead-letter once a dead-letter topic is set.
+    pub then: Then,
+}
+
+impl Default for Errors {
+    fn default() -> Self {
+        Errors {
+            attempts: 5,
+            backoff: Duration::from_millis(200),
+            max_backoff: Duration::from_secs(30),
+            jitter: true,
+            then: Then::Block,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// The lane keeps retrying at `max_backoff` and says why.
+    Block,
+    /// The record goes to a topic of its own, and the lane goes on.
+    DeadLetter(DeadLetter),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Default: the cluster of the source.
+    pub cluster: String,
+    pub topic: String,
+    /// Prefix of the headers that tell origin and error. Default `sluicebox-error`.
+    pub header_prefix: String,
+}
+
+/// A topic that the handler may write to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// The name that the handler uses.
+    pub name: String,
+    pub cluster: String,
+    pub topic: String,
+    /// Default record.
+    pub timestamp: OutputTimestamp,
+    /// Default none.
+    pub compression: Compression,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputTimestamp {
+    /// The event time that the emission carries.
+    Record,
+    /// The time of sending.
+    Now,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl Compression {
+    /// The word that librdkafka's `compression.type` takes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Compression::None => "none",
+            Compression::Gzip => "gzip",
+            Compression::Snappy => "snappy",
+            Compression::Lz4 => "lz4",
+            Compression::Zstd => "zstd",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// Run by the shell.
+    pub command: String,
+    /// Where it runs. Default: the manifest's directory.
+    pub workdir: PathBuf,
+}
+
+/// What only `sluicebox dev` reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dev {
+    /// Source topic to a file of sample records.
+    pub samples: BTreeMap<String, PathBuf>,
+    /// Partitions of each topic that is made on the embedded broker. Default 3.
+    pub partitions: u32,
+}
+
+impl Default for Dev {
+    fn default() -> Self {
+        Dev {
+            samples: BTreeMap::new(),
+            partitions: 3,
+        }
+    }
+}
+
+/// A value that is never printed. `expose` is the one way to read it, so uses can be found.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Secret(value.into())
+    }
+
+    /// The value itself, for the client library only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}

@@ -1,0 +1,281 @@
+//! Which messages make a batch, and when it closes. One [`Batcher`] per lane and declared batcher; it never sees two
+//! ownership epochs, because a lane does not. Knows sizes, keys and time; what a batch holds is the caller's ([`Content`]).
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+pub use sluicebox_frames::Trigger;
+
+/// When a batch closes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BatchRules {
+    /// Messages of a full batch, at least 1. Default 100.
+    pub max_messages: u32,
+    /// Bytes that a batch of more than one message may hold. Default 1 MiB.
+    pub max_bytes: u64,
+    /// How long the oldest message may wait. Zero closes batches at the end of each burst. Default 1 s.
+    pub max_wait: Duration,
+}
+
+/// What a batch gathers.
+pub trait Content {
+    /// Messages in it.
+    fn messages(&self) -> usize;
+}
+
+/// The open batches of one batcher in one lane.
+#[derive(Debug)]
+pub struct Batcher<C> {
+    rules: BatchRules,
+    open: HashMap<Vec<u8>, Open<C>>,
+}
+
+#[derive(Debug)]
+struct Open<C> {
+    content: C,
+    bytes: u64,
+    since: Instant,
+}
+
+/// A batch that is ready to run.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Closed<C> {
+    /// What its messages have in common.
+    pub key: Vec<u8>,
+    /// What it gathered.
+    pub content: C,
+    /// Why it closed.
+    pub trigger: Trigger,
+}
+
+impl<C: Content> Batcher<C> {
+    /// An empty one.
+    #[must_use]
+    pub fn new(rules: BatchRules) -> Self {
+        Self { rules, open: HashMap::new() }
+    }
+
+    /// Adds a message of `bytes` bytes. `new` makes an empty content, `add` puts the message in. Batches that close by it
+    /// are given to `closed`: the one before it, when it would not fit; then its own, when that is full or flushed.
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of the one message")]
+    pub fn push(
+        &mut self,
+        key: &[u8],
+        bytes: u64,
+        flush: bool,
+        now: Instant,
+        new: impl FnOnce() -> C,
+        add: impl FnOnce(&mut C),
+        closed: &mut Vec<Closed<C>>,
+    ) {
+        if let Some(open) = self.open.get(key)
+            && open.bytes + bytes > self.rules.max_bytes
+        {
+            self.close(key, Trigger::Bytes, closed);
+        }
+        let open = match self.open.get_mut(key) {
+            Some(open) => open,
+            None => self.open.entry(key.to_vec()).or_insert(Open { content: new(), bytes: 0, since: now }),
+        };
+        add(&mut open.content);
+        open.bytes += bytes;
+        if open.content.messages() >= self.rules.max_messages as usize {
+            self.close(key, Trigger::Size, closed);
+        } else if flush {
+            self.close(key, Trigger::Flush, closed);
+        }
+    }
+
+    fn close(&mut self, key: &[u8], trigger: Trigger, closed: &mut Vec<Closed<C>>) {
+        if let Some((key, open)) = self.open.remove_entry(key) {
+            closed.push(Closed { key, content: open.content, trigger });
+        }
+    }
+
+    /// Closes what waited long enough; oldest first.
+    pub fn close_due(&mut self, now: Instant, closed: &mut Vec<Closed<C>>) {
+        self.close_where(Trigger::Timeout, closed, |open, rules| now >= open.since + rules.max_wait);
+    }
+
+    /// A burst ended: closes everything when `max_wait` is zero.
+    pub fn end_of_burst(&mut self, closed: &mut Vec<Closed<C>>) {
+        if self.rules.max_wait.is_zero() {
+            self.close_all(Trigger::Timeout, closed);
+        }
+    }
+
+    /// Closes everything; oldest first.
+    pub fn close_all(&mut self, trigger: Trigger, closed: &mut Vec<Closed<C>>) {
+        self.close_where(trigger, closed, |_, _| true);
+    }
+
+    fn close_where(
+        &mut self,
+        trigger: Trigger,
+        closed: &mut Vec<Closed<C>>,
+        due: impl Fn(&Open<C>, &BatchRules) -> bool,
+    ) {
+        let mut keys: Vec<(Instant, Vec<u8>)> = self
+            .open
+            .iter()
+            .filter(|(_, open)| due(open, &self.rules))
+            .map(|(key, open)| (open.since, key.clone()))
+            .collect();
+        keys.sort();
+        for (_, key) in keys {
+            self.close(&key, trigger, closed);
+        }
+    }
+
+    /// Closes the one that waits longest, if any.
+    pub fn close_oldest(&mut self, trigger: Trigger, closed: &mut Vec<Closed<C>>) {
+        let oldest = self.open.iter().min_by_key(|(_, open)| open.since).map(|(key, _)| key.clone());
+        if let Some(key) = oldest {
+            self.close(&key, trigger, closed);
+        }
+    }
+
+    /// Since when the oldest message waits.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        self.open.values().map(|open| open.since).min()
+    }
+
+    /// When [`Batcher::close_due`] has something to do next.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.oldest().map(|since| since + self.rules.max_wait)
+    }
+
+    /// Messages that wait.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.open.values().map(|open| open.content.messages()).sum()
+    }
+
+    /// Bytes that wait.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.open.values().map(|open| open.bytes).sum()
+    }
+
+    /// New rules, for messages from now on.
+    pub fn set_rules(&mut self, rules: BatchRules) {
+        self.rules = rules;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    impl Content for Vec<u32> {
+        fn messages(&self) -> usize {
+            self.len()
+        }
+    }
+
+    fn rules(max_messages: u32, max_bytes: u64, max_wait_ms: u64) -> BatchRules {
+        BatchRules { max_messages, max_bytes, max_wait: Duration::from_millis(max_wait_ms) }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push { key: u8, bytes: u64, flush: bool },
+        Pass(u64),
+        EndOfBurst,
+        Pressure,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (0u8..4, 1u64..60, prop::bool::weighted(0.1)).prop_map(|(key, bytes, flush)| Step::Push { key, bytes, flush }),
+            3 => (1u64..40).prop_map(Step::Pass),
+            2 => Just(Step::EndOfBurst),
+            1 => Just(Step::Pressure),
+        ]
+    }
+
+    proptest! {
+        /// Every message comes out exactly once, per key in order, in batches that keep the limits and say a true
+        /// trigger, and none waits past its time once time is looked at.
+        #[test]
+        fn keeps_every_message_and_every_limit(
+            steps in prop::collection::vec(step(), 1..120),
+            max_messages in 1u32..6, max_bytes in 20u64..150, wait in 0u64..30,
+        ) {
+            let rules = rules(max_messages, max_bytes, wait);
+            let mut batcher = Batcher::<Vec<u32>>::new(rules.clone());
+            let start = Instant::now();
+            let (mut now, mut number) = (start, 0u32);
+            let mut sizes: Vec<(u8, u64, Instant)> = Vec::new();
+            let mut out: HashMap<u8, Vec<u32>> = HashMap::new();
+            let mut closed = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Push { key, bytes, flush } => {
+                        sizes.push((key, bytes, now));
+                        batcher.push(&[key], bytes, flush, now, Vec::new, |c| c.push(number), &mut closed);
+                        number += 1;
+                    }
+                    Step::Pass(ms) => {
+                        now += Duration::from_millis(ms);
+                        batcher.close_due(now, &mut closed);
+                        prop_assert!(batcher.deadline().is_none_or(|deadline| deadline > now));
+                    }
+                    Step::EndOfBurst => {
+                        batcher.end_of_burst(&mut closed);
+                        prop_assert!(wait > 0 || batcher.waiting() == 0);
+                    }
+                    Step::Pressure => batcher.close_oldest(Trigger::Pressure, &mut closed),
+                }
+                for batch in closed.drain(..) {
+                    let messages = batch.content.len();
+                    let bytes: u64 = batch.content.iter().map(|n| sizes[*n as usize].1).sum();
+                    prop_assert!(messages >= 1 && messages <= max_messages as usize);
+                    prop_assert!(messages == 1 || bytes <= max_bytes);
+                    match batch.trigger {
+                        Trigger::Size => prop_assert_eq!(messages, max_messages as usize),
+                        Trigger::Timeout if wait > 0 => {
+                            prop_assert!(now >= sizes[batch.content[0] as usize].2 + rules.max_wait);
+                        }
+                        _ => {}
+                    }
+                    out.entry(batch.key[0]).or_default().extend(batch.content);
+                }
+            }
+            batcher.close_all(Trigger::Shutdown, &mut closed);
+            for batch in closed.drain(..) {
+                out.entry(batch.key[0]).or_default().extend(batch.content);
+            }
+            prop_assert_eq!(batcher.waiting(), 0);
+            for key in 0u8..4 {
+                let sent: Vec<u32> = (0..number).filter(|n| sizes[*n as usize].0 == key).collect();
+                prop_assert_eq!(out.remove(&key).unwrap_or_default(), sent);
+            }
+        }
+    }
+
+    #[test]
+    fn a_message_that_does_not_fit_closes_the_batch_before_it() {
+        let mut batcher = Batcher::<Vec<u32>>::new(rules(100, 100, 1000));
+        let (now, mut closed) = (Instant::now(), Vec::new());
+        for n in 0..3 {
+            batcher.push(b"", 60, false, now, Vec::new, |c| c.push(n), &mut closed);
+        }
+        assert_eq!(closed.len(), 2);
+        assert!(closed.iter().all(|batch| batch.trigger == Trigger::Bytes && batch.content.len() == 1));
+    }
+
+    #[test]
+    fn one_message_larger_than_a_batch_is_a_batch() {
+        let mut batcher = Batcher::<Vec<u32>>::new(rules(100, 100, 0));
+        let mut closed = Vec::new();
+        batcher.push(b"", 5000, false, Instant::now(), Vec::new, |c| c.push(0), &mut closed);
+        assert!(closed.is_empty());
+        batcher.end_of_burst(&mut closed);
+        assert_eq!(closed.len(), 1);
+    }
+}

@@ -1,0 +1,27 @@
+//! One record on its way out.
+
+use sluicebox_frames::Headers;
+
+/// One record to produce. Borrowed: the producer copies it into its own buffer.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// `None` = null.
+    pub key: Option<&'a [u8]>,
+    /// `None` = null.
+    pub value: Option<&'a [u8]>,
+    /// Headers, the second list after the first.
+    pub headers: [Headers<'a>; 2],
+    /// Milliseconds since 1970; 0 or less = now.
+    pub timestamp: i64,
+}
+
+impl Outgoing<'_> {
+    /// Bytes that it holds in memory until it is reported on.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.key.map_or(0, <[u8]>::len)
+            + self.value.map_or(0, <[u8]>::len)
+            + self.headers.iter().map(|headers| headers.block().len()).sum::<usize>()
+    }
+}

@@ -1,0 +1,260 @@
+//! A member of a consumer group: its events, its partitions' queues, its commits.
+//!
+//! All of it is called from one thread. Rebalances come as events and are answered by [`Consumer::assign`] and
+//! [`Consumer::unassign`] whenever the pipeline is ready (within `max.poll.interval.ms`), not from inside a callback.
+
+use std::ptr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka_sys as rd;
+use rdkafka_sys::types::RDKafkaRespErr as Code;
+
+use super::ffi::{self, Client, Conf, PartitionList, PartitionOffset, Queue};
+use super::partition::PartitionQueue;
+use crate::wake::Waker;
+
+/// What happened to the group membership.
+#[derive(Debug)]
+pub enum Event {
+    /// These partitions are ours once they are assigned.
+    Assigned(Vec<PartitionOffset>),
+    /// These are to be given back. `lost`: they are another member's already, nothing of them may be committed.
+    Revoked {
+        /// Which.
+        partitions: Vec<PartitionOffset>,
+        /// Too late to commit.
+        lost: bool,
+    },
+    /// A commit was answered.
+    Committed {
+        /// For the commit as a whole.
+        result: Code,
+        /// With a result each.
+        partitions: Vec<PartitionOffset>,
+    },
+    /// Something is wrong; librdkafka goes on trying unless it is fatal.
+    Problem {
+        /// Kind.
+        code: Code,
+        /// librdkafka's words.
+        text: String,
+        /// The client is of no use any more.
+        fatal: bool,
+    },
+}
+
+/// See the module's text.
+pub struct Consumer {
+    events: Queue,
+    client: Arc<Client>,
+}
+
+impl Consumer {
+    /// Creates the client. It joins nothing until [`Consumer::subscribe`].
+    ///
+    /// # Errors
+    /// librdkafka's text.
+    pub fn new(mut conf: Conf, waker: &Waker) -> Result<Self, String> {
+        // SAFETY: live configuration.
+        unsafe {
+            rd::rd_kafka_conf_set_events(
+                conf.as_ptr(),
+                rd::RD_KAFKA_EVENT_REBALANCE | rd::RD_KAFKA_EVENT_OFFSET_COMMIT | rd::RD_KAFKA_EVENT_ERROR,
+            );
+            rd::rd_kafka_conf_set_log_cb(conf.as_ptr(), Some(super::log::forward));
+        }
+        let client = conf.create(rd::rd_kafka_type_t::RD_KAFKA_CONSUMER)?;
+        // SAFETY: a live consumer client; redirects its main queue to the consumer queue.
+        unsafe { rd::rd_kafka_poll_set_consumer(client.as_ptr()) };
+        // SAFETY: as above; gives a reference of our own.
+        let queue = unsafe { rd::rd_kafka_queue_get_consumer(client.as_ptr()) };
+        let mut events = Queue::adopt(&client, queue).ok_or("librdkafka gives no consumer queue")?;
+        events.wake(waker);
+        Ok(Self { events, client })
+    }
+
+    /// The client, for metadata.
+    #[must_use]
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// Joins the group for these topics.
+    ///
+    /// # Errors
+    /// librdkafka's text.
+    pub fn subscribe(&self, topics: &[String]) -> Result<(), String> {
+        let mut list = PartitionList::new(topics.len());
+        for topic in topics {
+            list.add(topic, -1, None)?;
+        }
+        // SAFETY: live client and list; the list is copied.
+        check(unsafe { rd::rd_kafka_subscribe(self.client.as_ptr(), list.as_ptr()) })
+    }
+
+    /// The next event, without waiting.
+    pub fn poll(&self) -> Option<Event> {
+        loop {
+            // SAFETY: live queue; the event is ours and destroyed below.
+            let event = unsafe { rd::rd_kafka_queue_poll(self.events.as_ptr(), 0) };
+            if event.is_null() {
+                return None;
+            }
+            // SAFETY: live event.
+            let known = unsafe { self.read(event) };
+            // SAFETY: live event, read and copied from.
+            unsafe { rd::rd_kafka_event_destroy(event) };
+            if known.is_some() {
+                return known;
+            }
+        }
+    }
+
+    /// # Safety
+    /// `event` is a live event of this client.
+    unsafe fn read(&self, event: *mut rd::rd_kafka_event_t) -> Option<Event> {
+        // SAFETY: live event, by the caller's word; lists are copied, strings too.
+        unsafe {
+            let code = rd::rd_kafka_event_error(event);
+            match rd::rd_kafka_event_type(event) {
+                rd::RD_KAFKA_EVENT_REBALANCE => {
+                    let list = PartitionList::copy(rd::rd_kafka_event_topic_partition_list(event));
+                    if code == Code::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+                        return Some(Event::Assigned(list.elements()));
+                    }
+                    let lost = rd::rd_kafka_assignment_lost(self.client.as_ptr()) != 0;
+                    Some(Event::Revoked { partitions: list.elements(), lost })
+                }
+                rd::RD_KAFKA_EVENT_OFFSET_COMMIT => {
+                    let list = PartitionList::copy(rd::rd_kafka_event_topic_partition_list(event));
+                    Some(Event::Committed { result: code, partitions: list.elements() })
+                }
+                rd::RD_KAFKA_EVENT_ERROR => {
+                    let (code, text, fatal) = match self.client.fatal_error() {
+                        Some((code, text)) => (code, text, true),
+                        None => (code, ffi::text(rd::rd_kafka_event_error_string(event)), false),
+                    };
+                    Some(Event::Problem { code, text, fatal })
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// True under protocols that hand partitions over one by one.
+    fn cooperative(&self) -> bool {
+        // SAFETY: live client; a static string.
+        ffi::text(unsafe { rd::rd_kafka_rebalance_protocol(self.client.as_ptr()) }) == "COOPERATIVE"
+    }
+
+    /// Takes partitions over. Their queues are split off first, so that not one record goes to the common queue.
+    ///
+    /// # Errors
+    /// librdkafka's text.
+    pub fn assign(&self, partitions: &[PartitionOffset], waker: &Waker) -> Result<Vec<PartitionQueue>, String> {
+        let mut list = PartitionList::new(partitions.len());
+        let mut queues = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add(&partition.topic, partition.partition, None)?;
+            queues.push(PartitionQueue::split(&self.client, &partition.topic, partition.partition, waker)?);
+        }
+        // SAFETY: live client and list; the list is copied.
+        unsafe {
+            if self.cooperative() {
+                check_error(rd::rd_kafka_incremental_assign(self.client.as_ptr(), list.as_ptr()))?;
+            } else {
+                check(rd::rd_kafka_assign(self.client.as_ptr(), list.as_ptr()))?;
+            }
+        }
+        Ok(queues)
+    }
+
+    /// Gives partitions back: the last step of a revocation. Their queues must be dropped before.
+    ///
+    /// # Errors
+    /// librdkafka's text.
+    pub fn unassign(&self, partitions: &[PartitionOffset]) -> Result<(), String> {
+        // SAFETY: live client and list; null clears the assignment.
+        unsafe {
+            if self.cooperative() {
+                let mut list = PartitionList::new(partitions.len());
+                for partition in partitions {
+                    list.add(&partition.topic, partition.partition, None)?;
+                }
+                check_error(rd::rd_kafka_incremental_unassign(self.client.as_ptr(), list.as_ptr()))
+            } else {
+                check(rd::rd_kafka_assign(self.client.as_ptr(), ptr::null()))
+            }
+        }
+    }
+
+    /// Sends a commit of *next* offsets; the answer is an [`Event::Committed`]. One at a time: retries of an older commit
+    /// must not follow a newer one.
+    ///
+    /// # Errors
+    /// librdkafka's text, when nothing was sent.
+    pub fn commit<'a>(&self, offsets: impl ExactSizeIterator<Item = (&'a str, i32, i64)>) -> Result<(), String> {
+        let mut list = PartitionList::new(offsets.len());
+        for (topic, partition, offset) in offsets {
+            list.add(topic, partition, Some(offset))?;
+        }
+        // SAFETY: live client and list; the list is copied.
+        check(unsafe { rd::rd_kafka_commit(self.client.as_ptr(), list.as_ptr(), 1) })
+    }
+
+    /// Begins to leave the group: a last [`Event::Revoked`] comes, which has to be answered.
+    ///
+    /// # Errors
+    /// librdkafka's text.
+    pub fn begin_close(&self) -> Result<(), String> {
+        // SAFETY: live client and queue of it.
+        check_error(unsafe { rd::rd_kafka_consumer_close_queue(self.client.as_ptr(), self.events.as_ptr()) })
+    }
+
+    /// True when the group is left.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        // SAFETY: live client.
+        unsafe { rd::rd_kafka_consumer_closed(self.client.as_ptr()) != 0 }
+    }
+
+    /// The end of a partition's log as librdkafka last saw it (no request is made); `None` before the first fetch.
+    #[must_use]
+    pub fn log_end(&self, topic: &str, partition: i32) -> Option<i64> {
+        let topic = ffi::c_string(topic).ok()?;
+        let (mut low, mut high) = (-1i64, -1i64);
+        // SAFETY: live client, NUL-terminated name, places for two numbers.
+        let result = unsafe {
+            rd::rd_kafka_get_watermark_offsets(self.client.as_ptr(), topic.as_ptr(), partition, &mut low, &mut high)
+        };
+        (result == Code::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+    }
+
+    /// Lets librdkafka serve its own timers for a moment when the pipeline has nothing else to do while closing.
+    pub fn wait_event(&self, waker: &Waker, limit: Duration) {
+        if !self.events.take_ready() {
+            waker.wait(limit);
+        }
+    }
+}
+
+pub(super) fn check(code: Code) -> Result<(), String> {
+    match code {
+        Code::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),
+        code => Err(super::problem::explain(code, "")),
+    }
+}
+
+/// Takes over an error object (null = none).
+fn check_error(error: *mut rd::rd_kafka_error_t) -> Result<(), String> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: a live error object that is ours; the text is copied before it goes.
+    unsafe {
+        let result = super::problem::explain(rd::rd_kafka_error_code(error), &ffi::text(rd::rd_kafka_error_string(error)));
+        rd::rd_kafka_error_destroy(error);
+        Err(result)
+    }
+}

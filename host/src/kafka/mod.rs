@@ -1,0 +1,22 @@
+//! The only place that names rdkafka. Everything here is used by one thread, the pipeline's I/O thread, unless it says
+//! otherwise; librdkafka's messages never leave this module.
+//!
+//! - [`ffi`]: owners of librdkafka's handles, each dropped in the order that does not hang.
+//! - [`settings`]: which librdkafka properties a pipeline's clients get.
+//! - [`consumer`]: group membership, events, partition queues, commits.
+//! - [`partition`]: drains one partition's queue into burst frames.
+//! - [`producer`]: self-clocked producing and its reports.
+//! - [`event_time`]: event time and headers for batched producing.
+//! - [`log`]: librdkafka's lines, into ours.
+//! - [`metadata`]: do the topics exist, how many partitions have they.
+//! - [`problem`]: what an error means: wait, refused for good, or the end of a client.
+
+pub mod consumer;
+pub mod event_time;
+pub mod ffi;
+mod log;
+pub mod metadata;
+pub mod partition;
+pub mod problem;
+pub mod producer;
+pub mod settings;

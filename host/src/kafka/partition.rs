@@ -1,0 +1,214 @@
+//! One partition's queue: drained into burst frames, straight from librdkafka's buffers.
+
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::ptr;
+use std::slice;
+use std::sync::Arc;
+
+use rdkafka_sys as rd;
+use rdkafka_sys::types::RDKafkaRespErr as Code;
+use sluicebox_frames::{HeadersWriter, MessagesWriter, NewMessage, TimestampType};
+
+use super::ffi::{self, Client, Queue};
+use crate::wake::Waker;
+
+/// Most messages that are taken from librdkafka at once; what does not fit the burst waits here, a moment.
+const DRAIN: usize = 512;
+
+/// See the module's text.
+pub struct PartitionQueue {
+    queue: Queue,
+    /// Taken from librdkafka, not packed yet.
+    waiting: VecDeque<Message>,
+    drained: Vec<*mut rd::rd_kafka_message_t>,
+}
+
+// SAFETY: the pointers in `drained` are dead between calls; messages may be read and freed on any thread.
+unsafe impl Send for PartitionQueue {}
+
+/// One message of librdkafka's, destroyed on drop. Must go before its client: `PartitionQueue` holds both, messages first.
+struct Message(ptr::NonNull<rd::rd_kafka_message_t>);
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        // SAFETY: owned.
+        unsafe { rd::rd_kafka_message_destroy(self.0.as_ptr()) }
+    }
+}
+
+/// What [`PartitionQueue::fill`] found.
+#[derive(Debug, Default)]
+pub struct Filled {
+    /// The partition's end was reached: the offset that comes next.
+    pub end: Option<i64>,
+    /// librdkafka reports an error of this partition.
+    pub problem: Option<(Code, String)>,
+}
+
+impl PartitionQueue {
+    /// Splits the partition's queue off the consumer's. Before the partition is assigned.
+    pub(super) fn split(client: &Arc<Client>, topic: &str, partition: i32, waker: &Waker) -> Result<Self, String> {
+        let c_topic = ffi::c_string(topic)?;
+        // SAFETY: live client, NUL-terminated name; the reference is ours.
+        let queue = unsafe { rd::rd_kafka_queue_get_partition(client.as_ptr(), c_topic.as_ptr(), partition) };
+        let mut queue =
+            Queue::adopt(client, queue).ok_or_else(|| format!("librdkafka has no queue for {topic}[{partition}]"))?;
+        // SAFETY: live queue; null ends the forwarding to the consumer's queue.
+        unsafe { rd::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut()) };
+        queue.wake(waker);
+        Ok(Self { queue, waiting: VecDeque::new(), drained: Vec::with_capacity(DRAIN) })
+    }
+
+    /// True when there may be something to fill a burst with.
+    #[inline]
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        !self.waiting.is_empty() || self.queue.is_ready()
+    }
+
+    /// Looks again though nobody said so: a lost wake-up must not stop a partition for ever.
+    pub fn look_again(&self) {
+        self.queue.mark_ready();
+    }
+
+    /// Packs messages into a burst until it holds `max_messages`, or `max_bytes` of payload and more than one message, or
+    /// there is no more. `each` gets the offset of every message that is packed; what it refuses is not.
+    pub fn fill<E>(
+        &mut self,
+        burst: &mut MessagesWriter<'_>,
+        max_messages: usize,
+        max_bytes: usize,
+        mut each: impl FnMut(i64) -> Result<(), E>,
+    ) -> Result<Filled, E> {
+        let mut filled = Filled::default();
+        while (burst.count() as usize) < max_messages && (burst.count() == 0 || burst.payload_len() < max_bytes) {
+            if self.waiting.is_empty() && !self.drain(max_messages - burst.count() as usize) {
+                break;
+            }
+            let Some(message) = self.waiting.front() else { break };
+            // SAFETY: a live message.
+            let raw = unsafe { message.0.as_ref() };
+            // SAFETY: the field is read as a number, because a broker may send codes that this library does not name.
+            let code = unsafe { (&raw const raw.err).cast::<i32>().read() };
+            if code != 0 {
+                if code == Code::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32 {
+                    // The end lies behind the messages of this burst; those after it wait for the next one.
+                    filled.end = Some(raw.offset);
+                    self.waiting.pop_front();
+                    break;
+                }
+                // SAFETY: live message.
+                let text = ffi::text(unsafe { rd::rd_kafka_message_errstr(message.0.as_ptr()) });
+                filled.problem = Some((Code::try_from(code).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN), text));
+                self.waiting.pop_front();
+                break;
+            }
+            if burst.count() > 0 && burst.payload_len() + raw.len + raw.key_len > max_bytes {
+                break;
+            }
+            each(raw.offset)?;
+            // SAFETY: a live message without an error.
+            unsafe { pack(message.0.as_ptr(), burst) };
+            self.waiting.pop_front();
+        }
+        Ok(filled)
+    }
+
+    /// Takes up to `count` messages from librdkafka; false when there was none.
+    fn drain(&mut self, count: usize) -> bool {
+        if !self.queue.take_ready() {
+            return false;
+        }
+        let room = count.clamp(1, DRAIN);
+        // SAFETY: room for `room` pointers; a queue that is forwarded nowhere, drained by this thread only.
+        let taken = unsafe {
+            rd::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, self.drained.as_mut_ptr(), room)
+        };
+        let taken = usize::try_from(taken).unwrap_or(0);
+        if taken == room {
+            self.queue.mark_ready(); // there may be more, and its coming was announced already
+        }
+        for i in 0..taken {
+            // SAFETY: the first `taken` pointers were written by the call, each a message that is ours.
+            let message = unsafe { *self.drained.as_ptr().add(i) };
+            if let Some(message) = ptr::NonNull::new(message) {
+                self.waiting.push_back(Message(message));
+            }
+        }
+        taken > 0
+    }
+
+    /// The client that the queue belongs to.
+    #[must_use]
+    pub fn client(&self) -> &Arc<Client> {
+        self.queue.client()
+    }
+}
+
+impl Drop for PartitionQueue {
+    fn drop(&mut self) {
+        // Messages hold their partition, which the client waits for.
+        self.waiting.clear();
+    }
+}
+
+/// Copies a message into a frame: the one copy between librdkafka's buffer and the guest's memory.
+///
+/// # Safety
+/// `message` is live and has no error.
+#[inline]
+unsafe fn pack(message: *mut rd::rd_kafka_message_t, burst: &mut MessagesWriter<'_>) {
+    // SAFETY: live message by the caller's word; key and payload are null or of the length beside them.
+    unsafe {
+        let raw = &*message;
+        let mut kind = rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+        let timestamp = rd::rd_kafka_message_timestamp(message, &mut kind);
+        let new = NewMessage {
+            offset: raw.offset,
+            timestamp,
+            timestamp_type: match kind {
+                rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_CREATE_TIME => TimestampType::CreateTime,
+                rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME => TimestampType::LogAppendTime,
+                rd::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE => TimestampType::None,
+            },
+            key: bytes(raw.key, raw.key_len),
+            value: bytes(raw.payload, raw.len),
+            attempt: 1,
+            source: 0,
+        };
+        let mut headers: *mut rd::rd_kafka_headers_t = ptr::null_mut();
+        if rd::rd_kafka_message_headers(message, &mut headers) == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+            burst.push_with(&new, |writer| copy_headers(headers, writer));
+        } else {
+            burst.push(&new, sluicebox_frames::Headers::default());
+        }
+    }
+}
+
+/// # Safety
+/// `pointer` is null or points to `len` bytes that live as long as the message.
+#[inline]
+unsafe fn bytes<'a>(pointer: *const c_void, len: usize) -> Option<&'a [u8]> {
+    // SAFETY: the caller's word.
+    (!pointer.is_null()).then(|| unsafe { slice::from_raw_parts(pointer.cast::<u8>(), len) })
+}
+
+/// Header names are taken as bytes: Kafka does not promise UTF-8. (Rust's rdkafka panics on such a name.)
+///
+/// # Safety
+/// `headers` is a live list.
+unsafe fn copy_headers(headers: *mut rd::rd_kafka_headers_t, writer: &mut HeadersWriter<'_>) {
+    for i in 0.. {
+        let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0usize);
+        // SAFETY: live list; name and value stay valid as long as it.
+        unsafe {
+            if rd::rd_kafka_header_get_all(headers, i, &mut name, &mut value, &mut len)
+                != Code::RD_KAFKA_RESP_ERR_NO_ERROR
+            {
+                return;
+            }
+            writer.push(std::ffi::CStr::from_ptr(name).to_bytes(), bytes(value, len));
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Which librdkafka properties the clients of a pipeline get: the host's own choices (with their reasons), then what the
+//! operator passes through. What the host owns cannot be passed through; `config/` refuses it by name.
+
+use crate::config::{Cluster, Isolation, Protocol, Source, Start};
+
+use super::ffi::Conf;
+
+/// Longest time between two polls before the group gives our partitions away, ms. librdkafka's default; the I/O thread
+/// polls all the time, so it is reached only when the whole process stands still.
+pub const MAX_POLL_INTERVAL_MS: u64 = 300_000;
+
+/// What keeps a pipeline's clients within the process's byte budget.
+#[derive(Clone, Copy, Debug)]
+pub struct FetchBudget {
+    /// Bytes that librdkafka may fetch ahead for one partition.
+    pub per_partition: u64,
+}
+
+fn common(conf: &mut Conf, cluster: &Cluster, client_id: &str) -> Result<(), String> {
+    conf.set("bootstrap.servers", &cluster.bootstrap)?;
+    conf.set("client.id", client_id)?;
+    conf.set("socket.keepalive.enable", "true")?;
+    conf.set("allow.auto.create.topics", "false")?;
+    // Telemetry to the broker (KIP-714) is the operator's to ask for.
+    conf.set("enable.metrics.push", "false")?;
+    // A broker that comes back is found again within a second, not within ten.
+    conf.set("reconnect.backoff.max.ms", "1000")?;
+    // A topic that is made after us is noticed soon; known topics are refreshed every five minutes.
+    conf.set("topic.metadata.refresh.fast.interval.ms", "250")
+}
+
+fn pass_through(conf: &mut Conf, cluster: &Cluster) -> Result<(), String> {
+    for (key, value) in &cluster.properties {
+        conf.set(key, value.expose())?;
+    }
+    Ok(())
+}
+
+/// A consumer's configuration.
+///
+/// # Errors
+/// librdkafka's text, when it refuses a property (one that the operator passes through).
+pub fn consumer(source: &Source, cluster: &Cluster, pipeline: &str, budget: FetchBudget) -> Result<Conf, String> {
+    let mut conf = Conf::new();
+    let host = &mut conf;
+    common(host, cluster, &format!("sluicebox-{pipeline}"))?;
+    host.set("group.id", &source.group)?;
+    host.set("enable.auto.commit", "false")?;
+    host.set("enable.auto.offset.store", "false")?;
+    // The end of a partition lets the committable offset pass transaction markers and compacted records.
+    host.set("enable.partition.eof", "true")?;
+    host.set(
+        "auto.offset.reset",
+        match source.start {
+            Start::Earliest => "earliest",
+            Start::Latest => "latest",
+        },
+    )?;
+    host.set(
+        "isolation.level",
+        match source.isolation {
+            Isolation::ReadCommitted => "read_committed",
+            Isolation::ReadUncommitted => "read_uncommitted",
+        },
+    )?;
+    match source.protocol {
+        // KIP-848: the broker decides on session time-out and assignor; setting them is an error.
+        Protocol::Consumer => host.set("group.protocol", "consumer")?,
+        Protocol::Cooperative => host.set("partition.assignment.strategy", "cooperative-sticky")?,
+        Protocol::Range => host.set("partition.assignment.strategy", "range")?,
+        Protocol::RoundRobin => host.set("partition.assignment.strategy", "roundrobin")?,
+    }
+    if source.protocol != Protocol::Consumer {
+        host.set("session.timeout.ms", &source.session_timeout.as_millis().to_string())?;
+    }
+    if let Some(instance) = &source.instance_id {
+        host.set("group.instance.id", instance)?;
+    }
+    host.set("max.poll.interval.ms", &MAX_POLL_INTERVAL_MS.to_string())?;
+    host.set("fetch.min.bytes", &source.fetch.min_bytes.to_string())?;
+    host.set("fetch.message.max.bytes", &source.fetch.max_per_partition.to_string())?;
+    host.set("fetch.wait.max.ms", &source.fetch.max_wait.as_millis().to_string())?;
+    // One response pins its memory until its last record is freed.
+    let fetch_max = (16 * 1024 * 1024).max(source.fetch.max_per_partition);
+    host.set("fetch.max.bytes", &fetch_max.to_string())?;
+    host.set("receive.message.max.bytes", &(100_000_000.max(fetch_max + 1024 * 1024)).to_string())?;
+    // With the default of 1 s a consumer that drains slowly was measured 23 times slower: its queue runs dry first.
+    host.set("fetch.queue.backoff.ms", "10")?;
+    host.set("fetch.error.backoff.ms", "100")?;
+    host.set("queued.min.messages", "20000")?;
+    host.set("queued.max.messages.kbytes", &(budget.per_partition / 1024).max(1).to_string())?;
+    pass_through(host, cluster)?;
+    Ok(conf)
+}
+
+/// A producer's configuration.
+///
+/// # Errors
+/// As [`consumer`].
+pub fn producer(cluster: &Cluster, pipeline: &str) -> Result<Conf, String> {
+    let mut conf = Conf::new();
+    let host = &mut conf;
+    common(host, cluster, &format!("sluicebox-{pipeline}"))?;
+    host.set("enable.idempotence", "true")?;
+    host.set("acks", "all")?;
+    // The host gathers batches itself, one in flight per partition: librdkafka's own lingering spins and stalls.
+    host.set("linger.ms", "0")?;
+    host.set("batch.num.messages", "100000")?;
+    // A record is never given up: an outage is waited out, whatever its length.
+    host.set("message.timeout.ms", "0")?;
+    host.set("queue.buffering.max.messages", "0")?;
+    host.set("queue.buffering.max.kbytes", "2097151")?;
+    pass_through(host, cluster)?;
+    Ok(conf)
+}

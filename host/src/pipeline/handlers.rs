@@ -1,0 +1,191 @@
+//! Handler threads. Lanes are spread over them and stay where they are; on each thread its lanes take turns (a call
+//! yields every few milliseconds), so a slow or looping lane stops neither the I/O thread nor its neighbours.
+//!
+//! Knows plugin/ and channels. One message per call crosses to the lane's thread, one comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use sluicebox_frames::Frame;
+use tokio::sync::{mpsc, oneshot};
+
+use super::lane::{Call, CallKind, Reply};
+use super::sink::Failure;
+use crate::delivery::ticket::LaneId;
+use crate::plugin::{Fault, Instance, InstanceConfig, Version};
+use crate::wake::Waker;
+
+/// Answers of one pipeline that may wait for its I/O thread. Lanes have one call each, so more never wait for long.
+const ANSWERS: usize = 1024;
+
+/// The handler threads of the process.
+pub struct HandlerThreads {
+    threads: Vec<HandlerThread>,
+    next: AtomicUsize,
+}
+
+struct HandlerThread {
+    runtime: tokio::runtime::Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A call that ended.
+pub struct Answered {
+    /// Whose.
+    pub lane: LaneId,
+    /// The call's frame, given back.
+    pub frame: Frame,
+    /// How it ended.
+    pub reply: Reply,
+    /// How long the call took.
+    pub took: Duration,
+    /// Memory of the lane's instance afterwards, bytes; 0 when it is gone.
+    pub memory: u64,
+}
+
+/// Sends calls to a lane's instance. Dropping it ends the instance after the call that is under way.
+pub struct LaneHandle {
+    calls: mpsc::Sender<Call>,
+}
+
+impl LaneHandle {
+    /// Hands over a call. There is room: a lane has one at a time.
+    ///
+    /// # Errors
+    /// When the handler thread is gone, which only a bug of the host's does.
+    pub fn call(&self, call: Call) -> Result<(), String> {
+        self.calls.try_send(call).map_err(|error| format!("the lane's handler takes no call: {error}"))
+    }
+}
+
+/// Where answers of one pipeline gather.
+#[derive(Clone)]
+pub struct AnswerSender {
+    answers: mpsc::Sender<Answered>,
+    waker: Waker,
+}
+
+/// See [`AnswerSender`].
+#[must_use]
+pub fn answers(waker: &Waker) -> (AnswerSender, mpsc::Receiver<Answered>) {
+    let (answers, received) = mpsc::channel(ANSWERS);
+    (AnswerSender { answers, waker: waker.clone() }, received)
+}
+
+impl HandlerThreads {
+    /// Starts so many threads.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(count: usize) -> std::io::Result<Self> {
+        let threads = (0..count.max(1)).map(HandlerThread::start).collect::<std::io::Result<_>>()?;
+        Ok(Self { threads, next: AtomicUsize::new(0) })
+    }
+
+    /// Gives a lane its place on one of the threads. Its instance is started by its first call.
+    pub fn open(
+        &self,
+        lane: LaneId,
+        version: &Arc<Version>,
+        config: &Arc<InstanceConfig>,
+        answers: &AnswerSender,
+    ) -> LaneHandle {
+        let (calls, received) = mpsc::channel(1);
+        let place = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
+        let task = LaneTask {
+            lane,
+            version: Arc::clone(version),
+            config: Arc::clone(config),
+            instance: None,
+            answers: answers.clone(),
+        };
+        self.threads[place].runtime.spawn(task.run(received));
+        LaneHandle { calls }
+    }
+
+    /// Runs something on one of the threads and waits for it.
+    pub fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        self.threads[0].runtime.spawn(async move {
+            let result = work.await;
+            // Nobody waits any more when the pipeline was stopped meanwhile.
+            _ = sender.send(result);
+        });
+        receiver.recv().ok()
+    }
+}
+
+impl HandlerThread {
+    fn start(number: usize) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new()
+            .name(format!("sb-handler-{number}"))
+            // Wasm stack (512 KiB by default) is a fiber's own; this is the host's below it.
+            .stack_size(4 * 1024 * 1024)
+            .spawn(move || {
+                // Ends when the sender is dropped, too.
+                _ = runtime.block_on(stopped);
+                runtime.shutdown_background();
+            })?;
+        Ok(Self { runtime: handle, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for HandlerThread {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a handler thread panicked: a bug of the host's");
+        }
+    }
+}
+
+struct LaneTask {
+    lane: LaneId,
+    version: Arc<Version>,
+    config: Arc<InstanceConfig>,
+    instance: Option<Instance>,
+    answers: AnswerSender,
+}
+
+impl LaneTask {
+    async fn run(mut self, mut calls: mpsc::Receiver<Call>) {
+        while let Some(call) = calls.recv().await {
+            let started = Instant::now();
+            let reply = match self.call(&call).await {
+                Ok(reply) => reply,
+                Err(fault) => {
+                    // After any error the store is poisoned or leaks: a new one is made for the next call.
+                    self.instance = None;
+                    Reply::Fault(Failure { class: fault.class.name(), reason: fault.text })
+                }
+            };
+            let memory = self.instance.as_ref().map_or(0, Instance::memory_bytes);
+            let answered = Answered { lane: self.lane, frame: call.frame, reply, took: started.elapsed(), memory };
+            if self.answers.answers.send(answered).await.is_err() {
+                return; // the pipeline has stopped
+            }
+            self.answers.waker.wake();
+        }
+    }
+
+    async fn call(&mut self, call: &Call) -> Result<Reply, Fault> {
+        let instance = match &mut self.instance {
+            Some(instance) => instance,
+            none => none.insert(Instance::start(&self.version, &self.config).await?),
+        };
+        match call.kind {
+            CallKind::Messages => instance.handle_messages(&call.frame).await.map(Reply::Answer),
+            CallKind::Batch => {
+                instance.handle_batch(&call.frame).await.map(|answer| answer.map_or_else(Reply::BatchError, Reply::Answer))
+            }
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Looks at a handler's whole answer before any effect of it leaves: the layout, the counts, the names. What breaks a
+//! rule is a *bad answer*, which acks nothing.
+
+use sluicebox_frames::{
+    Answer, Content, DestinationKind, Emission, Frame, HeaderMode, Headers, Message, Outcome,
+};
+
+use super::LaneRules;
+use crate::delivery::outgoing::Outgoing;
+use crate::delivery::partitioner::{self, Sticky};
+use crate::delivery::ticket::Ticket;
+use crate::pipeline::sink::{Failure, OutputNumber, Sink};
+
+/// Longest batch key, bytes.
+const MAX_BATCH_KEY: usize = 1024;
+
+/// Where a destination of the answer's table leads.
+#[derive(Clone, Copy, Debug)]
+enum Route {
+    Output(OutputNumber),
+    Batcher(usize),
+}
+
+/// A checked answer to a burst.
+pub(super) struct BurstAnswer<'a>(Checked<'a>);
+
+/// A checked answer to a batch.
+pub(super) struct BatchAnswer<'a> {
+    checked: Checked<'a>,
+    own: usize,
+}
+
+struct Checked<'a> {
+    answer: Answer<'a>,
+    routes: Vec<Route>,
+    default_output: Option<OutputNumber>,
+}
+
+fn bad(reason: impl Into<String>) -> Failure {
+    Failure { class: "bad_answer", reason: reason.into() }
+}
+
+impl<'a> Checked<'a> {
+    fn new(frame: &'a Frame, rules: &LaneRules, batchers: bool, sink: &dyn Sink) -> Result<Self, Failure> {
+        let answer = Answer::check(&frame.index, &frame.payload).map_err(|error| bad(error.to_string()))?;
+        let mut routes = Vec::with_capacity(answer.destinations().len());
+        for (kind, name) in answer.destinations() {
+            routes.push(match kind {
+                DestinationKind::Output => Route::Output(place(name, rules.outputs.iter(), "output")?),
+                DestinationKind::Batcher if batchers => {
+                    Route::Batcher(place(name, rules.batchers.iter().map(|(name, _)| name), "batcher")?)
+                }
+                DestinationKind::Batcher => {
+                    return Err(bad(format!("handle_batch emits to batcher `{name}`; it may emit to outputs only")));
+                }
+            });
+        }
+        if answer.acks().len() + answer.fails().len() > 0 {
+            return Err(bad("it acks or fails a token, but no message is held"));
+        }
+        let default_output = (rules.outputs.len() == 1).then_some(0);
+        let checked = Self { answer, routes, default_output };
+        for i in 0..answer.emission_count() {
+            checked.check_emission(i, rules, sink)?;
+        }
+        Ok(checked)
+    }
+
+    fn check_emission(&self, i: usize, rules: &LaneRules, sink: &dyn Sink) -> Result<(), Failure> {
+        let emission = self.answer.emission(i);
+        let route = match emission.destination() {
+            Some(destination) => self.routes[destination],
+            None => match self.default_output {
+                Some(output) => Route::Output(output),
+                None if rules.outputs.is_empty() => {
+                    return Err(bad("it emits a message, but the pipeline declares no output"));
+                }
+                None => {
+                    let names = rules.outputs.join("`, `");
+                    return Err(bad(format!("emission {i} names no output; the pipeline has several: `{names}`")));
+                }
+            },
+        };
+        match route {
+            Route::Output(output) => {
+                let partitions = sink.partitions(output);
+                if let Some(partition) = emission.partition().filter(|partition| *partition >= partitions) {
+                    return Err(bad(format!(
+                        "emission {i} asks for partition {partition} of output `{}`, which has {partitions}",
+                        rules.outputs[output]
+                    )));
+                }
+                if emission.flush() || !emission.batch_key().is_empty() {
+                    return Err(bad(format!("emission {i} goes to an output and has a batch key or flush")));
+                }
+            }
+            Route::Batcher(_) if emission.batch_key().len() > MAX_BATCH_KEY => {
+                return Err(bad(format!(
+                    "the batch key of emission {i} has {} bytes; the limit is {MAX_BATCH_KEY}",
+                    emission.batch_key().len()
+                )));
+            }
+            Route::Batcher(_) => {}
+        }
+        if let HeaderMode::Replace(headers) | HeaderMode::Append(headers) = emission.headers()
+            && headers.iter().any(|(name, _)| name.contains(&0))
+        {
+            return Err(bad(format!("a header name of emission {i} contains a NUL, which Kafka clients cannot carry")));
+        }
+        Ok(())
+    }
+
+    fn route(&self, i: usize) -> Route {
+        match self.answer.emission(i).destination() {
+            Some(destination) => self.routes[destination],
+            None => Route::Output(self.default_output.expect("checked: an emission without a name has an output")),
+        }
+    }
+
+    /// Emissions that the outcomes claim.
+    fn own_emissions(&self) -> usize {
+        (0..self.answer.outcome_count())
+            .map(|i| match self.answer.outcome(i) {
+                Outcome::Done { emissions } => emissions as usize,
+                _ => 0,
+            })
+            .sum()
+    }
+
+    fn refuse_holds(&self) -> Result<(), Failure> {
+        match (0..self.answer.outcome_count()).find(|i| self.answer.outcome(*i) == Outcome::Hold) {
+            Some(i) => Err(bad(format!("outcome {i} is `hold`, which this host does not support yet"))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn place<'n>(name: &str, mut declared: impl Iterator<Item = &'n String> + Clone, what: &str) -> Result<usize, Failure> {
+    let all = declared.clone();
+    declared.position(|known| known == name).ok_or_else(|| {
+        let names: Vec<&str> = all.map(String::as_str).collect();
+        let declared = if names.is_empty() { "none".to_owned() } else { format!("`{}`", names.join("`, `")) };
+        bad(format!("it emits to {what} `{name}`, which the pipeline does not declare (declared: {declared})"))
+    })
+}
+
+impl<'a> BurstAnswer<'a> {
+    pub(super) fn check(
+        frame: &'a Frame,
+        messages: usize,
+        rules: &LaneRules,
+        sink: &dyn Sink,
+    ) -> Result<Self, Failure> {
+        let checked = Checked::new(frame, rules, true, sink)?;
+        let outcomes = checked.answer.outcome_count();
+        if outcomes == 0 || outcomes > messages {
+            return Err(bad(format!("it has {outcomes} outcomes for {messages} messages; 1 to {messages} are due")));
+        }
+        if checked.own_emissions() != checked.answer.emission_count() {
+            return Err(bad(format!(
+                "{} of its {} emissions belong to no message",
+                checked.answer.emission_count() - checked.own_emissions(),
+                checked.answer.emission_count()
+            )));
+        }
+        checked.refuse_holds()?;
+        Ok(Self(checked))
+    }
+
+    pub(super) fn outcomes(&self) -> usize {
+        self.0.answer.outcome_count()
+    }
+
+    #[inline]
+    pub(super) fn outcome(&self, i: usize) -> Outcome<'a> {
+        self.0.answer.outcome(i)
+    }
+
+    #[inline]
+    pub(super) fn emission(&self, i: usize) -> Emission<'a> {
+        self.0.answer.emission(i)
+    }
+
+    /// The batcher that emission `i` goes to.
+    #[inline]
+    pub(super) fn batcher(&self, i: usize) -> Option<usize> {
+        match self.0.route(i) {
+            Route::Batcher(batcher) => Some(batcher),
+            Route::Output(_) => None,
+        }
+    }
+
+    /// The output that emission `i` goes to, when it goes to one.
+    #[inline]
+    pub(super) fn output(&self, i: usize) -> OutputNumber {
+        match self.0.route(i) {
+            Route::Output(output) => output,
+            Route::Batcher(_) => panic!("emission {i} goes to a batcher"),
+        }
+    }
+}
+
+impl<'a> BatchAnswer<'a> {
+    pub(super) fn check(
+        frame: &'a Frame,
+        messages: usize,
+        rules: &LaneRules,
+        sink: &dyn Sink,
+    ) -> Result<Self, Failure> {
+        let checked = Checked::new(frame, rules, false, sink)?;
+        let outcomes = checked.answer.outcome_count();
+        if outcomes != 0 && outcomes != messages {
+            return Err(bad(format!("it has {outcomes} outcomes for {messages} messages; none or {messages} are due")));
+        }
+        checked.refuse_holds()?;
+        let own = checked.own_emissions();
+        for i in own..checked.answer.emission_count() {
+            let emission = checked.answer.emission(i);
+            if emission.key() == Content::Inherit
+                || emission.value() == Content::Inherit
+                || matches!(emission.headers(), HeaderMode::Append(_))
+            {
+                return Err(bad(format!("emission {i} is the batch's as a whole and has nothing to inherit from")));
+            }
+        }
+        Ok(Self { checked, own })
+    }
+
+    /// What it says of item `i`.
+    pub(super) fn outcome(&self, i: usize) -> Outcome<'a> {
+        if self.checked.answer.outcome_count() == 0 {
+            return Outcome::Done { emissions: 0 };
+        }
+        self.checked.answer.outcome(i)
+    }
+
+    /// Emissions of items.
+    pub(super) fn own(&self) -> usize {
+        self.own
+    }
+
+    pub(super) fn emissions(&self) -> usize {
+        self.checked.answer.emission_count()
+    }
+
+    pub(super) fn emission(&self, i: usize) -> Emission<'a> {
+        self.checked.answer.emission(i)
+    }
+
+    pub(super) fn output(&self, i: usize) -> OutputNumber {
+        match self.checked.route(i) {
+            Route::Output(output) => output,
+            Route::Batcher(_) => panic!("emission {i} of a batch goes to a batcher"),
+        }
+    }
+}
+
+/// What an emission becomes: its own bytes where it has some, the source message's where it inherits.
+#[inline]
+pub(super) fn resolve<'a>(emission: &Emission<'a>, source: Option<&Message<'a>>) -> Outgoing<'a> {
+    let content = |content, inherited: fn(&Message<'a>) -> Option<&'a [u8]>| match content {
+        Content::Inherit => source.and_then(inherited),
+        Content::Null => None,
+        Content::Bytes(bytes) => Some(bytes),
+    };
+    let inherited = || source.map(Message::headers).unwrap_or_default();
+    Outgoing {
+        key: content(emission.key(), Message::key),
+        value: content(emission.value(), Message::value),
+        headers: match emission.headers() {
+            HeaderMode::Inherit => [inherited(), Headers::default()],
+            HeaderMode::None => [Headers::default(); 2],
+            HeaderMode::Replace(headers) => [headers, Headers::default()],
+            HeaderMode::Append(headers) => [inherited(), headers],
+        },
+        timestamp: emission.timestamp().unwrap_or_else(|| source.map_or(0, Message::timestamp)),
+    }
+}
+
+/// Sends an emission to an output.
+#[inline]
+pub(super) fn emit(
+    output: OutputNumber,
+    emission: &Emission<'_>,
+    source: Option<&Message<'_>>,
+    ticket: Ticket,
+    sticky: &mut [Sticky],
+    sink: &mut dyn Sink,
+) {
+    let record = resolve(emission, source);
+    let partitions = sink.partitions(output);
+    let partition = match (emission.partition(), emission.partition_key().or(record.key)) {
+        (Some(partition), _) => partition,
+        (None, Some(key)) => partitioner::partition(key, partitions),
+        (None, None) => sticky[output].next(partitions),
+    };
+    sink.emit(output, partition, &record, ticket);
+}

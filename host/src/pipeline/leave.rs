@@ -1,0 +1,186 @@
+//! Giving partitions back: stop intake, drain, commit, fence, release. The same steps for a revocation and for the end of
+//! the process, each with a deadline.
+//!
+//! *Revoked* partitions may be committed; *lost* ones may not: another member owns them.
+
+use std::time::{Duration, Instant};
+
+use sluicebox_frames::Trigger;
+
+use super::run::{Run, names};
+use super::status::State;
+use crate::delivery::ticket::LaneId;
+use crate::kafka::ffi::PartitionOffset;
+use crate::telemetry;
+
+/// Budget for finishing what is under way when partitions are revoked. Short: until then no partition is fetched from.
+const REVOKE_DRAIN: Duration = Duration::from_secs(5);
+/// Budget for the answer to the last commit.
+const COMMIT: Duration = Duration::from_secs(5);
+/// Budget for leaving the group.
+const CLOSE: Duration = Duration::from_secs(5);
+/// How often a shutdown says who is still busy.
+const SAY: Duration = Duration::from_secs(2);
+
+/// Partitions on their way out.
+pub(super) struct Leaving {
+    lanes: Vec<LaneId>,
+    /// What librdkafka asked for; `None` for a shutdown, which drains before the group is left.
+    partitions: Option<Vec<PartitionOffset>>,
+    step: Step,
+    deadline: Instant,
+    say: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// What handlers saw becomes durable.
+    Drain,
+    /// What is settled is committed.
+    Commit,
+    /// A commit was sent.
+    AwaitCommit,
+    /// The group is being left.
+    Close,
+}
+
+impl Leaving {
+    /// When it goes on though nothing happened.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        Some(self.deadline.min(self.say))
+    }
+}
+
+impl Run {
+    pub(super) fn revoked(&mut self, partitions: Vec<PartitionOffset>, lost: bool, now: Instant) -> Result<(), String> {
+        let lanes: Vec<LaneId> = partitions
+            .iter()
+            .filter_map(|partition| {
+                let ours = |id: &&LaneId| {
+                    self.lanes[**id as usize].as_ref().is_some_and(|slot| {
+                        *slot.lane.topic == *partition.topic && slot.lane.partition == partition.partition
+                    })
+                };
+                self.active.iter().find(ours).copied()
+            })
+            .collect();
+        if lost {
+            self.parts.outlets.figures.rebalances[2] += 1;
+            telemetry::revoked(&self.parts.config.name, &names(&partitions), true);
+            return self.release(&lanes, &partitions);
+        }
+        self.parts.outlets.figures.rebalances[1] += 1;
+        let already = self.closing;
+        for id in &lanes {
+            if let Some(slot) = &mut self.lanes[*id as usize] {
+                slot.lane.drain(if already { Trigger::Shutdown } else { Trigger::Revoke });
+            }
+        }
+        // After a shutdown's own drain there is nothing left to wait for.
+        let budget = if already { Duration::ZERO } else { REVOKE_DRAIN };
+        self.leaving =
+            Some(Leaving { lanes, partitions: Some(partitions), step: Step::Drain, deadline: now + budget, say: now + SAY });
+        Ok(())
+    }
+
+    pub(super) fn begin_shutdown(&mut self, now: Instant) {
+        if self.leaving.is_some() {
+            return; // a revocation is under way; it has its own deadline
+        }
+        self.closing = true;
+        self.parts.status.set(State::Draining, None);
+        let lanes = self.active.clone();
+        for id in &lanes {
+            if let Some(slot) = &mut self.lanes[*id as usize] {
+                slot.lane.drain(Trigger::Shutdown);
+            }
+        }
+        let deadline = self.parts.stop.deadline().unwrap_or(now);
+        self.leaving = Some(Leaving { lanes, partitions: None, step: Step::Drain, deadline, say: now + SAY });
+    }
+
+    /// Takes the next step of leaving when it is time. True when the group is left and the run is over.
+    pub(super) fn go_on_leaving(&mut self, now: Instant) -> Result<bool, String> {
+        loop {
+            let Some(leaving) = &mut self.leaving else { return Ok(false) };
+            let lanes = leaving.lanes.clone();
+            match leaving.step {
+                Step::Drain => {
+                    let drained = lanes
+                        .iter()
+                        .all(|id| self.lanes[*id as usize].as_ref().is_none_or(|slot| slot.lane.is_drained()));
+                    if !drained && now < leaving.deadline {
+                        if now >= leaving.say && leaving.partitions.is_none() {
+                            leaving.say = now + SAY;
+                            let left = leaving.deadline - now;
+                            let busy = self.busy(&lanes);
+                            telemetry::still_draining(&self.parts.config.name, &busy, left);
+                        } else if now >= leaving.say {
+                            leaving.say = now + SAY;
+                        }
+                        return Ok(false);
+                    }
+                    leaving.step = Step::Commit;
+                    leaving.deadline = now + COMMIT;
+                    if !drained {
+                        let busy = self.busy(&lanes);
+                        if !busy.is_empty() {
+                            telemetry::drain_gave_up(&self.parts.config.name, &busy);
+                        }
+                    }
+                }
+                Step::Commit => {
+                    // A commit that was sent before has to be answered first, or it could overtake this one.
+                    if self.commit_in_flight && now < leaving.deadline {
+                        return Ok(false);
+                    }
+                    self.commit_in_flight = false;
+                    let sent = self.commit_lanes(&lanes, now)?;
+                    let Some(leaving) = &mut self.leaving else { return Ok(false) };
+                    leaving.step = Step::AwaitCommit;
+                    if !sent {
+                        leaving.deadline = now;
+                    }
+                }
+                Step::AwaitCommit => {
+                    if self.commit_in_flight && now < leaving.deadline {
+                        return Ok(false);
+                    }
+                    self.commit_in_flight = false;
+                    match leaving.partitions.take() {
+                        Some(partitions) => {
+                            telemetry::revoked(&self.parts.config.name, &names(&partitions), false);
+                            self.leaving = None;
+                            self.release(&lanes, &partitions)?;
+                        }
+                        None => {
+                            leaving.step = Step::Close;
+                            leaving.deadline = now + CLOSE;
+                        }
+                    }
+                    if self.closing && self.leaving.is_none() {
+                        self.leaving = Some(Leaving {
+                            lanes: Vec::new(),
+                            partitions: None,
+                            step: Step::Close,
+                            deadline: now + CLOSE,
+                            say: now + CLOSE,
+                        });
+                    } else if self.closing {
+                        // A last revocation comes now, which takes the steps above for what is left.
+                        self.parts.consumer.begin_close()?;
+                    }
+                }
+                Step::Close => return Ok(self.parts.consumer.is_closed() || now >= leaving.deadline),
+            }
+        }
+    }
+
+    /// Lets go of lanes and gives their partitions back.
+    fn release(&mut self, lanes: &[LaneId], partitions: &[PartitionOffset]) -> Result<(), String> {
+        for id in lanes {
+            self.remove(*id);
+        }
+        self.parts.consumer.unassign(partitions)
+    }
+}

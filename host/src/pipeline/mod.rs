@@ -1,0 +1,22 @@
+//! A pipeline: from its group's partitions through lanes to its outputs, and back as commits.
+//!
+//! - [`lane`]: the ordered path of one partition, a state machine without any edge.
+//! - [`sink`]: what leaves a lane.
+//! - [`outlets`], [`dead_letter`]: where that goes.
+//! - [`handlers`]: threads that call handler instances.
+//! - [`run`]: the loop that puts them together, on one thread per pipeline; [`leave`]: giving partitions back.
+//! - [`supervise`]: starts the loop, says what it waits for, starts it again.
+//! - [`status`]: what the outside sees.
+//! - [`budget`]: bytes in flight of the process.
+
+pub mod budget;
+pub mod dead_letter;
+pub mod handlers;
+pub mod lane;
+mod leave;
+mod outlets;
+mod run;
+pub mod sink;
+pub mod status;
+pub mod supervise;
+mod trouble;

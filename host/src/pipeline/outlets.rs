@@ -1,0 +1,210 @@
+//! Where lanes' effects go: the pipeline's producers, one per cluster that it writes to.
+
+use std::time::Instant;
+
+use super::dead_letter::{self, Origin};
+use super::sink::{DeadLetter, Notice, OutputNumber, Sink};
+use super::status::{Figures, OutputFigures};
+use crate::delivery::outgoing::Outgoing;
+use crate::delivery::ticket::Ticket;
+use crate::kafka::producer::{Producer, Refusal, TopicNumber, Trouble};
+use crate::telemetry::{self, At};
+
+/// A topic of one of the producers.
+#[derive(Clone, Copy, Debug)]
+pub struct Outlet {
+    /// Place of the producer.
+    pub producer: usize,
+    /// Its topic.
+    pub topic: TopicNumber,
+    /// Partitions of the topic.
+    pub partitions: u32,
+}
+
+/// Where dead letters go, and how they are marked.
+#[derive(Debug)]
+pub struct DeadLetterOutlet {
+    /// The topic.
+    pub outlet: Outlet,
+    /// Prefix of header names.
+    pub prefix: String,
+}
+
+/// See the module's text.
+pub struct Outlets {
+    pipeline: String,
+    version: String,
+    producers: Vec<Producer>,
+    outputs: Vec<(String, Outlet, u64)>,
+    dead_letter: Option<(DeadLetterOutlet, u64)>,
+    /// Used again for every dead letter.
+    block: Vec<u8>,
+    /// Counts of the pipeline.
+    pub figures: Figures,
+    /// The lane that is being served: where notices come from.
+    at: (std::sync::Arc<str>, i32),
+}
+
+impl Outlets {
+    /// Producers and the topics they were given.
+    #[must_use]
+    pub fn new(
+        pipeline: &str,
+        version: &str,
+        producers: Vec<Producer>,
+        outputs: Vec<(String, Outlet)>,
+        dead_letter: Option<DeadLetterOutlet>,
+        batchers: Vec<String>,
+    ) -> Self {
+        Self {
+            pipeline: pipeline.to_owned(),
+            version: version.to_owned(),
+            producers,
+            outputs: outputs.into_iter().map(|(name, outlet)| (name, outlet, 0)).collect(),
+            dead_letter: dead_letter.map(|outlet| (outlet, 0)),
+            block: Vec::new(),
+            figures: Figures { batchers, ..Figures::default() },
+            at: ("".into(), 0),
+        }
+    }
+
+    /// Says which lane is served from now on.
+    #[inline]
+    pub fn serve(&mut self, topic: &std::sync::Arc<str>, partition: i32) {
+        if self.at.1 != partition || !std::sync::Arc::ptr_eq(&self.at.0, topic) {
+            self.at = (std::sync::Arc::clone(topic), partition);
+        }
+    }
+
+    /// Hands gathered records to the brokers.
+    pub fn send(&mut self, refused: &mut Vec<(Ticket, Refusal)>) {
+        for producer in &mut self.producers {
+            producer.send(refused);
+        }
+        self.count_refused(refused);
+    }
+
+    /// Takes in delivery reports.
+    pub fn poll(
+        &mut self,
+        now: Instant,
+        mut delivered: impl FnMut(Ticket),
+        refused: &mut Vec<(Ticket, Refusal)>,
+        trouble: &mut Vec<Trouble>,
+    ) {
+        for producer in &mut self.producers {
+            producer.poll(now, &mut delivered, refused, trouble);
+        }
+    }
+
+    fn count_refused(&mut self, refused: &[(Ticket, Refusal)]) {
+        for (_, refusal) in refused {
+            for (name, _, count) in &mut self.outputs {
+                if refusal.text.contains(name.as_str()) {
+                    *count += 1;
+                }
+            }
+        }
+    }
+
+    /// Looks for reports though nobody announced any.
+    pub fn look_again(&self) {
+        self.producers.iter().for_each(Producer::look_again);
+    }
+
+    /// Bytes that are not reported on.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.producers.iter().map(Producer::bytes).sum()
+    }
+
+    /// Records that are not reported on.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.producers.iter().map(Producer::records).sum()
+    }
+
+    /// When a producer has something to do by itself.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.producers.iter().filter_map(Producer::deadline).min()
+    }
+
+    /// Figures of the outputs.
+    #[must_use]
+    pub fn output_figures(&self) -> Vec<OutputFigures> {
+        let figures = |name: &str, outlet: &Outlet, refused| {
+            let (produced, produced_bytes) = self.producers[outlet.producer].produced(outlet.topic);
+            OutputFigures { name: name.to_owned(), produced, produced_bytes, refused }
+        };
+        let outputs = self.outputs.iter().map(|(name, outlet, refused)| figures(name, outlet, *refused));
+        let dead = self.dead_letter.iter().map(|(dead, refused)| figures("dead-letter", &dead.outlet, *refused));
+        outputs.chain(dead).collect()
+    }
+
+    fn at(&self, offset: i64) -> At<'_> {
+        At { pipeline: &self.pipeline, topic: &self.at.0, partition: self.at.1, offset }
+    }
+}
+
+impl Sink for Outlets {
+    #[inline]
+    fn partitions(&self, output: OutputNumber) -> u32 {
+        self.outputs[output].1.partitions
+    }
+
+    #[inline]
+    fn emit(&mut self, output: OutputNumber, partition: u32, record: &Outgoing<'_>, ticket: Ticket) {
+        let outlet = self.outputs[output].1;
+        self.producers[outlet.producer].append(outlet.topic, partition, record, ticket);
+    }
+
+    fn dead_letter(&mut self, letter: &DeadLetter<'_>, ticket: Ticket) {
+        telemetry::dead_letter(self.at(letter.offset), letter.attempts, letter.failure);
+        if let Some(figures) = self.figures.topics.get_mut(&self.at.0) {
+            figures.dead_lettered += 1;
+        }
+        let Some((dead, _)) = &self.dead_letter else {
+            panic!("a lane without a dead-letter topic wrote a dead letter");
+        };
+        let origin = Origin {
+            prefix: &dead.prefix,
+            topic: &self.at.0,
+            partition: self.at.1,
+            pipeline: &self.pipeline,
+            version: &self.version,
+        };
+        dead_letter::headers(&mut self.block, letter, &origin);
+        // The same key goes to the same place; without one, records of a partition stay together.
+        let partition = match letter.record.key {
+            Some(key) => crate::delivery::partitioner::partition(key, dead.outlet.partitions),
+            None => self.at.1.unsigned_abs() % dead.outlet.partitions,
+        };
+        let block = sluicebox_frames::Headers::new(&self.block);
+        let record = Outgoing { headers: [block, sluicebox_frames::Headers::default()], timestamp: 0, ..letter.record };
+        self.producers[dead.outlet.producer].append(dead.outlet.topic, partition, &record, ticket);
+    }
+
+    fn notice(&mut self, notice: Notice<'_>) {
+        match notice {
+            Notice::Retrying { offset, attempt, failure, wait } => {
+                telemetry::retrying(self.at(offset), attempt, failure, wait);
+                *self.figures.retries.entry(failure.class).or_default() += 1;
+            }
+            Notice::Blocked { offset, attempt, failure, first, wait } => {
+                if first {
+                    telemetry::blocked(self.at(offset), attempt, failure, wait);
+                } else {
+                    *self.figures.retries.entry(failure.class).or_default() += 1;
+                }
+            }
+            Notice::Unblocked { offset } => telemetry::unblocked(self.at(offset)),
+            Notice::Isolating { messages, failure } => telemetry::isolating(self.at(-1), messages, failure),
+            Notice::BatchClosed { batcher, trigger, messages } => {
+                let (batches, sum) = self.figures.batches.entry((batcher, trigger.name())).or_default();
+                *batches += 1;
+                *sum += messages as u64;
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Keeps a pipeline going: makes sure that what it needs is there, starts its loop, and starts it again when it ends for
+//! a reason from outside. What it waits for is shown with its reason; only the configuration can end it for good, and
+//! that was checked before.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, Mutex};
+use std::time::{Duration, Instant};
+
+use super::budget::{Budget, Share};
+use super::handlers::{self, HandlerThreads};
+use super::lane::LaneRules;
+use super::outlets::{DeadLetterOutlet, Outlet, Outlets};
+use super::run::{Parts, Run};
+use super::status::{PipelineStatus, State};
+use crate::config::{Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Then};
+use crate::delivery::batcher::BatchRules;
+use crate::delivery::retry::RetryRules;
+use crate::kafka::consumer::Consumer;
+use crate::kafka::metadata::Probe;
+use crate::kafka::producer::Producer;
+use crate::kafka::settings::{self, FetchBudget};
+use crate::plugin::{Instance, InstanceConfig, OutputInfo, Version};
+use crate::wake::Waker;
+
+/// First and longest wait before a pipeline that cannot start is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// How long a cluster may take to say which topics it has.
+const ASK: Duration = Duration::from_secs(5);
+/// A run that lasted so long starts again without the waits that came before it.
+const HEALTHY: Duration = Duration::from_secs(60);
+
+/// Asks pipelines to stop. Cloned freely.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<StopInner>);
+
+#[derive(Debug, Default)]
+struct StopInner {
+    /// 0 = not asked; else 1 + milliseconds that the drain may take.
+    asked: AtomicU64,
+    since: Mutex<Option<Instant>>,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl Stop {
+    /// Wakes this one, too, when the stop is asked for.
+    pub fn wake(&self, waker: &Waker) {
+        self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(waker.clone());
+    }
+
+    /// Asks everyone to finish within so much time.
+    pub fn request(&self, drain: Duration) {
+        self.0.since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
+        self.0.asked.store(1 + u64::try_from(drain.as_millis()).unwrap_or(u64::MAX - 1), Ordering::Release);
+        for waker in &*self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker.wake();
+        }
+    }
+
+    /// True once it was asked for.
+    #[inline]
+    #[must_use]
+    pub fn requested(&self) -> bool {
+        self.0.asked.load(Ordering::Acquire) > 0
+    }
+
+    /// When draining has to end.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let asked = self.0.asked.load(Ordering::Acquire).checked_sub(1)?;
+        let since = (*self.0.since.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(since + Duration::from_millis(asked))
+    }
+}
+
+/// What pipelines of a process share, and what this one is.
+pub struct Supervised {
+    /// Checked configuration.
+    pub config: Arc<Pipeline>,
+    /// The cluster that it reads from.
+    pub source_cluster: Cluster,
+    /// All clusters by name.
+    pub clusters: Arc<std::collections::BTreeMap<String, Cluster>>,
+    /// The loaded component.
+    pub version: Arc<Version>,
+    /// Where the handler's lines go.
+    pub log: Arc<dyn crate::plugin::HandlerLog>,
+    /// Handler threads of the process.
+    pub handlers: Arc<HandlerThreads>,
+    /// Bytes in flight of the process.
+    pub budget: Arc<Budget>,
+    /// What the outside sees.
+    pub status: Arc<PipelineStatus>,
+    /// Asks it to stop.
+    pub stop: Stop,
+}
+
+impl Supervised {
+    /// Runs the pipeline on this thread until it is asked to stop.
+    pub fn run(self) {
+        let waker = Waker::default();
+        waker.attach();
+        self.stop.wake(&waker);
+        let mut wait = RETRY.0;
+        while !self.stop.requested() {
+            let started = Instant::now();
+            let reason = match self.start(&waker).and_then(Run::run) {
+                Ok(()) => break,
+                Err(reason) => reason,
+            };
+            if started.elapsed() >= HEALTHY {
+                wait = RETRY.0;
+            }
+            self.status.set(State::Waiting, Some(reason));
+            let until = Instant::now() + wait;
+            while !self.stop.requested() && Instant::now() < until {
+                waker.wait(until.saturating_duration_since(Instant::now()));
+            }
+            wait = (wait * 2).min(RETRY.1);
+        }
+        self.status.set(State::Stopped, None);
+    }
+
+    /// Everything a run needs, or why it cannot be had yet.
+    fn start(&self, waker: &Waker) -> Result<Run, String> {
+        let config = &self.config;
+        let counts = self.partition_counts()?;
+        let batchers = self.batchers();
+        let count = |cluster: &str, topic: &str| counts.get(&(cluster.to_owned(), topic.to_owned())).copied();
+        let instance = Arc::new(InstanceConfig {
+            limits: config.limits.clone(),
+            settings: config.settings.to_string().into(),
+            outputs: config
+                .outputs
+                .iter()
+                .map(|output| OutputInfo {
+                    name: output.name.clone(),
+                    partitions: count(&output.cluster, &output.topic).unwrap_or(1),
+                })
+                .collect(),
+            batchers: batchers.iter().map(|batcher| batcher.name.clone()).collect(),
+            log: Arc::clone(&self.log),
+        });
+        self.try_instance(&instance)?;
+        let inputs: u64 = config
+            .source
+            .topics
+            .iter()
+            .filter_map(|topic| count(&config.source.cluster, topic))
+            .map(u64::from)
+            .sum();
+        let fetch = FetchBudget {
+            per_partition: (config.source.fetch.buffer.min(self.budget.limit()) / inputs.max(1))
+                .clamp(64 * 1024, 8 * 1024 * 1024),
+        };
+        let conf = settings::consumer(&config.source, &self.source_cluster, &config.name, fetch)?;
+        let consumer = Consumer::new(conf, waker)?;
+        let outlets = self.outlets(&count, &batchers, waker)?;
+        consumer.subscribe(&config.source.topics)?;
+        let rules = LaneRules {
+            outputs: config.outputs.iter().map(|output| output.name.clone()).collect(),
+            straight_to: if self.version.has_message() {
+                None
+            } else {
+                batchers.iter().position(|batcher| batcher.name == crate::config::DEFAULT_BATCHER)
+            },
+            batchers: batchers
+                .iter()
+                .map(|batcher| {
+                    let rules = BatchRules {
+                        max_messages: batcher.max_messages,
+                        max_bytes: batcher.max_bytes,
+                        max_wait: batcher.max_wait,
+                    };
+                    (batcher.name.clone(), rules)
+                })
+                .collect(),
+            retry: RetryRules {
+                attempts: config.errors.attempts,
+                backoff: config.errors.backoff,
+                max_backoff: config.errors.max_backoff,
+                jitter: config.errors.jitter,
+            },
+            dead_letter: matches!(config.errors.then, Then::DeadLetter(_)),
+            max_ahead: config.process.max_ahead as usize,
+        };
+        Ok(Run::new(Parts {
+            config: Arc::clone(config),
+            cluster: self.source_cluster.clone(),
+            version: Arc::clone(&self.version),
+            instance,
+            rules: Arc::new(rules),
+            handlers: Arc::clone(&self.handlers),
+            status: Arc::clone(&self.status),
+            share: Share::new(Arc::clone(&self.budget)),
+            stop: self.stop.clone(),
+            waker: waker.clone(),
+            consumer,
+            outlets,
+            answers: handlers::answers(waker),
+        }))
+    }
+
+    /// Declared batchers; `default` exists without being declared when `handle-batch` gets everything through it.
+    fn batchers(&self) -> Vec<Batcher> {
+        let mut batchers = self.config.batchers.clone();
+        let declared = batchers.iter().any(|batcher| batcher.name == crate::config::DEFAULT_BATCHER);
+        if !declared && self.version.has_batch() && !self.version.has_message() {
+            batchers.push(Batcher::default());
+        }
+        batchers
+    }
+
+    /// Partitions of every topic that the pipeline reads or writes.
+    fn partition_counts(&self) -> Result<std::collections::BTreeMap<(String, String), u32>, String> {
+        let config = &self.config;
+        let mut wanted: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
+        wanted.entry(&config.source.cluster).or_default().extend(config.source.topics.iter().map(String::as_str));
+        for output in &config.outputs {
+            wanted.entry(&output.cluster).or_default().push(&output.topic);
+        }
+        if let Then::DeadLetter(dead) = &config.errors.then {
+            wanted.entry(&dead.cluster).or_default().push(&dead.topic);
+        }
+        let mut counts = std::collections::BTreeMap::new();
+        for (cluster, topics) in wanted {
+            let probe = Probe::new(self.cluster(cluster)?)?;
+            for (topic, count) in probe.partitions(&topics, ASK).map_err(|error| error.to_string())? {
+                counts.insert((cluster.to_owned(), topic), count);
+            }
+        }
+        Ok(counts)
+    }
+
+    fn cluster(&self, name: &str) -> Result<&Cluster, String> {
+        self.clusters.get(name).ok_or_else(|| format!("cluster `{name}` is not configured"))
+    }
+
+    /// An instance that cannot start says so before partitions are taken.
+    fn try_instance(&self, config: &Arc<InstanceConfig>) -> Result<(), String> {
+        let (version, config) = (Arc::clone(&self.version), Arc::clone(config));
+        let tried = self.handlers.run(async move { Instance::start(&version, &config).await.map(drop) });
+        match tried {
+            Some(Ok(())) => Ok(()),
+            Some(Err(fault)) => Err(format!("the handler does not start ({}): {}", fault.class.name(), fault.text)),
+            None => Err("the handler threads are gone".to_owned()),
+        }
+    }
+
+    fn outlets(
+        &self,
+        count: &dyn Fn(&str, &str) -> Option<u32>,
+        batchers: &[Batcher],
+        waker: &Waker,
+    ) -> Result<Outlets, String> {
+        let config = &self.config;
+        let mut producers: Vec<(String, Producer)> = Vec::new();
+        let mut outlet = |cluster: &str, topic: &str, timestamp, compression| -> Result<Outlet, String> {
+            let place = match producers.iter().position(|(name, _)| name == cluster) {
+                Some(place) => place,
+                None => {
+                    let conf = settings::producer(self.cluster(cluster)?, &config.name)?;
+                    producers.push((cluster.to_owned(), Producer::new(conf, waker)?));
+                    producers.len() - 1
+                }
+            };
+            let partitions = count(cluster, topic).ok_or_else(|| format!("topic `{topic}` has no partitions"))?;
+            let topic = producers[place].1.add_topic(topic, partitions, timestamp, compression)?;
+            Ok(Outlet { producer: place, topic, partitions })
+        };
+        let mut outputs = Vec::new();
+        for output in &config.outputs {
+            let place = outlet(&output.cluster, &output.topic, output.timestamp, output.compression)?;
+            outputs.push((output.name.clone(), place));
+        }
+        let dead_letter = match &config.errors.then {
+            Then::Block => None,
+            Then::DeadLetter(dead) => Some(DeadLetterOutlet {
+                outlet: outlet(&dead.cluster, &dead.topic, OutputTimestamp::Now, Compression::None)?,
+                prefix: dead.header_prefix.clone(),
+            }),
+        };
+        let producers = producers.into_iter().map(|(_, producer)| producer).collect();
+        let names = batchers.iter().map(|batcher| batcher.name.clone()).collect();
+        Ok(Outlets::new(&config.name, self.version.digest(), producers, outputs, dead_letter, names))
+    }
+}

@@ -1,0 +1,131 @@
+//! Every event that the host says something about, in one place: one function per event. `warn` means "recovered or
+//! trying again", `error` means that an operator has to act. Metrics are encoded in `admin/metrics.rs` from the same
+//! figures.
+
+use std::time::Duration;
+
+use crate::pipeline::sink::Failure;
+use crate::pipeline::status::State;
+
+/// A pipeline is in another state, or in the same one for another reason.
+pub fn pipeline_state(pipeline: &str, state: State, reason: Option<&str>) {
+    match (state, reason) {
+        (State::Waiting, Some(reason)) => tracing::warn!(pipeline, "waiting: {reason}"),
+        (_, Some(reason)) => tracing::warn!(pipeline, "{}: {reason}", state.name()),
+        (_, None) => tracing::info!(pipeline, "{}", state.name()),
+    }
+}
+
+/// Partitions were assigned.
+pub fn assigned(pipeline: &str, partitions: &str) {
+    tracing::info!(pipeline, "assigned {partitions}");
+}
+
+/// Partitions were given back, or lost.
+pub fn revoked(pipeline: &str, partitions: &str, lost: bool) {
+    if lost {
+        tracing::warn!(pipeline, "lost {partitions}: what was not committed is done again by the next owner");
+    } else {
+        tracing::info!(pipeline, "gave back {partitions}");
+    }
+}
+
+/// The drain budget of a revocation or shutdown is used up.
+pub fn drain_gave_up(pipeline: &str, who: &str) {
+    tracing::warn!(pipeline, "did not finish in time and leaves its records to the next owner: {who}");
+}
+
+/// A shutdown waits for lanes.
+pub fn still_draining(pipeline: &str, who: &str, left: Duration) {
+    tracing::info!(pipeline, "draining, {} s left; busy: {who}", left.as_secs());
+}
+
+/// A commit failed; it is tried again.
+pub fn commit_failed(pipeline: &str, reason: &str) {
+    tracing::warn!(pipeline, "commit failed, it is tried again: {reason}");
+}
+
+/// Something is wrong with a cluster or topic; the client goes on trying.
+pub fn trouble(pipeline: &str, reason: &str) {
+    tracing::warn!(pipeline, "{reason}");
+}
+
+/// Where a record is.
+#[derive(Clone, Copy, Debug)]
+pub struct At<'a> {
+    /// Pipeline.
+    pub pipeline: &'a str,
+    /// Topic.
+    pub topic: &'a str,
+    /// Partition.
+    pub partition: i32,
+    /// Offset.
+    pub offset: i64,
+}
+
+/// A message failed an attempt and is tried again.
+pub fn retrying(at: At<'_>, attempt: u32, failure: &Failure, wait: Duration) {
+    let At { pipeline, topic, partition, offset } = at;
+    tracing::warn!(
+        pipeline,
+        topic,
+        partition,
+        offset,
+        attempt,
+        class = failure.class,
+        "attempt {attempt} failed, next in {} ms: {}",
+        wait.as_millis(),
+        failure.reason
+    );
+}
+
+/// A lane stands still at a message.
+pub fn blocked(at: At<'_>, attempt: u32, failure: &Failure, wait: Duration) {
+    let At { pipeline, topic, partition, offset } = at;
+    tracing::error!(
+        pipeline,
+        topic,
+        partition,
+        offset,
+        attempt,
+        class = failure.class,
+        "lane blocked at {topic}[{partition}]@{offset}, tried again every {} s or so: {}; set a dead-letter topic, or \
+         deploy a handler that can take it",
+        wait.as_secs(),
+        failure.reason
+    );
+}
+
+/// A blocked lane goes on.
+pub fn unblocked(at: At<'_>) {
+    let At { pipeline, topic, partition, offset } = at;
+    tracing::info!(pipeline, topic, partition, offset, "lane goes on");
+}
+
+/// A call for several messages failed.
+pub fn isolating(at: At<'_>, messages: usize, failure: &Failure) {
+    let At { pipeline, topic, partition, .. } = at;
+    tracing::warn!(
+        pipeline,
+        topic,
+        partition,
+        class = failure.class,
+        "a call for {messages} messages failed, they run by themselves now: {}",
+        failure.reason
+    );
+}
+
+/// A record goes to the dead-letter topic.
+pub fn dead_letter(at: At<'_>, attempts: u32, failure: &Failure) {
+    let At { pipeline, topic, partition, offset } = at;
+    tracing::warn!(
+        pipeline,
+        topic,
+        partition,
+        offset,
+        attempts,
+        class = failure.class,
+        "dead letter: {}",
+        failure.reason
+    );
+}

@@ -1,0 +1,30 @@
+//! End to end: the real binary on the real broker, judged from outside.
+//!
+//! One test program, so that one broker serves all of it. Every test makes its own topics and group, waits for events with
+//! a deadline, and says what it proves. The handlers are the packages of the same name under `tests/guests/`.
+//!
+//! | file | promise |
+//! |---|---|
+//! | `throughput` | a million records arrive exactly as expected and are committed |
+//! | `forms` | both forms of the contract, message only, batch only, both; fan-out |
+//! | `bytes` | every byte, null and header survives |
+//! | `stopping` | SIGTERM loses and repeats nothing; SIGKILL loses nothing and repeats little |
+//! | `group` | hosts join and leave a group under load |
+//! | `outage` | the broker restarts under load; the host starts before the broker |
+//! | `faults` | a trap, a panic, an endless loop, a memory hog fail their own record only |
+//! | `bad_input` | mistakes of the command line end it at once with their reason |
+//! | `security` | TLS, SASL and rights; what a host says while it waits for them |
+
+mod bad_input;
+mod bytes;
+mod check;
+mod faults;
+mod forms;
+mod group;
+mod outage;
+mod security;
+mod stopping;
+mod throughput;
+
+#[path = "../support/mod.rs"]
+mod support;

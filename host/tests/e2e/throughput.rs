@@ -1,0 +1,52 @@
+//! A million records through a sandboxed handler, judged by Kafka's own tools as well.
+
+use std::time::Duration;
+
+use crate::check::{Stage, number, numbered};
+use crate::support::client::{partition_of, read_all};
+use crate::support::guests::guest;
+use crate::support::kafka::kafka_or_not_run;
+use crate::support::tools::Tools;
+
+const RECORDS: u64 = 1_000_000;
+const SIZE: usize = 100;
+const KEYS: u64 = 4096;
+const PARTITIONS: i32 = 8;
+
+/// Proves: each of a million records arrives once, transformed as expected, on the partition that Java would choose, in
+/// the order of its key, with key and event time kept; the group's lag is 0 and what it committed is the end, as
+/// `kafka-consumer-groups` says.
+#[test]
+fn a_million_records_arrive_exactly() {
+    let kafka = kafka_or_not_run!("a_million_records_arrive_exactly");
+    let stage = Stage::new(kafka, "million", PARTITIONS);
+    stage.produce_numbered(0, RECORDS, SIZE, KEYS);
+    let host = stage.host(&guest("uppercase")).start();
+    stage.commits().wait_for_end(kafka, &stage.input, Duration::from_secs(180));
+    host.stop();
+
+    let input = read_all(kafka, &stage.input);
+    let output = read_all(kafka, &stage.output);
+    assert_eq!(output.len() as u64, RECORDS);
+    // The input's partitions were chosen by murmur2 of the key, so input and output agree partition by partition, in the
+    // very order.
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    for (before, after) in input.iter().zip(&output) {
+        key.clear();
+        value.clear();
+        numbered(number(before), SIZE, KEYS, &mut key, &mut value);
+        value.make_ascii_uppercase();
+        assert_eq!((after.partition, after.offset), (before.partition, before.offset));
+        assert_eq!((after.key.as_ref(), after.value.as_ref()), (Some(&key), Some(&value)));
+        assert_eq!((after.timestamp, after.timestamp_type), (before.timestamp, before.timestamp_type));
+        assert_eq!(after.partition, partition_of(&key, PARTITIONS));
+    }
+
+    let tools = Tools(kafka);
+    assert_eq!(tools.end_offsets(&stage.output).iter().sum::<i64>(), RECORDS as i64);
+    let positions = tools.describe_group(&stage.group);
+    assert_eq!(positions.len(), PARTITIONS as usize, "{positions:?}");
+    for position in positions {
+        assert_eq!((position.committed, position.lag), (Some(position.log_end), Some(0)), "{position:?}");
+    }
+}

@@ -1,0 +1,72 @@
+//! Topics and offsets: made, counted and asked for.
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{Offset, TopicPartitionList};
+use rdkafka_sys::bindings::rd_kafka_type_t;
+
+use super::super::PATIENCE;
+use super::super::kafka::Kafka;
+use super::native::{Client, config};
+
+/// Makes a topic; returns when all its partitions have a leader.
+pub fn create_topic(kafka: &Kafka, name: &str, partitions: i32) {
+    create_topic_with(kafka, name, partitions, &[]);
+}
+
+/// The same with properties of the topic.
+pub fn create_topic_with(kafka: &Kafka, name: &str, partitions: i32, properties: &[(&str, &str)]) {
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    for (key, value) in properties {
+        topic = topic.set(key, value);
+    }
+    let admin: AdminClient<DefaultClientContext> = config(kafka.bootstrap()).create().expect("an admin client");
+    // The operation timeout makes the broker answer when the topic is there, not when it is noted.
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+    let results = block_on(admin.create_topics([&topic], &options)).expect("the broker answers");
+    for result in results {
+        result.unwrap_or_else(|(topic, code)| panic!("cannot make the topic {topic}: {code}"));
+    }
+    // The controller has made it; clients may use it once the broker has heard of it and leads all its partitions.
+    assert_eq!(end_offsets(kafka, name).len(), usize::try_from(partitions).expect("a number of partitions"));
+}
+
+pub fn delete_topic(kafka: &Kafka, name: &str) {
+    let admin: AdminClient<DefaultClientContext> = config(kafka.bootstrap()).create().expect("an admin client");
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let results = block_on(admin.delete_topics(&[name], &options)).expect("the broker answers");
+    for result in results {
+        result.unwrap_or_else(|(topic, code)| panic!("cannot delete the topic {topic}: {code}"));
+    }
+}
+
+/// The next offset of each partition.
+pub fn end_offsets(kafka: &Kafka, topic: &str) -> Vec<i64> {
+    let client = Client::new(rd_kafka_type_t::RD_KAFKA_CONSUMER, &config(kafka.bootstrap()));
+    let partitions = client.partitions(topic, PATIENCE);
+    (0..partitions).map(|partition| client.watermarks(topic, partition, PATIENCE).1).collect()
+}
+
+/// Records of a topic that was never truncated: the sum of its end offsets.
+pub fn total(kafka: &Kafka, topic: &str) -> i64 {
+    end_offsets(kafka, topic).iter().sum()
+}
+
+/// The committed offset of each partition, `None` where the group has none.
+pub fn committed(kafka: &Kafka, group: &str, topic: &str) -> Vec<Option<i64>> {
+    let partitions = i32::try_from(end_offsets(kafka, topic).len()).expect("a number of partitions");
+    let consumer: BaseConsumer = config(kafka.bootstrap()).set("group.id", group).create().expect("a consumer");
+    let mut wanted = TopicPartitionList::new();
+    wanted.add_partition_range(topic, 0, partitions - 1);
+    let found = consumer.committed_offsets(wanted, PATIENCE).expect("the group's coordinator answers");
+    let offset = |partition| match found.find_partition(topic, partition).expect("an answer for it").offset() {
+        Offset::Offset(offset) => Some(offset),
+        _ => None,
+    };
+    (0..partitions).map(offset).collect()
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+}

@@ -1,0 +1,199 @@
+//! The binary under test: started with arguments, watched by its output and its admin port, ended by signals.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use super::PATIENCE;
+use super::http::{self, Response};
+use super::kafka::Kafka;
+use super::process::{Exit, Process};
+
+/// The real `sluicebox`, built by cargo for this very test.
+pub fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_sluicebox"))
+}
+
+/// The command line of `sluicebox host` for one handler without a file.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    bootstrap: String,
+    arguments: Vec<String>,
+}
+
+impl HostOptions {
+    /// One handler that reads `topics` from the earliest offset on, with the admin port on a free port.
+    pub fn new(kafka: &Kafka, plugin: &Path, topics: &[&str], group: &str) -> HostOptions {
+        let mut options = HostOptions { bootstrap: kafka.bootstrap().to_owned(), arguments: Vec::new() };
+        options.push("--plugin", &plugin.display().to_string());
+        options.push("--topics", &topics.join(","));
+        options.push("--group", group);
+        options.push("--start", "earliest");
+        options.push("--admin", "127.0.0.1:0");
+        options
+    }
+
+    fn push(&mut self, name: &str, value: &str) {
+        self.arguments.push(name.to_owned());
+        self.arguments.push(value.to_owned());
+    }
+
+    /// `TOPIC` or `NAME=TOPIC`.
+    pub fn output(mut self, output: &str) -> HostOptions {
+        self.push("--output", output);
+        self
+    }
+
+    pub fn dead_letter(mut self, topic: &str) -> HostOptions {
+        self.push("--dead-letter", topic);
+        self
+    }
+
+    /// A setting of the handler.
+    pub fn set(mut self, key: &str, value: &str) -> HostOptions {
+        self.push("--set", &format!("{key}={value}"));
+        self
+    }
+
+    /// A key of librdkafka.
+    pub fn kafka_property(mut self, key: &str, value: &str) -> HostOptions {
+        self.push("-X", &format!("{key}={value}"));
+        self
+    }
+
+    /// Another broker address than the plain listener's.
+    pub fn bootstrap(mut self, bootstrap: &str) -> HostOptions {
+        self.bootstrap = bootstrap.to_owned();
+        self
+    }
+
+    /// Any other argument.
+    pub fn argument(mut self, name: &str, value: &str) -> HostOptions {
+        self.push(name, value);
+        self
+    }
+
+    pub fn start(&self) -> SluiceHost {
+        let mut arguments: Vec<&str> = vec!["host"];
+        arguments.extend(self.arguments.iter().map(String::as_str));
+        arguments.extend(["--bootstrap", &self.bootstrap]);
+        SluiceHost::start(&arguments)
+    }
+}
+
+/// A running host.
+pub struct SluiceHost {
+    process: Process,
+    admin: OnceLock<SocketAddr>,
+}
+
+impl SluiceHost {
+    /// Starts the binary with these arguments.
+    pub fn start(arguments: &[&str]) -> SluiceHost {
+        let mut command = Command::new(binary());
+        command.args(arguments).env_remove("SB_BOOTSTRAP").env_remove("RUST_LOG").env("NO_COLOR", "1");
+        SluiceHost { process: Process::spawn("sluicebox", command), admin: OnceLock::new() }
+    }
+
+    /// Waits for the next line (of stderr or stdout) that contains `pattern`.
+    pub fn wait_for_line(&self, pattern: &str, patience: Duration) -> String {
+        self.process.wait_for(pattern, patience, |line| line.contains(pattern))
+    }
+
+    /// The address of the admin port, from the line in which the host names it.
+    pub fn admin(&self) -> SocketAddr {
+        *self.admin.get_or_init(|| {
+            let find = |line: &str| {
+                let rest = line.contains("admin").then(|| line.split_once("http://"))??.1;
+                rest.split(|c: char| c != '.' && c != ':' && !c.is_ascii_digit())
+                    .next()?
+                    .trim_end_matches(['.', ':'])
+                    .parse()
+                    .ok()
+            };
+            let line = self.process.wait_for("admin … http://ADDRESS", PATIENCE, |line| find(line).is_some());
+            find(&line).expect("the line was chosen by this")
+        })
+    }
+
+    /// `GET` from the admin port.
+    pub fn get(&self, path: &str) -> Response {
+        http::get(self.admin(), path, PATIENCE)
+    }
+
+    /// The sum of a metric over all its labels, `None` when it is not there. `name` is the sample's full name.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let values: Vec<f64> = self.get("/metrics").body.lines().filter_map(|line| sample(name, line)).collect();
+        (!values.is_empty()).then(|| values.iter().sum())
+    }
+
+    /// Waits until an answer of the admin port is `right`; the answer.
+    pub fn wait_for_answer(&self, path: &str, what: &str, right: impl Fn(&Response) -> bool) -> Response {
+        let mut last = None;
+        self.process.wait_until(&format!("GET {path} never said {what}"), PATIENCE, || {
+            last = Some(self.get(path));
+            last.as_ref().is_some_and(&right)
+        });
+        last.expect("an answer was right")
+    }
+
+    /// Asks for a graceful end (SIGTERM).
+    pub fn terminate(&self) {
+        self.process.signal(libc::SIGTERM);
+    }
+
+    /// Ends it without a chance to tidy up (SIGKILL) and waits until it is gone.
+    pub fn kill(&self) {
+        self.process.signal(libc::SIGKILL);
+        self.process.wait_exit(PATIENCE);
+    }
+
+    pub fn wait_exit(&self, patience: Duration) -> Exit {
+        self.process.wait_exit(patience)
+    }
+
+    /// SIGTERM, then the end within `PATIENCE` with exit code 0.
+    pub fn stop(&self) {
+        self.terminate();
+        let exit = self.wait_exit(PATIENCE);
+        assert!(exit.status.success(), "a graceful end exits with 0, not {}\n{}", exit.status, self.process.tail());
+    }
+
+    pub fn exited(&self) -> Option<Exit> {
+        self.process.exited()
+    }
+
+    pub fn output(&self) -> Vec<String> {
+        self.process.output()
+    }
+
+    /// For messages of failed assertions.
+    pub fn tail(&self) -> String {
+        self.process.tail()
+    }
+
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl Drop for SluiceHost {
+    /// A test that fails shows what its hosts said.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.tail());
+        }
+    }
+}
+
+/// The value of a line of Prometheus text if it is a sample of this name.
+fn sample(name: &str, line: &str) -> Option<f64> {
+    let rest = line.strip_prefix(name)?;
+    let value = match rest.strip_prefix('{') {
+        Some(labels) => labels.rsplit_once('}')?.1,
+        None => rest.strip_prefix(' ')?,
+    };
+    value.split_whitespace().next()?.parse().ok()
+}

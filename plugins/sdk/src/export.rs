@@ -1,0 +1,113 @@
+//! The export macro and the place where an instance's handler lives.
+
+use std::cell::RefCell;
+
+use crate::instance::Instance;
+use crate::{BatchHandler, Handler, MessageHandler};
+
+/// The one handler of a component's instance. There is one thread and the host makes one call at a time, so the cell is
+/// never found borrowed.
+#[derive(Debug)]
+pub struct Slot<H>(RefCell<Option<Instance<H>>>);
+
+impl<H: Handler> Slot<H> {
+    /// Empty until `init`.
+    #[expect(clippy::new_without_default, reason = "called by the macro, in a const")]
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(RefCell::new(None))
+    }
+
+    /// `lifecycle.init`.
+    ///
+    /// # Errors
+    /// The text of the handler's error.
+    pub fn init(&self, settings: &str) -> Result<(), String> {
+        self.0.replace(Some(Instance::new(settings)?));
+        Ok(())
+    }
+
+    /// Lends the handler to one call.
+    pub fn with<T>(&self, call: impl FnOnce(&mut Instance<H>) -> T) -> T {
+        call(self.0.borrow_mut().as_mut().expect("the host calls init before anything else"))
+    }
+}
+
+/// Checks what the macro says of a handler where nothing is exported.
+pub const fn is_message_handler<H: MessageHandler>() {}
+/// As [`is_message_handler`].
+pub const fn is_batch_handler<H: BatchHandler>() {}
+
+/// Makes a handler the component's own: `export!(Orders: message, batch);` with what it implements,
+/// [`MessageHandler`](crate::MessageHandler), [`BatchHandler`](crate::BatchHandler) or both. Exports nothing on a
+/// native target, so the crate can be tested there.
+#[macro_export]
+macro_rules! export {
+    ($handler:ty: message $(,)?) => { $crate::__export!($handler; message is_message_handler); };
+    ($handler:ty: batch $(,)?) => { $crate::__export!($handler; batch is_batch_handler); };
+    ($handler:ty: message, batch $(,)?) => {
+        $crate::__export!($handler; message is_message_handler, batch is_batch_handler);
+    };
+    ($handler:ty: batch, message $(,)?) => { $crate::export!($handler: message, batch); };
+    ($($other:tt)*) => { ::core::compile_error!("write export!(MyHandler: message), (MyHandler: batch) or (MyHandler: message, batch)"); };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export {
+    ($handler:ty; $($what:ident $check:ident),+) => {
+        const _: () = {
+            $($crate::__private::$check::<$handler>();)+
+        };
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            ::std::thread_local! {
+                static HANDLER: $crate::__private::Slot<$handler> = const { $crate::__private::Slot::new() };
+            }
+            struct Component;
+            impl $crate::__private::bindings::lifecycle::exports::sluicebox::plugin::lifecycle::Guest for Component {
+                fn init(settings: ::std::string::String) -> ::std::result::Result<(), ::std::string::String> {
+                    HANDLER.with(|handler| handler.init(&settings))
+                }
+            }
+            $crate::__private::bindings::lifecycle::__export_lifecycle!(Component with_types_in $crate::__private::bindings::lifecycle);
+            $($crate::__export_one!(Component HANDLER $what);)+
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __export_one {
+    ($component:ident $slot:ident message) => {
+        impl $crate::__private::bindings::message::exports::sluicebox::plugin::message_frames::Guest for $component {
+            fn handle_messages(
+                burst: $crate::__private::bindings::message::sluicebox::plugin::types::Frame,
+            ) -> $crate::__private::bindings::message::sluicebox::plugin::types::Frame {
+                let answer = $slot.with(|slot| slot.with(|handler| handler.handle_burst(&burst.index, &burst.payload)));
+                $crate::__private::bindings::message::sluicebox::plugin::types::Frame {
+                    index: answer.index,
+                    payload: answer.payload,
+                }
+            }
+        }
+        $crate::__private::bindings::message::__export_message_frames!($component with_types_in $crate::__private::bindings::message);
+    };
+    ($component:ident $slot:ident batch) => {
+        impl $crate::__private::bindings::batch::exports::sluicebox::plugin::batch_frames::Guest for $component {
+            fn handle_batch(
+                batch: $crate::__private::bindings::batch::sluicebox::plugin::types::Frame,
+            ) -> ::std::result::Result<
+                $crate::__private::bindings::batch::sluicebox::plugin::types::Frame,
+                ::std::string::String,
+            > {
+                let answer = $slot.with(|slot| slot.with(|handler| handler.handle_batch(&batch.index, &batch.payload)))?;
+                ::std::result::Result::Ok($crate::__private::bindings::batch::sluicebox::plugin::types::Frame {
+                    index: answer.index,
+                    payload: answer.payload,
+                })
+            }
+        }
+        $crate::__private::bindings::batch::__export_batch_frames!($component with_types_in $crate::__private::bindings::batch);
+    };
+}

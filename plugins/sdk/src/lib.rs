@@ -1,0 +1,43 @@
+#![doc = include_str!("../README.md")]
+
+mod answer;
+mod batch;
+#[doc(hidden)]
+pub mod bindings;
+mod emission;
+mod export;
+mod handler;
+mod imports;
+mod instance;
+pub mod log;
+mod message;
+mod outcome;
+mod settings;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+
+pub use batch::{Batch, Item, Items};
+pub use emission::Emission;
+pub use handler::{BatchHandler, Handler, MessageHandler};
+pub use imports::{Output, batchers, outputs};
+pub use message::Message;
+pub use outcome::{Error, JsonError, OrReject, Outcome, Result};
+pub use settings::Settings;
+pub use sluicebox_frames::{BatchInfo, Headers, Source, TimestampType, Trigger, ValueWriter};
+
+#[cfg(feature = "json")]
+pub use serde_json::{self, json};
+
+/// Everything a handler names: `use sluicebox_sdk::prelude::*;`
+pub mod prelude {
+    pub use crate::{
+        Batch, BatchHandler, Error, Handler, Item, Message, MessageHandler, OrReject, Outcome, Result, Settings, log,
+    };
+}
+
+/// For [`export!`] alone.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::bindings;
+    pub use crate::export::{Slot, is_batch_handler, is_message_handler};
+}
