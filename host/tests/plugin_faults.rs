@@ -127,7 +127,13 @@ fn exit_is_a_fault_whatever_its_code() {
 fn endless_recursion_is_told_from_a_trap() {
     let fault = fault_of(limits(), "!recurse");
     assert_eq!(fault.class, FaultClass::Stack, "{fault}");
+    assert!(fault.text.starts_with("the handler's stack in memory is used up"), "{fault}");
     assert!(fault.text.contains("raw_frames::deeper"), "{fault}");
+
+    let fault = fault_of(limits(), "!calls");
+    assert_eq!(fault.class, FaultClass::Stack, "{fault}");
+    assert!(fault.text.starts_with("the handler's call stack is used up"), "{fault}");
+    assert!(fault.text.contains("raw_frames::calls"), "{fault}");
 }
 
 #[test]

@@ -185,6 +185,14 @@ fn deeper(n: u64) -> u64 {
     if n == u64::MAX { 0 } else { deeper(n + 1) + here[(n % 16) as usize] }
 }
 
+static DEEPEST: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(u64::MAX);
+
+/// Keeps nothing on the stack in memory: the call stack ends first.
+#[inline(never)]
+fn calls(n: u64) -> u64 {
+    if n == DEEPEST.load(std::sync::atomic::Ordering::SeqCst) { 0 } else { calls(n + 1).wrapping_mul(3) + n }
+}
+
 fn misbehave(command: &str) {
     let (command, argument) = command.split_once(' ').unwrap_or((command, ""));
     let number = || argument.parse::<usize>().unwrap_or_default();
@@ -208,6 +216,7 @@ fn misbehave(command: &str) {
         "!grow" => std::mem::forget(std::hint::black_box(vec![1u8; number()])),
         "!exit" => std::process::exit(argument.parse().unwrap_or_default()),
         "!recurse" => log::log(log::Level::Info, &deeper(0).to_string()),
+        "!calls" => log::log(log::Level::Info, &calls(0).to_string()),
         "!sleep" => std::thread::sleep(std::time::Duration::from_millis(number() as u64)),
         "!log" => log::log(log::Level::Info, &"x".repeat(number())),
         "!flood" => (0..number()).for_each(|_| log::log(log::Level::Warn, &"y".repeat(1000))),
