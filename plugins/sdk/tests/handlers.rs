@@ -36,7 +36,16 @@ impl BatchHandler for Probe {
     }
 }
 
-sluicebox_sdk::export!(Probe: message, batch);
+impl TickHandler for Probe {
+    fn handle_tick(&mut self, tick: Tick<'_>) -> Result<()> {
+        tick.emit("ticks").value(&tick.now().to_string()).send();
+        tick.emit_to_batcher("b", "key").send();
+        tick.ack(3);
+        if tick.now() < 0 { Err("time runs backwards".into()) } else { Ok(()) }
+    }
+}
+
+sluicebox_sdk::export!(Probe: message, batch, tick);
 
 fn on_message(message: fn(Message<'_>) -> Result<Outcome>) -> TestHandler<Probe> {
     NEXT.set(Probe { message, batch: |_| Ok(()) });
@@ -261,4 +270,15 @@ fn lines_are_logged_and_outputs_known() {
 fn a_long_reason_is_cut_at_a_character() {
     let mut handler = on_message(|_| Ok(Outcome::reject("ß".repeat(5000))));
     assert_eq!(handler.message(message("")), reject(&"ß".repeat(2048)));
+}
+
+#[test]
+fn a_tick_emits_and_acks_unless_it_fails() {
+    let mut handler = on_message(|_| Ok(Outcome::hold()));
+    let answer = handler.tick(5);
+    assert_eq!((&answer.emissions[0].to, answer.emissions[0].text()), (&To::output("ticks"), "5"));
+    assert_eq!((&answer.emissions[1].to, &answer.acks), (&To::batcher("b", "key"), &vec![3]));
+    let failed = handler.tick(-1);
+    assert_eq!((failed.emissions, failed.acks), (vec![], vec![]));
+    assert_eq!(testing::take_log(), [(log::Level::Error, "tick: time runs backwards".to_owned())]);
 }
