@@ -1,8 +1,9 @@
 //! The text of a scrape, written from the pipelines' status when it is asked for: there is no second set of books. Knows
 //! the text format's library; which metrics there are is said in `families.rs`.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -15,7 +16,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::families::{FAMILIES, Family, Of};
-use crate::pipeline::status::{Figures, PipelineStatus, State};
+use crate::pipeline::status::{Figures, PipelineStatus, State, TopicFigures};
 
 /// The format that is written.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -37,7 +38,7 @@ impl Metrics {
     /// Metrics of these pipelines.
     pub fn new(statuses: Arc<[Arc<PipelineStatus>]>) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Statuses(statuses)));
+        registry.register_collector(Box::new(Statuses { statuses, shown: Mutex::default() }));
         Self(registry)
     }
 
@@ -57,19 +58,54 @@ pub struct Snapshot<'s> {
     pub state: State,
     /// Its figures.
     pub figures: Figures,
+    /// Messages that were processed well, in the order of the figures' topics.
+    pub ok: Vec<u64>,
 }
 
 #[derive(Debug)]
-struct Statuses(Arc<[Arc<PipelineStatus>]>);
+struct Statuses {
+    statuses: Arc<[Arc<PipelineStatus>]>,
+    /// By the pipeline's place and topic.
+    shown: Mutex<BTreeMap<(usize, Arc<str>), Shown>>,
+}
+
+/// What the last scrape was told of a topic.
+#[derive(Debug, Default)]
+struct Shown {
+    settled: u64,
+    ok: u64,
+}
+
+impl Shown {
+    /// Settled and not dead-lettered. A dead letter is counted when it is sent and settles when it is durable, so between
+    /// the two this difference would go back; a counter that does is taken for a restart and counted again from 0.
+    fn ok(&mut self, figures: &TopicFigures) -> u64 {
+        let ok = figures.settled.saturating_sub(figures.dead_lettered);
+        // The figures of a run that was started again do begin at 0.
+        let least = if figures.settled < self.settled { 0 } else { self.ok };
+        *self = Self { settled: figures.settled, ok: ok.max(least) };
+        self.ok
+    }
+}
+
+impl Statuses {
+    fn snapshots(&self) -> Vec<Snapshot<'_>> {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshots = Vec::with_capacity(self.statuses.len());
+        for (place, status) in self.statuses.iter().enumerate() {
+            let figures = status.figures();
+            let topics = figures.topics.iter();
+            let ok = topics.map(|(topic, figures)| shown.entry((place, Arc::clone(topic))).or_default().ok(figures));
+            snapshots.push(Snapshot { status, state: status.state().0, ok: ok.collect(), figures });
+        }
+        snapshots
+    }
+}
 
 impl Collector for Statuses {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         // Taken once, so that all metrics of a scrape are of the same moment.
-        let snapshots: Vec<_> = self
-            .0
-            .iter()
-            .map(|status| Snapshot { status, state: status.state().0, figures: status.figures() })
-            .collect();
+        let snapshots = self.snapshots();
         for family in &FAMILIES {
             let Family { kind, labels: names, .. } = *family;
             let (name, unit) = parts(family);
@@ -170,5 +206,26 @@ impl EncodeLabelSet for Labels<'_> {
             (*name, *value).encode(encoder.encode_label())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_on_its_way_takes_nothing_back() {
+        let mut shown = Shown::default();
+        let mut ok =
+            |settled, dead_lettered| shown.ok(&TopicFigures { settled, dead_lettered, ..TopicFigures::default() });
+        assert_eq!([ok(10, 0), ok(10, 1), ok(11, 1), ok(12, 1)], [10, 10, 10, 11]);
+        assert_eq!(ok(3, 0), 3, "a new run counts from 0");
+    }
+
+    #[test]
+    fn the_older_format_is_for_those_who_ask_for_it() {
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        assert_eq!([None, Some("*/*"), Some(prometheus)].map(content_type), [OPENMETRICS; 3]);
+        assert_eq!(content_type(Some("text/plain")), PLAIN);
     }
 }
