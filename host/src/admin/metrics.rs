@@ -1,5 +1,5 @@
-//! The text of a scrape, written from the pipelines' status when it is asked for: there is no second set of books. Knows
-//! the text format's library; which metrics there are is said in `families.rs`.
+//! The text of a scrape, written from the pipelines' status when it is asked for. Nothing is counted here; [`Shown`] only
+//! keeps one difference from going back. Knows the text format's library; which metrics there are, `families.rs` says.
 
 use std::collections::BTreeMap;
 use std::fmt;
