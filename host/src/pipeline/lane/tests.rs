@@ -144,7 +144,7 @@ impl World {
                     burst.push(&message, Headers::default());
                     *next += 1;
                 }
-                Ok((None, ()))
+                Ok(())
             })
             .expect("offsets grow");
     }
