@@ -398,7 +398,8 @@ fn a_trap_in_a_full_burst_costs_its_neighbours_nothing() {
 
 #[test]
 fn bad_answers_settle_nothing_and_name_the_rule() {
-    let cases: [(&str, fn(&mut AnswerWriter)); 9] = [
+    type Case = (&'static str, fn(&mut AnswerWriter));
+    let cases: [Case; 9] = [
         ("it has 0 outcomes for 1 messages", |_| {}),
         ("it has 2 outcomes for 1 messages", |answer| {
             answer.done(0);
