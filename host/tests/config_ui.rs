@@ -232,7 +232,8 @@ fn every_code_has_a_case() {
     let declared: BTreeSet<&str> = include_str!("../src/config/codes.rs")
         .lines()
         .filter_map(|line| line.split('"').nth(1))
-        .filter(|code| code.starts_with("SB"))
+        // SB03xx are found after the configuration, in components and clusters: `check_command.rs`.
+        .filter(|code| code.starts_with("SB") && !code.starts_with("SB03"))
         .collect();
     let reports = all_reports();
     let mut seen: BTreeSet<&str> =

@@ -67,7 +67,7 @@ const fn gauge(
 }
 
 /// All of them, in the order of a scrape.
-pub static FAMILIES: [Family; 22] = [
+pub static FAMILIES: [Family; 23] = [
     Family {
         name: "sluicebox_build_info",
         kind: MetricType::Gauge,
@@ -194,6 +194,16 @@ pub static FAMILIES: [Family; 22] = [
             samples.count(&[kind], count);
         }
     }),
+    counter(
+        "sluicebox_broker_errors_total",
+        &["cluster", "error_type"],
+        "Errors of clusters and topics that the pipeline waits out.",
+        |of, samples| {
+            for ((cluster, error_type), count) in &of.figures.broker_errors {
+                samples.count(&[cluster, error_type], *count);
+            }
+        },
+    ),
     counter("sluicebox_handler_traps_total", &["class"], "Calls that ended in a fault.", |of, samples| {
         for (class, count) in known_first(&of.figures.faults, &[]) {
             samples.count(&[class], count);

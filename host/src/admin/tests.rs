@@ -38,6 +38,7 @@ fn figures() -> Figures {
         outputs: vec![output("enriched", 800), output("dead-letter", 7)],
         retries: [("retry", 11), ("trap", 2), ("zz_new", 1)].into(),
         faults: [("trap", 3), ("wall_clock", 1)].into(),
+        broker_errors: [(("default".to_owned(), "unreachable".to_owned()), 4)].into(),
         batches: [((1, "size"), (8, 800)), ((1, "timeout"), (2, 20))].into(),
         batchers: vec!["default".to_owned(), "by-customer".to_owned()],
         commits: [31, 1],

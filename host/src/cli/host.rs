@@ -1,14 +1,11 @@
 //! `sluicebox host`: pipelines against real clusters, until a signal.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::HostArgs;
-use super::check::ComponentCheck;
 use super::exit::Exit;
 use crate::app::{self, App, StartError};
-use crate::components::Components;
-use crate::config::{self, Diagnostic, Outside, Pipeline, Report};
+use crate::config::{self, Outside, Report};
 use crate::kafka::ffi::Conf;
 use crate::plugin::Runtime;
 
@@ -134,25 +131,6 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// What `check` asks beyond the configuration: does the component load, and fit its manifest?
-pub(super) fn component_checks() -> Vec<Box<dyn ComponentCheck>> {
-    struct Loads(Arc<Runtime>);
-
-    impl ComponentCheck for Loads {
-        fn check(&self, pipeline: &Pipeline) -> Vec<Diagnostic> {
-            Components::new(Arc::clone(&self.0)).load(pipeline).err().unwrap_or_default()
-        }
-    }
-
-    match Runtime::new() {
-        Ok(runtime) => vec![Box::new(Loads(runtime))],
-        Err(error) => {
-            eprintln!("error: the WebAssembly engine does not start, components are not checked: {error:#}");
-            Vec::new()
         }
     }
 }

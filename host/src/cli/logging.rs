@@ -9,10 +9,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::args::{Global, LogForm};
 
 /// Starts the log. `SLUICEBOX_LOG` sets levels by target (as `info,librdkafka=debug`) and wins over `-v` and `-q`.
-pub fn start(global: &Global, colour: bool) {
+pub fn start(global: &Global, colour: bool, usual: &str) {
     let level = match (global.quiet, global.verbose) {
         (true, _) => "error,handler=error",
-        (_, 0) => "info",
+        (_, 0) => usual,
         (_, 1) => "debug",
         _ => "trace",
     };

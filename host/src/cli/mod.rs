@@ -2,6 +2,7 @@
 //!
 //! - [`args`]: every command and flag, with its help.
 //! - [`check`], [`host`]: a command each.
+//! - [`probe`]: what `check` asks of components and clusters.
 //! - [`logging`]: where the log goes.
 //! - [`exit`]: exit codes.
 
@@ -10,6 +11,7 @@ pub mod check;
 pub mod exit;
 mod host;
 mod logging;
+mod probe;
 
 use std::io::{self, IsTerminal};
 
@@ -17,6 +19,15 @@ use clap::{CommandFactory, FromArgMatches};
 
 use self::args::{Cli, Command};
 use self::exit::Exit;
+
+/// What is logged unless flags say otherwise: a server tells what it does, a command only what went wrong.
+const fn usual_level(command: &Command) -> &'static str {
+    match command {
+        Command::Host(_) => "info",
+        Command::Dev(_) => "warn,handler=info",
+        Command::Check(_) => "warn",
+    }
+}
 
 /// Reads the command line and carries it out.
 #[must_use]
@@ -34,15 +45,16 @@ pub fn main() -> Exit {
         }
     };
     let colour = cli.global.colour(io::stderr().is_terminal(), no_color.as_deref());
-    logging::start(&cli.global, colour);
+    logging::start(&cli.global, colour, usual_level(&cli.command));
     match cli.command {
         Command::Host(args) => host::run(&args, colour),
         Command::Dev(_) => Exit::Usage,
         Command::Check(args) => {
             let outside = host::outside();
-            let checks = host::component_checks();
+            let checks = probe::checks(&args, &outside);
             let checks: Vec<&dyn check::ComponentCheck> = checks.iter().map(AsRef::as_ref).collect();
-            let (mut data, mut talk) = (io::stdout().lock(), io::stderr().lock());
+            // Not locked: librdkafka's threads log to stderr while clusters are asked.
+            let (mut data, mut talk) = (io::stdout(), io::stderr());
             let form = cli.global.format;
             check::run(&args, form, colour, &outside, &checks, &mut data, &mut talk).unwrap_or(Exit::Failed)
         }

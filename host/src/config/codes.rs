@@ -66,3 +66,5 @@ pub const CONTRADICTION: &str = "SB0212";
 pub const BAD_COMPONENT: &str = "SB0301";
 /// A batcher or output that the handler cannot reach, or one that it needs and nobody declares.
 pub const UNREACHABLE: &str = "SB0302";
+/// `check --connect`: a cluster does not answer, or lacks a topic.
+pub const NOT_READY: &str = "SB0303";

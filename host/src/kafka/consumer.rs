@@ -6,8 +6,8 @@
 use std::ptr;
 use std::sync::Arc;
 
+use super::Code;
 use rdkafka_sys as rd;
-use rdkafka_sys::types::RDKafkaRespErr as Code;
 
 use super::ffi::{self, Client, Conf, PartitionList, PartitionOffset, Queue};
 use super::partition::PartitionQueue;

@@ -12,8 +12,8 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use super::Code;
 use rdkafka_sys as rd;
-use rdkafka_sys::types::RDKafkaRespErr as Code;
 use sluicebox_frames::Headers;
 
 use super::ffi::{self, Conf};

@@ -8,8 +8,8 @@ use std::ffi::{CStr, CString, c_char};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use super::Code;
 use rdkafka_sys as rd;
-use rdkafka_sys::types::RDKafkaRespErr as Code;
 
 /// A name or value with a NUL inside cannot be handed to librdkafka.
 pub fn c_string(text: &str) -> Result<CString, String> {

@@ -6,8 +6,8 @@ use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::Code;
 use rdkafka_sys as rd;
-use rdkafka_sys::types::RDKafkaRespErr as Code;
 
 use super::ffi::{self, Client, Conf, Topic};
 use super::problem;
@@ -46,6 +46,18 @@ pub enum NotReady {
         /// The broker's words and what they mean.
         cause: String,
     },
+}
+
+impl NotReady {
+    /// A short name of the kind, for metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable { .. } => "unreachable",
+            Self::NoTopic { .. } => "unknown_topic",
+            Self::Refused { .. } => "refused",
+        }
+    }
 }
 
 fn nearest_text(nearest: Option<&str>) -> String {

@@ -20,3 +20,6 @@ pub mod partition;
 pub mod problem;
 pub mod producer;
 pub mod settings;
+
+/// librdkafka's and Kafka's error codes.
+pub use rdkafka_sys::types::RDKafkaRespErr as Code;

@@ -6,8 +6,8 @@ use std::ptr;
 use std::slice;
 use std::sync::Arc;
 
+use super::Code;
 use rdkafka_sys as rd;
-use rdkafka_sys::types::RDKafkaRespErr as Code;
 use sluicebox_frames::{HeadersWriter, MessagesWriter, NewMessage, TimestampType};
 
 use super::ffi::{self, Client, Queue};

@@ -1,6 +1,6 @@
 //! What an error of librdkafka means for a pipeline.
 
-use rdkafka_sys::types::RDKafkaRespErr as Code;
+use super::Code;
 
 use super::ffi;
 

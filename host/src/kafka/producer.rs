@@ -11,8 +11,8 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Code;
 use rdkafka_sys as rd;
-use rdkafka_sys::types::RDKafkaRespErr as Code;
 use sluicebox_frames::{Headers, HeadersWriter};
 
 use super::event_time::{self, Extras};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka_sys::types::RDKafkaRespErr as Code;
+use crate::kafka::Code;
 use tokio::sync::mpsc;
 
 use super::budget::Share;
@@ -23,7 +23,7 @@ use crate::config::{Cluster, Pipeline};
 use crate::delivery::burst::MAX_BYTES;
 use crate::delivery::ticket::{LaneId, Ticket};
 use crate::kafka::consumer::{Consumer, Event};
-use crate::kafka::ffi::PartitionOffset;
+use crate::kafka::ffi::{self, PartitionOffset};
 use crate::kafka::partition::PartitionQueue;
 use crate::kafka::problem;
 use crate::kafka::producer::Refusal;
@@ -97,6 +97,8 @@ pub(super) struct Run {
     joined: bool,
     last_problem: String,
     retired: BTreeMap<Arc<str>, u64>,
+    /// Counters of the runs before this one.
+    earlier: Figures,
 }
 
 /// Ownership epochs grow within a process and, by the clock, across its restarts.
@@ -112,6 +114,7 @@ fn next_epoch() -> u64 {
 impl Run {
     pub(super) fn new(mut parts: Parts) -> Self {
         let now = Instant::now();
+        let earlier = parts.status.figures().at_rest();
         let mut topics = BTreeMap::new();
         for topic in &parts.config.source.topics {
             let shared: Arc<str> = topic.as_str().into();
@@ -136,6 +139,7 @@ impl Run {
             joined: false,
             last_problem: String::new(),
             retired: BTreeMap::new(),
+            earlier,
         }
     }
 
@@ -146,10 +150,11 @@ impl Run {
     pub(super) fn run(mut self) -> Result<(), String> {
         self.parts.status.set(State::Joining, None);
         let result = self.turns();
-        self.publish(Instant::now());
         if result.is_err() {
             self.abandon();
         }
+        self.publish(Instant::now());
+        self.parts.status.publish(self.parts.status.figures().at_rest());
         result
     }
 
@@ -270,7 +275,13 @@ impl Run {
         }
     }
 
+    fn count_error(&mut self, code: Code) {
+        let key = (self.parts.cluster.name.clone(), ffi::name(code).to_lowercase());
+        *self.parts.outlets.figures.broker_errors.entry(key).or_default() += 1;
+    }
+
     fn problem(&mut self, code: Code, text: &str, fatal: bool) -> Result<(), String> {
+        self.count_error(code);
         let reason = problem::explain(code, text);
         if fatal {
             return Err(reason);
@@ -359,7 +370,7 @@ impl Run {
     }
 
     fn serve_lanes(&mut self, now: Instant) -> Result<bool, String> {
-        let mut any = false;
+        let (mut any, mut changed) = (false, false);
         for place in 0..self.active.len() {
             // Turns begin with another lane each time, so that none is always served last.
             let id = self.active[place];
@@ -384,15 +395,19 @@ impl Run {
                     figures.consumed += fetched.messages as u64;
                     figures.consumed_bytes += fetched.bytes as u64;
                     if !self.troubles.is_empty() {
-                        self.troubles.over(&slot.lane.topic);
-                        self.troubles.over("cluster");
-                        self.troubles.over("group");
+                        for place in [&*slot.lane.topic, "cluster", "group"] {
+                            self.troubles.over(place);
+                        }
+                        changed = true;
                     }
                 }
                 if let Some((code, text)) = trouble {
+                    let key = (self.parts.cluster.name.clone(), ffi::name(code).to_lowercase());
+                    *outlets.figures.broker_errors.entry(key).or_default() += 1;
                     let reason = format!("topic `{}`: {}", slot.lane.topic, problem::explain(code, &text));
                     if self.troubles.add(&slot.lane.topic, reason.clone()) {
                         telemetry::trouble(&self.parts.config.name, &reason);
+                        changed = true;
                     }
                 }
             }
@@ -403,6 +418,9 @@ impl Run {
         }
         if !self.active.is_empty() {
             self.active.rotate_left(1);
+        }
+        if changed {
+            self.show_troubles();
         }
         Ok(any)
     }
@@ -425,6 +443,7 @@ impl Run {
             self.show_troubles();
         }
         for trouble in std::mem::take(&mut self.trouble) {
+            self.count_error(trouble.code);
             if trouble.fatal {
                 return Err(format!("the producer cannot go on: {}", trouble.text));
             }
@@ -577,6 +596,7 @@ impl Run {
         figures.lanes.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         figures.outputs = self.parts.outlets.output_figures();
         figures.buffer_bytes = self.parts.share.held();
+        figures.add_counters(&self.earlier);
         self.parts.status.publish(figures);
     }
 

@@ -65,6 +65,11 @@ pub enum Notice<'a> {
         /// The offset it stood at.
         offset: i64,
     },
+    /// An answer that broke a rule. What becomes of its messages is said by another notice.
+    BadAnswer {
+        /// What it broke.
+        failure: &'a Failure,
+    },
     /// A fault in a call for several messages; it is narrowed down.
     Isolating {
         /// Messages of the call.

@@ -119,6 +119,65 @@ pub struct Figures {
     pub uncommitted: u64,
     /// Calls to handlers and the time they took, ns: messages, batches.
     pub calls: [(u64, u64); 2],
+    /// Errors of clusters and topics by cluster and type: what a pipeline waits for.
+    pub broker_errors: BTreeMap<(String, String), u64>,
+}
+
+impl Figures {
+    /// Everything that only grows, of an earlier run of the pipeline, is added: counters do not begin anew because a run
+    /// did.
+    pub fn add_counters(&mut self, earlier: &Self) {
+        for (topic, figures) in &earlier.topics {
+            let sum = self.topics.entry(Arc::clone(topic)).or_default();
+            sum.consumed += figures.consumed;
+            sum.consumed_bytes += figures.consumed_bytes;
+            sum.settled += figures.settled;
+            sum.dead_lettered += figures.dead_lettered;
+        }
+        for figures in &earlier.outputs {
+            match self.outputs.iter_mut().find(|sum| sum.name == figures.name) {
+                Some(sum) => {
+                    sum.produced += figures.produced;
+                    sum.produced_bytes += figures.produced_bytes;
+                    sum.refused += figures.refused;
+                }
+                None => self.outputs.push(figures.clone()),
+            }
+        }
+        for (class, count) in &earlier.retries {
+            *self.retries.entry(class).or_default() += count;
+        }
+        for (class, count) in &earlier.faults {
+            *self.faults.entry(class).or_default() += count;
+        }
+        for (batch, (batches, messages)) in &earlier.batches {
+            let sum = self.batches.entry(*batch).or_default();
+            *sum = (sum.0 + batches, sum.1 + messages);
+        }
+        for (key, count) in &earlier.broker_errors {
+            *self.broker_errors.entry(key.clone()).or_default() += count;
+        }
+        for (sum, count) in self.commits.iter_mut().zip(earlier.commits) {
+            *sum += count;
+        }
+        for (sum, count) in self.rebalances.iter_mut().zip(earlier.rebalances) {
+            *sum += count;
+        }
+        for (sum, (calls, nanos)) in self.calls.iter_mut().zip(earlier.calls) {
+            *sum = (sum.0 + calls, sum.1 + nanos);
+        }
+        if self.batchers.is_empty() {
+            self.batchers.clone_from(&earlier.batchers);
+        }
+    }
+
+    /// Without what is true of a running pipeline only.
+    #[must_use]
+    pub fn at_rest(&self) -> Self {
+        let mut counters = Self::default();
+        counters.add_counters(self);
+        counters
+    }
 }
 
 /// See the module's text.
@@ -176,6 +235,12 @@ impl PipelineStatus {
         (inner.state, inner.reason.clone(), inner.since)
     }
 
+    /// Counts an error of a cluster or one of its topics.
+    pub fn count_broker_error(&self, cluster: &str, error_type: &str) {
+        let key = (cluster.to_owned(), error_type.to_owned());
+        *self.inner().figures.broker_errors.entry(key).or_default() += 1;
+    }
+
     /// Replaces the figures.
     pub fn publish(&self, figures: Figures) {
         self.inner().figures = figures;
@@ -185,5 +250,24 @@ impl PipelineStatus {
     #[must_use]
     pub fn figures(&self) -> Figures {
         self.inner().figures.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_outlive_a_run_and_gauges_do_not() {
+        let mut first = Figures { commits: [3, 1], in_flight: 7, buffer_bytes: 9, ..Figures::default() };
+        first.topics.insert("t".into(), TopicFigures { consumed: 5, settled: 4, lag: 2, ..TopicFigures::default() });
+        first.outputs.push(OutputFigures { name: "o".to_owned(), produced: 4, ..OutputFigures::default() });
+        let rest = first.at_rest();
+        assert_eq!((rest.in_flight, rest.buffer_bytes, rest.lanes.len()), (0, 0, 0));
+        assert_eq!(rest.topics["t"], TopicFigures { consumed: 5, settled: 4, ..TopicFigures::default() });
+        let mut second = Figures { commits: [1, 0], ..Figures::default() };
+        second.outputs.push(OutputFigures { name: "o".to_owned(), produced: 6, ..OutputFigures::default() });
+        second.add_counters(&rest);
+        assert_eq!((second.commits, second.outputs[0].produced, second.topics["t"].consumed), ([4, 1], 10, 5));
     }
 }

@@ -11,7 +11,7 @@ use super::handlers::{self, HandlerThreads};
 use super::lane::LaneRules;
 use super::outlets::{DeadLetterOutlet, Outlet, Outlets};
 use super::run::{Parts, Run};
-use super::status::{PipelineStatus, State};
+use super::status::{Figures, OutputFigures, PipelineStatus, State, TopicFigures};
 use crate::config::{Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Then};
 use crate::delivery::batcher::BatchRules;
 use crate::delivery::retry::RetryRules;
@@ -100,6 +100,7 @@ impl Supervised {
         let waker = Waker::default();
         waker.attach();
         self.stop.wake(&waker);
+        self.show_names();
         let mut wait = RETRY.0;
         while !self.stop.requested() {
             let started = Instant::now();
@@ -118,6 +119,20 @@ impl Supervised {
             wait = (wait * 2).min(RETRY.1);
         }
         self.status.set(State::Stopped, None);
+    }
+
+    /// Counters are there from the beginning, as zeros: rates and alerts need that.
+    fn show_names(&self) {
+        let mut figures = Figures::default();
+        for topic in &self.config.source.topics {
+            figures.topics.insert(topic.as_str().into(), TopicFigures::default());
+        }
+        let dead = matches!(self.config.errors.then, Then::DeadLetter(_)).then_some("dead-letter");
+        let names = self.config.outputs.iter().map(|output| output.name.as_str()).chain(dead);
+        figures.outputs =
+            names.map(|name| OutputFigures { name: name.to_owned(), ..OutputFigures::default() }).collect();
+        figures.batchers = self.batchers().into_iter().map(|batcher| batcher.name).collect();
+        self.status.publish(figures);
     }
 
     /// Everything a run needs, or why it cannot be had yet.
@@ -219,7 +234,11 @@ impl Supervised {
         let mut counts = std::collections::BTreeMap::new();
         for (cluster, topics) in wanted {
             let probe = Probe::new(self.cluster(cluster)?)?;
-            for (topic, count) in probe.partitions(&topics, ASK).map_err(|error| error.to_string())? {
+            let found = probe.partitions(&topics, ASK).map_err(|error| {
+                self.status.count_broker_error(cluster, error.kind());
+                error.to_string()
+            });
+            for (topic, count) in found? {
                 counts.insert((cluster.to_owned(), topic), count);
             }
         }

@@ -80,7 +80,10 @@ impl Lane {
         let progress = match reply {
             Reply::Answer(answer) => match BurstAnswer::check(&answer, count, &self.rules, &*sink) {
                 Ok(answer) => self.apply(&pending, count, &answer, now, sink),
-                Err(failure) => self.narrow(&pending, count, failure, sink),
+                Err(failure) => {
+                    sink.notice(Notice::BadAnswer { failure: &failure });
+                    self.narrow(&pending, count, failure, sink)
+                }
             },
             Reply::Fault(failure) => self.narrow(&pending, count, failure, sink),
             Reply::BatchError(reason) => self.narrow(&pending, count, Failure { class: "host", reason }, sink),
