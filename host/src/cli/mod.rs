@@ -1,12 +1,13 @@
 //! Commands. The only place that prints or exits.
 //!
 //! - [`args`]: every command and flag, with its help.
-//! - [`check`], [`host`]: a command each.
+//! - [`check`], [`dev`], [`host`]: a command each.
 //! - [`logging`]: where the log goes.
 //! - [`exit`]: exit codes.
 
 pub mod args;
 pub mod check;
+mod dev;
 pub mod exit;
 mod host;
 mod logging;
@@ -17,6 +18,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use self::args::{Cli, Command};
 use self::exit::Exit;
+use self::logging::Audience;
 
 /// Reads the command line and carries it out.
 #[must_use]
@@ -34,10 +36,11 @@ pub fn main() -> Exit {
         }
     };
     let colour = cli.global.colour(io::stderr().is_terminal(), no_color.as_deref());
-    logging::start(&cli.global, colour);
+    let audience = if matches!(cli.command, Command::Dev(_)) { Audience::Developer } else { Audience::Operator };
+    logging::start(&cli.global, colour, audience);
     match cli.command {
         Command::Host(args) => host::run(&args, colour),
-        Command::Dev(_) => Exit::Usage,
+        Command::Dev(args) => dev::run(&args, &cli.global, colour),
         Command::Check(args) => {
             let outside = host::outside();
             let checks = host::component_checks();
