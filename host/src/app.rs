@@ -35,7 +35,9 @@ pub struct App {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The admin port is taken, or may not be listened on.
-    #[error("the admin port {address} cannot be opened: {source}; choose another with --admin, or none with --no-admin")]
+    #[error(
+        "the admin port {address} cannot be opened: {source}; choose another with --admin, or none with --no-admin"
+    )]
     Admin {
         /// Where.
         address: SocketAddr,
@@ -77,9 +79,9 @@ impl App {
             })
             .collect();
         let admin = match plan.admin {
-            Some(address) => Some(
-                Admin::start(address, &statuses).map_err(|source| StartError::Admin { address, source })?,
-            ),
+            Some(address) => {
+                Some(Admin::start(address, &statuses).map_err(|source| StartError::Admin { address, source })?)
+            }
             None => None,
         };
         let threads = std::thread::available_parallelism().map_or(2, usize::from);

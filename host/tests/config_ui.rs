@@ -4,22 +4,14 @@
 //! where a case has none), `NAME.d/` a directory of manifests, `NAME.txt` the expected report. Cases
 //! about flags are below. To accept what is printed now, set `SLUICEBOX_BLESS=1`, and read the diff.
 
-#[allow(
-    dead_code,
-    unused_imports,
-    reason = "the tests use a part of the module"
-)]
-#[path = "../src/config/mod.rs"]
-mod config;
-
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use config::{
-    AdminChoice, Batcher, Compression, InlinePipeline, LoadRequest, OutputTimestamp, Outside, Plan,
-    Protocol, Purpose, Report, Secret, Start, Then, load,
+use sluicebox::config::{
+    self, AdminChoice, Batcher, Compression, InlinePipeline, LoadRequest, OutputTimestamp, Outside, Plan, Protocol,
+    Purpose, Report, Secret, Start, Then, load,
 };
 
 /// Reports name files as they were given, so the cases are given relative to their directory.
@@ -45,13 +37,7 @@ fn env(name: &str) -> Option<String> {
 
 fn load_with_env(request: &LoadRequest) -> Result<Plan, Report> {
     LazyLock::force(&CASES);
-    load(
-        request,
-        &Outside {
-            env: &env,
-            property_fault: &|_, _| None,
-        },
-    )
+    load(request, &Outside { env: &env, property_fault: &|_, _| None })
 }
 
 fn manifest(file: &str) -> LoadRequest {
@@ -70,18 +56,11 @@ fn inline(change: impl FnOnce(&mut InlinePipeline)) -> LoadRequest {
         ..InlinePipeline::default()
     };
     change(&mut inline);
-    LoadRequest {
-        inline: Some(inline),
-        bootstrap: Some("broker.test:9092".to_owned()),
-        ..LoadRequest::default()
-    }
+    LoadRequest { inline: Some(inline), bootstrap: Some("broker.test:9092".to_owned()), ..LoadRequest::default() }
 }
 
 fn properties(pairs: &[(&str, &str)]) -> Vec<(String, Secret)> {
-    pairs
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), Secret::new(*value)))
-        .collect()
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), Secret::new(*value))).collect()
 }
 
 /// The cases in files, by name.
@@ -89,27 +68,12 @@ fn file_cases() -> Vec<(String, LoadRequest)> {
     let mut cases = Vec::new();
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(&*CASES).expect("the directory of the cases") {
-        let file = entry
-            .expect("an entry")
-            .file_name()
-            .to_string_lossy()
-            .into_owned();
+        let file = entry.expect("an entry").file_name().to_string_lossy().into_owned();
         let suffixes = [".host.toml", ".toml", ".d"];
-        names.extend(
-            suffixes
-                .iter()
-                .find_map(|suffix| file.strip_suffix(suffix))
-                .map(str::to_owned),
-        );
+        names.extend(suffixes.iter().find_map(|suffix| file.strip_suffix(suffix)).map(str::to_owned));
     }
-    for name in names
-        .into_iter()
-        .filter(|name| name != "valid" && name != "full")
-    {
-        let mut request = LoadRequest {
-            bootstrap: Some("broker.test:9092".to_owned()),
-            ..LoadRequest::default()
-        };
+    for name in names.into_iter().filter(|name| name != "valid" && name != "full") {
+        let mut request = LoadRequest { bootstrap: Some("broker.test:9092".to_owned()), ..LoadRequest::default() };
         if Path::new(&format!("{name}.d")).is_dir() {
             request.pipelines_dir = Some(PathBuf::from(format!("{name}.d")));
         } else if Path::new(&format!("{name}.toml")).is_file() {
@@ -148,23 +112,13 @@ fn flag_cases() -> Vec<(String, LoadRequest)> {
         ),
         (
             "flag_no_directory",
-            LoadRequest {
-                pipelines_dir: Some(PathBuf::from("no-such.d")),
-                ..LoadRequest::default()
-            },
+            LoadRequest { pipelines_dir: Some(PathBuf::from("no-such.d")), ..LoadRequest::default() },
         ),
-        (
-            "flag_no_cluster",
-            with(manifest("valid.toml"), &|request| request.bootstrap = None),
-        ),
+        ("flag_no_cluster", with(manifest("valid.toml"), &|request| request.bootstrap = None)),
         (
             "flag_topics",
             inline(|inline| {
-                inline.topics = vec![
-                    "orders".to_owned(),
-                    "or ders".to_owned(),
-                    "orders".to_owned(),
-                ];
+                inline.topics = vec!["orders".to_owned(), "or ders".to_owned(), "orders".to_owned()];
             }),
         ),
         (
@@ -240,9 +194,7 @@ fn flag_cases() -> Vec<(String, LoadRequest)> {
             }),
         ),
     ];
-    cases
-        .map(|(name, request)| (name.to_owned(), request))
-        .to_vec()
+    cases.map(|(name, request)| (name.to_owned(), request)).to_vec()
 }
 
 fn all_reports() -> Vec<(String, Report)> {
@@ -268,9 +220,7 @@ fn every_report_is_word_for_word_as_expected() {
         }
         let expected = std::fs::read_to_string(&expected).unwrap_or_default();
         if actual != expected {
-            wrong.push(format!(
-                "== {name}, expected\n{expected}\n== {name}, printed\n{actual}"
-            ));
+            wrong.push(format!("== {name}, expected\n{expected}\n== {name}, printed\n{actual}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -285,10 +235,8 @@ fn every_code_has_a_case() {
         .filter(|code| code.starts_with("SB"))
         .collect();
     let reports = all_reports();
-    let mut seen: BTreeSet<&str> = reports
-        .iter()
-        .flat_map(|(_, report)| report.diagnostics().iter().map(|found| found.code))
-        .collect();
+    let mut seen: BTreeSet<&str> =
+        reports.iter().flat_map(|(_, report)| report.diagnostics().iter().map(|found| found.code)).collect();
     // A warning, so it is in no failing report; its text is in `valid.warnings.txt`.
     seen.insert(config::codes::READABLE_PASSWORD);
     assert_eq!(seen, declared);
@@ -301,21 +249,14 @@ fn every_error_says_where() {
     for (name, report) in all_reports() {
         for found in report.diagnostics() {
             let excused = no_place.contains(&found.code);
-            assert!(
-                found.origin.is_some() || excused,
-                "{name}: {}",
-                found.message
-            );
+            assert!(found.origin.is_some() || excused, "{name}: {}", found.message);
         }
     }
 }
 
 #[test]
 fn all_errors_of_several_files_come_in_one_report() {
-    let request = LoadRequest {
-        pipelines_dir: Some(PathBuf::from("two_files.d")),
-        ..LoadRequest::default()
-    };
+    let request = LoadRequest { pipelines_dir: Some(PathBuf::from("two_files.d")), ..LoadRequest::default() };
     let report = load_with_env(&request).expect_err("three files with errors");
     let found: BTreeSet<(String, &str)> = report
         .diagnostics()
@@ -357,14 +298,8 @@ fn secrets_are_in_no_report_and_in_no_debug_output() {
     // The premise: they are in there.
     assert_eq!(plan.pipelines[0].settings["nested"]["key"], "hunter2-api");
     let main = &plan.clusters["main"];
-    let password = main
-        .properties
-        .iter()
-        .find(|(key, _)| key == "sasl.password");
-    assert_eq!(
-        password.map(|(_, value)| value.expose()),
-        Some("hunter2-kafka")
-    );
+    let password = main.properties.iter().find(|(key, _)| key == "sasl.password");
+    assert_eq!(password.map(|(_, value)| value.expose()), Some("hunter2-kafka"));
 }
 
 fn full() -> LoadRequest {
@@ -378,17 +313,11 @@ fn full() -> LoadRequest {
 #[test]
 fn every_key_reaches_its_place_in_the_plan() {
     let plan = load_with_env(&full()).expect("a plan");
-    assert_eq!(
-        plan.admin.map(|admin| admin.to_string()).as_deref(),
-        Some("127.0.0.1:0")
-    );
+    assert_eq!(plan.admin.map(|admin| admin.to_string()).as_deref(), Some("127.0.0.1:0"));
     assert_eq!(plan.drain, Duration::from_secs(10));
     assert_eq!(plan.memory_budget, 1 << 30);
-    let properties: Vec<(&str, &str)> = plan.clusters["main"]
-        .properties
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.expose()))
-        .collect();
+    let properties: Vec<(&str, &str)> =
+        plan.clusters["main"].properties.iter().map(|(key, value)| (key.as_str(), value.expose())).collect();
     let expected = [
         ("ssl.ca.location", "ca.pem"),
         ("ssl.endpoint.identification.algorithm", "none"),
@@ -412,52 +341,22 @@ fn every_key_reaches_its_place_in_the_plan() {
     assert_eq!(pipeline.limits.batch_wall_time, Duration::from_secs(40));
     assert_eq!(pipeline.limits.answer_bytes, 8 << 20);
     let source = &pipeline.source;
-    assert_eq!(
-        (source.cluster.as_str(), source.group.as_str()),
-        ("main", "enrich")
-    );
-    assert_eq!(
-        (source.start, source.protocol),
-        (Start::Latest, Protocol::Range)
-    );
+    assert_eq!((source.cluster.as_str(), source.group.as_str()), ("main", "enrich"));
+    assert_eq!((source.start, source.protocol), (Start::Latest, Protocol::Range));
     assert_eq!(source.fetch.min_bytes, 10_000);
-    let totals = Batcher {
-        name: "totals".to_owned(),
-        max_messages: 10,
-        max_bytes: 100_000,
-        max_wait: Duration::ZERO,
-    };
+    let totals = Batcher { name: "totals".to_owned(), max_messages: 10, max_bytes: 100_000, max_wait: Duration::ZERO };
     assert_eq!(pipeline.batchers, [totals]);
-    assert_eq!(
-        (pipeline.errors.attempts, pipeline.errors.jitter),
-        (3, false)
-    );
-    let Then::DeadLetter(letter) = &pipeline.errors.then else {
-        panic!("no dead letter")
-    };
-    assert_eq!(
-        (letter.cluster.as_str(), letter.header_prefix.as_str()),
-        ("main", "x-error")
-    );
-    let outputs: Vec<_> = pipeline
-        .outputs
-        .iter()
-        .map(|output| (output.name.as_str(), output.timestamp, output.compression))
-        .collect();
-    let expected = [
-        ("odd", OutputTimestamp::Record, Compression::None),
-        ("good", OutputTimestamp::Now, Compression::Zstd),
-    ];
+    assert_eq!((pipeline.errors.attempts, pipeline.errors.jitter), (3, false));
+    let Then::DeadLetter(letter) = &pipeline.errors.then else { panic!("no dead letter") };
+    assert_eq!((letter.cluster.as_str(), letter.header_prefix.as_str()), ("main", "x-error"));
+    let outputs: Vec<_> =
+        pipeline.outputs.iter().map(|output| (output.name.as_str(), output.timestamp, output.compression)).collect();
+    let expected =
+        [("odd", OutputTimestamp::Record, Compression::None), ("good", OutputTimestamp::Now, Compression::Zstd)];
     assert_eq!(outputs, expected);
-    assert_eq!(
-        pipeline.dev.samples["orders"],
-        Path::new("samples/orders.ndjson")
-    );
+    assert_eq!(pipeline.dev.samples["orders"], Path::new("samples/orders.ndjson"));
     assert_eq!(pipeline.origin.component().to_string(), "full.toml:10:13");
-    assert_eq!(
-        pipeline.origin.batcher("totals").to_string(),
-        "full.toml:31:1"
-    );
+    assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:31:1");
     assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:51:1");
 }
 
@@ -466,10 +365,7 @@ fn a_short_manifest_has_the_documented_defaults() {
     let plan = load_with_env(&manifest("valid.toml")).expect("a plan");
     let pipeline = &plan.pipelines[0];
     assert_eq!(plan.admin, Some(config::DEFAULT_ADMIN));
-    assert_eq!(
-        (plan.drain, plan.memory_budget),
-        (Duration::from_secs(30), 256 << 20)
-    );
+    assert_eq!((plan.drain, plan.memory_budget), (Duration::from_secs(30), 256 << 20));
     assert_eq!(pipeline.source.group, "orders");
     assert_eq!(pipeline.source.start, Start::Earliest);
     assert_eq!(pipeline.limits, config::HandlerLimits::default());
@@ -483,17 +379,9 @@ fn a_default_gives_way_to_a_ceiling_and_a_wish_does_not() {
     request.host_config = Some(PathBuf::from("ceiling_set.host.toml"));
     let plan = load_with_env(&request).expect("a plan");
     assert_eq!(plan.pipelines[0].limits.memory, 32 << 20);
-    assert_eq!(
-        plan.pipelines[0].limits.batch_running_time,
-        Duration::from_secs(5)
-    );
+    assert_eq!(plan.pipelines[0].limits.batch_running_time, Duration::from_secs(5));
     request.manifests = vec![PathBuf::from("ceiling_set.toml")];
-    assert_eq!(
-        load_with_env(&request)
-            .expect_err("above the ceiling")
-            .errors(),
-        2
-    );
+    assert_eq!(load_with_env(&request).expect_err("above the ceiling").errors(), 2);
 }
 
 /// An operator who shortens the poll interval does not have to touch manifests that say nothing.
@@ -505,10 +393,7 @@ fn default_waits_give_way_to_a_short_poll_interval() {
     let plan = load_with_env(&request).expect("a plan");
     let limits = &plan.pipelines[0].limits;
     let below_half = Duration::from_millis(14_999);
-    assert_eq!(
-        (limits.wall_time, limits.batch_wall_time),
-        (below_half, below_half)
-    );
+    assert_eq!((limits.wall_time, limits.batch_wall_time), (below_half, below_half));
     assert_eq!(limits.init_wall_time, Duration::from_secs(10));
 }
 
@@ -522,17 +407,10 @@ fn flags_alone_make_a_pipeline() {
     });
     let plan = load_with_env(&request).expect("a plan");
     let pipeline = &plan.pipelines[0];
-    assert_eq!(
-        (pipeline.name.as_str(), pipeline.source.start),
-        ("enrich", Start::Latest)
-    );
+    assert_eq!((pipeline.name.as_str(), pipeline.source.start), ("enrich", Start::Latest));
     let settings = serde_json::json!({ "limit": 10, "region": "eu", "list": [1, "a"] });
     assert_eq!(pipeline.settings, settings);
-    let outputs: Vec<_> = pipeline
-        .outputs
-        .iter()
-        .map(|output| (output.name.as_str(), output.topic.as_str()))
-        .collect();
+    let outputs: Vec<_> = pipeline.outputs.iter().map(|output| (output.name.as_str(), output.topic.as_str())).collect();
     assert_eq!(outputs, [("good", "orders-good"), ("odd", "odd")]);
     assert!(matches!(&pipeline.errors.then, Then::DeadLetter(letter) if letter.topic == "dead"));
     assert_eq!(pipeline.origin.component().to_string(), "--plugin");
@@ -543,13 +421,7 @@ fn an_unused_sb_bootstrap_is_a_warning_and_a_used_one_names_the_default_cluster(
     let with_variable = |request: &LoadRequest| {
         LazyLock::force(&CASES);
         let env = |name: &str| (name == "SB_BOOTSTRAP").then(|| "env.test:1".to_owned());
-        load(
-            request,
-            &Outside {
-                env: &env,
-                property_fault: &|_, _| None,
-            },
-        )
+        load(request, &Outside { env: &env, property_fault: &|_, _| None })
     };
     let mut request = manifest("valid.toml");
     request.bootstrap = None;
@@ -573,11 +445,7 @@ fn dev_asks_for_neither_component_nor_cluster() {
     assert!(plan.clusters.is_empty());
     request.purpose = Purpose::Check;
     let report = load_with_env(&request).expect_err("no component");
-    let codes: Vec<_> = report
-        .diagnostics()
-        .iter()
-        .map(|found| found.code)
-        .collect();
+    let codes: Vec<_> = report.diagnostics().iter().map(|found| found.code).collect();
     assert_eq!(codes, ["SB0211"]);
 }
 
@@ -638,20 +506,10 @@ fn a_directory_is_read_by_name_without_the_hosts_file_and_hidden_ones() {
     }
     write(".c.toml", "no manifest");
     write("d.toml.bak", "no manifest");
-    write(
-        "host.toml",
-        "[pipelines]\ndir = \".\"\n[cluster.default]\nbootstrap = \"b.test:1\"\n",
-    );
-    let request = LoadRequest {
-        host_config: Some(directory.path().join("host.toml")),
-        ..LoadRequest::default()
-    };
+    write("host.toml", "[pipelines]\ndir = \".\"\n[cluster.default]\nbootstrap = \"b.test:1\"\n");
+    let request = LoadRequest { host_config: Some(directory.path().join("host.toml")), ..LoadRequest::default() };
     let plan = load_with_env(&request).expect("a plan");
-    let names: Vec<_> = plan
-        .pipelines
-        .iter()
-        .map(|pipeline| pipeline.name.as_str())
-        .collect();
+    let names: Vec<_> = plan.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
     assert_eq!(names, ["a", "b"]);
 }
 
@@ -667,10 +525,7 @@ fn a_default_running_time_follows_a_short_wall_time() {
     let mut request = manifest("valid.toml");
     request.manifests = vec![file];
     let plan = load_with_env(&request).expect("a plan");
-    assert_eq!(
-        plan.pipelines[0].limits.running_time,
-        Duration::from_millis(500)
-    );
+    assert_eq!(plan.pipelines[0].limits.running_time, Duration::from_millis(500));
 }
 
 #[test]
@@ -694,17 +549,9 @@ fn plain_over_tls_is_no_warning() {
 fn a_property_that_librdkafka_refuses_is_reported_at_its_place() {
     let request = full();
     LazyLock::force(&CASES);
-    let fault = |key: &str, value: &str| {
-        (key == "sasl.password").then(|| format!("Invalid value \"{value}\" for \"{key}\""))
-    };
-    let report = load(
-        &request,
-        &Outside {
-            env: &env,
-            property_fault: &fault,
-        },
-    )
-    .expect_err("refused");
+    let fault =
+        |key: &str, value: &str| (key == "sasl.password").then(|| format!("Invalid value \"{value}\" for \"{key}\""));
+    let report = load(&request, &Outside { env: &env, property_fault: &fault }).expect_err("refused");
     let text = report.to_string();
     let expected = "full.host.toml:22:72: librdkafka refuses the property `sasl.password` [SB0210]";
     assert_eq!(text, expected);
@@ -720,8 +567,5 @@ fn a_later_finding_has_a_place() {
     report.push(found.at(plan.pipelines[0].origin.batcher("totals")));
     let json = report.to_json();
     let at = &json["diagnostics"][0]["at"];
-    assert_eq!(
-        (at["file"].as_str(), at["line"].as_u64()),
-        (Some("full.toml"), Some(31))
-    );
+    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(31)));
 }

@@ -117,12 +117,7 @@ Secrets come from the environment or from files, named by [vars] in host.toml.
 Ctrl-C or SIGTERM settles and commits what is in flight; a second one ends at once.")]
 pub struct HostArgs {
     /// Manifest of a pipeline; repeatable
-    #[arg(
-        short = 'f',
-        long = "file",
-        value_name = "FILE",
-        help_heading = "Pipelines"
-    )]
+    #[arg(short = 'f', long = "file", value_name = "FILE", help_heading = "Pipelines")]
     pub files: Vec<PathBuf>,
     /// Directory of manifests: every *.toml in it
     #[arg(long, value_name = "DIR", help_heading = "Pipelines")]
@@ -139,12 +134,7 @@ pub struct HostArgs {
     #[arg(short = 'X', value_name = "KEY=VALUE", value_parser = key_value, help_heading = "Host")]
     pub librdkafka: Vec<(String, Secret)>,
     /// Where health and metrics are served; port 0 takes any free one [default: 127.0.0.1:8321]
-    #[arg(
-        long,
-        value_name = "ADDR:PORT",
-        conflicts_with = "no_admin",
-        help_heading = "Host"
-    )]
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "no_admin", help_heading = "Host")]
     pub admin: Option<String>,
     /// Serve neither health nor metrics
     #[arg(long, help_heading = "Host")]
@@ -311,16 +301,13 @@ fn manifest_of(path: &std::path::Path) -> PathBuf {
 
 fn key_value(text: &str) -> Result<(String, Secret), String> {
     match text.split_once('=') {
-        Some((key, value)) if !key.trim().is_empty() => {
-            Ok((key.trim().to_owned(), Secret::new(value)))
-        }
+        Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), Secret::new(value))),
         _ => Err("write KEY=VALUE".to_owned()),
     }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    config::parse_duration(text)
-        .map_err(|error| format!("{error}; write {}", config::DURATION_FORM))
+    config::parse_duration(text).map_err(|error| format!("{error}; write {}", config::DURATION_FORM))
 }
 
 /// `N` or `N/s`.
@@ -366,10 +353,7 @@ mod tests {
         match host(arguments) {
             Ok(args) => panic!("{arguments:?} gave {args:?}"),
             Err(error) => {
-                assert_eq!(
-                    error.exit_code(),
-                    i32::from(crate::cli::exit::Exit::Usage as u8)
-                );
+                assert_eq!(error.exit_code(), i32::from(crate::cli::exit::Exit::Usage as u8));
                 error.to_string()
             }
         }
@@ -430,10 +414,7 @@ mod tests {
     fn files_are_repeatable_and_in_order() {
         let request = host(&["-f", "b.toml", "-f", "a.toml", "--no-admin"]);
         let request = request.map(|args| args.load_request()).unwrap_or_default();
-        assert_eq!(
-            request.manifests,
-            [PathBuf::from("b.toml"), PathBuf::from("a.toml")]
-        );
+        assert_eq!(request.manifests, [PathBuf::from("b.toml"), PathBuf::from("a.toml")]);
         assert_eq!((request.inline, request.admin), (None, AdminChoice::Off));
     }
 
@@ -445,21 +426,13 @@ mod tests {
             assert!(text.contains("cannot be used with"), "{text}");
         }
         // A flag of the one without `--plugin` must not be swallowed by the other.
-        for flag in [
-            ["--output", "x"],
-            ["--group", "g"],
-            ["--topics", "t"],
-            ["--set", "a=b"],
-        ] {
+        for flag in [["--output", "x"], ["--group", "g"], ["--topics", "t"], ["--set", "a=b"]] {
             refused(&[&["-f", "a.toml"][..], &flag[..]].concat());
             let text = refused(&flag);
             assert!(text.contains("--plugin"), "{text}");
         }
         let text = refused(&["--plugin", "h.wasm"]);
-        assert!(
-            text.contains("--topics") && text.contains("--group"),
-            "{text}"
-        );
+        assert!(text.contains("--topics") && text.contains("--group"), "{text}");
     }
 
     #[test]
@@ -483,35 +456,22 @@ mod tests {
     fn the_help_names_the_default_of_the_loader() {
         let admin = config::DEFAULT_ADMIN.to_string();
         let mut command = Cli::command();
-        let help = command
-            .find_subcommand_mut("host")
-            .map(|host| host.render_long_help().to_string());
+        let help = command.find_subcommand_mut("host").map(|host| host.render_long_help().to_string());
         assert!(help.is_some_and(|help| help.contains(&format!("[default: {admin}]"))));
     }
 
     #[test]
     fn help_and_version_are_no_errors() {
-        for (flag, kind) in [
-            ("--help", ErrorKind::DisplayHelp),
-            ("--version", ErrorKind::DisplayVersion),
-        ] {
-            let shown = Cli::try_parse_from(["sluicebox", flag])
-                .err()
-                .map(|error| error.kind());
+        for (flag, kind) in [("--help", ErrorKind::DisplayHelp), ("--version", ErrorKind::DisplayVersion)] {
+            let shown = Cli::try_parse_from(["sluicebox", flag]).err().map(|error| error.kind());
             assert_eq!(shown, Some(kind));
         }
     }
 
     #[test]
     fn colour_follows_the_flag_then_no_color_then_the_terminal() {
-        let global = |when: &str| {
-            Cli::try_parse_from(["sluicebox", "check", "--color", when]).map(|cli| cli.global)
-        };
-        let colour = |when: &str, terminal, no_color| {
-            global(when)
-                .map(|global| global.colour(terminal, no_color))
-                .ok()
-        };
+        let global = |when: &str| Cli::try_parse_from(["sluicebox", "check", "--color", when]).map(|cli| cli.global);
+        let colour = |when: &str, terminal, no_color| global(when).map(|global| global.colour(terminal, no_color)).ok();
         assert_eq!(colour("auto", true, None), Some(true));
         assert_eq!(colour("auto", true, Some("1")), Some(false));
         assert_eq!(colour("auto", true, Some("")), Some(true));

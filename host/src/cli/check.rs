@@ -41,18 +41,10 @@ pub fn run(
             }
         }
     }
-    Ok(if report.has_errors() {
-        Exit::Failed
-    } else {
-        Exit::Ok
-    })
+    Ok(if report.has_errors() { Exit::Failed } else { Exit::Ok })
 }
 
-fn check(
-    args: &CheckArgs,
-    outside: &Outside<'_>,
-    checks: &[&dyn ComponentCheck],
-) -> (Vec<Pipeline>, Report) {
+fn check(args: &CheckArgs, outside: &Outside<'_>, checks: &[&dyn ComponentCheck]) -> (Vec<Pipeline>, Report) {
     let plan = match load(&args.load_request(), outside) {
         Ok(plan) => plan,
         Err(report) => return (Vec::new(), report),
@@ -68,11 +60,7 @@ fn check(
 }
 
 fn print_ok(pipelines: &[Pipeline], data: &mut dyn Write) -> io::Result<()> {
-    let width = pipelines
-        .iter()
-        .map(|pipeline| pipeline.name.len())
-        .max()
-        .unwrap_or(0);
+    let width = pipelines.iter().map(|pipeline| pipeline.name.len()).max().unwrap_or(0);
     for pipeline in pipelines {
         let file = pipeline.origin.root().file();
         writeln!(data, "ok  {:width$}  {file}", pipeline.name)?;
@@ -110,29 +98,13 @@ mod tests {
                 let message = format!("nothing can reach the batcher `{name}`");
                 Diagnostic::error("SB0301", message).at(pipeline.origin.batcher(name))
             };
-            pipeline
-                .batchers
-                .iter()
-                .map(|batcher| fault(&batcher.name))
-                .collect()
+            pipeline.batchers.iter().map(|batcher| fault(&batcher.name)).collect()
         }
     }
 
-    fn checked(
-        directory: &Path,
-        form: OutputForm,
-        checks: &[&dyn ComponentCheck],
-    ) -> (Exit, String, String) {
-        let args = CheckArgs {
-            paths: vec![directory.to_owned()],
-            config: None,
-            connect: false,
-            bootstrap: None,
-        };
-        let outside = Outside {
-            env: &|_| None,
-            property_fault: &|_, _| None,
-        };
+    fn checked(directory: &Path, form: OutputForm, checks: &[&dyn ComponentCheck]) -> (Exit, String, String) {
+        let args = CheckArgs { paths: vec![directory.to_owned()], config: None, connect: false, bootstrap: None };
+        let outside = Outside { env: &|_| None, property_fault: &|_, _| None };
         let (mut data, mut talk) = (Vec::new(), Vec::new());
         let exit = run(&args, form, false, &outside, checks, &mut data, &mut talk);
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();

@@ -12,6 +12,9 @@ use crate::config::{self, Diagnostic, Outside, Pipeline, Report};
 use crate::kafka::ffi::Conf;
 use crate::plugin::Runtime;
 
+/// Signals so close together are one request.
+const SAME_REQUEST: Duration = Duration::from_millis(500);
+
 /// The world that configuration is read in: this process's environment, and librdkafka's word on its properties.
 pub(super) fn outside() -> Outside<'static> {
     Outside { property_fault: &|key, value| Conf::new().set(key, value).err(), ..Outside::process() }
@@ -84,11 +87,13 @@ pub(super) fn until_stopped(app: App, drain: Duration) -> Exit {
         signals.next().await;
         tracing::info!("stopping: draining for at most {} s; a second signal ends it at once", drain.as_secs());
         app.stop(drain);
+        let asked = std::time::Instant::now();
         // Draining, the last commit and leaving the group have deadlines of their own.
         let mut look = tokio::time::interval(Duration::from_millis(20));
         loop {
             tokio::select! {
-                () = signals.next() => return Ok::<bool, std::io::Error>(true),
+                // Tools that stop a process group (timeout(1), some shells) send one request twice.
+                () = signals.next() => if asked.elapsed() > SAME_REQUEST { return Ok::<bool, std::io::Error>(true) },
                 _ = look.tick() => if app.has_ended() { return Ok(false) },
             }
         }

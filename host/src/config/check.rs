@@ -27,10 +27,7 @@ pub struct Against<'a> {
 pub fn check_all(pipelines: &[Pipeline], report: &mut Report) {
     let mut names: BTreeMap<&str, Origin> = BTreeMap::new();
     let mut groups: BTreeMap<(&str, &str), (&str, Origin)> = BTreeMap::new();
-    for pipeline in pipelines
-        .iter()
-        .filter(|pipeline| !pipeline.name.is_empty())
-    {
+    for pipeline in pipelines.iter().filter(|pipeline| !pipeline.name.is_empty()) {
         let origin = pipeline.origin.of("name");
         if let Some(first) = names.get(pipeline.name.as_str()) {
             let message = format!("two pipelines are named `{}`", pipeline.name);
@@ -38,9 +35,7 @@ pub fn check_all(pipelines: &[Pipeline], report: &mut Report) {
                 .at(origin)
                 .label("this one")
                 .related(first.clone(), format!("the other one, in {}", first.file()));
-            report.push(
-                found.help("rename one; give it the old name as `group` to keep its offsets"),
-            );
+            report.push(found.help("rename one; give it the old name as `group` to keep its offsets"));
             continue;
         }
         names.insert(&pipeline.name, origin);
@@ -49,10 +44,7 @@ pub fn check_all(pipelines: &[Pipeline], report: &mut Report) {
         let origin = pipeline.origin.get("source.group").cloned();
         let origin = origin.unwrap_or_else(|| pipeline.origin.of("name"));
         if let Some((other, first)) = groups.get(&key) {
-            let message = format!(
-                "`{}` and `{other}` are in one consumer group",
-                pipeline.name
-            );
+            let message = format!("`{}` and `{other}` are in one consumer group", pipeline.name);
             let found = Diagnostic::error(codes::SAME_GROUP, message)
                 .at(origin)
                 .related(first.clone(), format!("group of `{other}`"))
@@ -95,11 +87,7 @@ fn check_component(pipeline: &Pipeline, purpose: Purpose, report: &mut Report) {
         (Some(build), _) => {
             let here = build.workdir.as_os_str().is_empty();
             let directory = if here { Path::new(".") } else { &build.workdir };
-            found.help(format!(
-                "build it: {} (in {})",
-                build.command,
-                directory.display()
-            ))
+            found.help(format!("build it: {} (in {})", build.command, directory.display()))
         }
         (None, Some(command)) => found.help(format!("build it: {command}")),
         (None, None) => found,
@@ -137,16 +125,8 @@ fn check_topics(pipeline: &Pipeline, report: &mut Report) {
         }
         check_topic(topic, place, report);
     }
-    for output in pipeline
-        .outputs
-        .iter()
-        .filter(|output| !output.topic.is_empty())
-    {
-        check_topic(
-            &output.topic,
-            origin.of(&format!("output.{}.topic", output.name)),
-            report,
-        );
+    for output in pipeline.outputs.iter().filter(|output| !output.topic.is_empty()) {
+        check_topic(&output.topic, origin.of(&format!("output.{}.topic", output.name)), report);
     }
     if let Then::DeadLetter(letter) = &pipeline.errors.then {
         let written = origin.get("errors.dead_letter.topic").is_some();
@@ -159,11 +139,7 @@ fn check_topics(pipeline: &Pipeline, report: &mut Report) {
 fn check_topic(topic: &str, origin: Origin, report: &mut Report) {
     if let Some(fault) = topic_fault(topic) {
         let message = format!("`{topic}` is no legal topic name");
-        report.push(
-            Diagnostic::error(codes::BAD_TOPIC, message)
-                .at(origin)
-                .label(fault),
-        );
+        report.push(Diagnostic::error(codes::BAD_TOPIC, message).at(origin).label(fault));
     }
 }
 
@@ -187,26 +163,16 @@ fn check_loops(pipeline: &Pipeline, report: &mut Report) {
             let message = format!("the pipeline would read its own output `{topic}`");
             let found = Diagnostic::error(codes::LOOP, message)
                 .at(place)
-                .related(
-                    pipeline.origin.of(&format!("source.topics.{index}")),
-                    "read here",
-                )
+                .related(pipeline.origin.of(&format!("source.topics.{index}")), "read here")
                 .note("each record would come back without end");
             report.push(found.help("write to another topic; retries need none, they are built in"));
         }
     }
 }
 
-fn check_clusters(
-    pipeline: &Pipeline,
-    clusters: &BTreeMap<String, ClusterDraft>,
-    report: &mut Report,
-) {
+fn check_clusters(pipeline: &Pipeline, clusters: &BTreeMap<String, ClusterDraft>, report: &mut Report) {
     let origin = &pipeline.origin;
-    let mut uses = vec![(
-        "source.cluster".to_owned(),
-        pipeline.source.cluster.as_str(),
-    )];
+    let mut uses = vec![("source.cluster".to_owned(), pipeline.source.cluster.as_str())];
     for output in &pipeline.outputs {
         uses.push((format!("output.{}.cluster", output.name), &output.cluster));
     }
@@ -216,10 +182,7 @@ fn check_clusters(
         uses.push(("errors.dead_letter.cluster".to_owned(), &letter.cluster));
     }
     let mut default_reported = false;
-    for (path, cluster) in uses
-        .into_iter()
-        .filter(|(_, cluster)| !clusters.contains_key(*cluster))
-    {
+    for (path, cluster) in uses.into_iter().filter(|(_, cluster)| !clusters.contains_key(*cluster)) {
         // The missing default is one mistake, however many places rely on it.
         if cluster == DEFAULT_CLUSTER && std::mem::replace(&mut default_reported, true) {
             continue;
@@ -228,11 +191,7 @@ fn check_clusters(
     }
 }
 
-fn unknown_cluster(
-    cluster: &str,
-    origin: Origin,
-    clusters: &BTreeMap<String, ClusterDraft>,
-) -> Diagnostic {
+fn unknown_cluster(cluster: &str, origin: Origin, clusters: &BTreeMap<String, ClusterDraft>) -> Diagnostic {
     let names = || clusters.keys().map(String::as_str);
     let message = format!("no cluster is named `{cluster}`");
     let mut found = Diagnostic::error(codes::BAD_CLUSTER, message).at(origin);
@@ -242,8 +201,7 @@ fn unknown_cluster(
     if !clusters.is_empty() {
         found = found.note(format!("there is {}", listed(names())));
     }
-    let in_file =
-        format!("[cluster.{cluster}] bootstrap = \"HOST:PORT\" in the host's file (--config)");
+    let in_file = format!("[cluster.{cluster}] bootstrap = \"HOST:PORT\" in the host's file (--config)");
     found.help(match cluster {
         DEFAULT_CLUSTER => format!("give --bootstrap HOST:PORT, or SB_BOOTSTRAP, or {in_file}"),
         _ => format!("define {in_file}"),
@@ -255,18 +213,10 @@ fn check_waits(pipeline: &Pipeline, report: &mut Report) {
     if errors.backoff > errors.max_backoff {
         let key = ["backoff", "max_backoff"].map(|key| format!("errors.retry.{key}"));
         let written = key.iter().find(|key| origin.get(key).is_some());
-        let found = Diagnostic::error(
-            codes::CONTRADICTION,
-            "`errors.retry.backoff` is longer than `max_backoff`",
-        );
+        let found = Diagnostic::error(codes::CONTRADICTION, "`errors.retry.backoff` is longer than `max_backoff`");
         let place = origin.of(written.map_or("errors.retry", String::as_str));
-        let (first, longest) = (
-            format_duration(errors.backoff),
-            format_duration(errors.max_backoff),
-        );
-        report.push(found.at(place).label(format!(
-            "{first} before the second attempt, {longest} at most"
-        )));
+        let (first, longest) = (format_duration(errors.backoff), format_duration(errors.max_backoff));
+        report.push(found.at(place).label(format!("{first} before the second attempt, {longest} at most")));
     }
     let timeout = origin.get("source.session_timeout");
     if let Some(place) = timeout.filter(|_| pipeline.source.protocol == Protocol::Consumer) {
@@ -278,15 +228,10 @@ fn check_waits(pipeline: &Pipeline, report: &mut Report) {
 
 fn check_dev(pipeline: &Pipeline, report: &mut Report) {
     let topics = || pipeline.source.topics.iter().map(String::as_str);
-    for topic in pipeline
-        .dev
-        .samples
-        .keys()
-        .filter(|topic| topics().all(|read| read != *topic))
-    {
+    for topic in pipeline.dev.samples.keys().filter(|topic| topics().all(|read| read != *topic)) {
         let message = format!("samples for `{topic}`, which the pipeline does not read");
-        let found = Diagnostic::error(codes::BAD_CHOICE, message)
-            .at(pipeline.origin.of(&format!("dev.samples.{topic}")));
+        let found =
+            Diagnostic::error(codes::BAD_CHOICE, message).at(pipeline.origin.of(&format!("dev.samples.{topic}")));
         report.push(match nearest(topic, topics()) {
             Some(meant) => found.label(format!("did you mean `{meant}`?")),
             None => found.note(format!("it reads {}", listed(topics()))),

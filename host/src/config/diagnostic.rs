@@ -32,20 +32,12 @@ enum Kind {
 
 impl SourceText {
     pub fn file(path: &Path, text: &str) -> Arc<Self> {
-        Arc::new(SourceText {
-            name: path.display().to_string(),
-            text: mask_secrets(text),
-            kind: Kind::File,
-        })
+        Arc::new(SourceText { name: path.display().to_string(), text: mask_secrets(text), kind: Kind::File })
     }
 
     /// One occurrence of a flag, as the user wrote it.
     pub fn flag(name: &str, text: &str) -> Arc<Self> {
-        Arc::new(SourceText {
-            name: name.to_owned(),
-            text: mask_secrets(text),
-            kind: Kind::Flag,
-        })
+        Arc::new(SourceText { name: name.to_owned(), text: mask_secrets(text), kind: Kind::Flag })
     }
 
     /// An environment variable that we read.
@@ -81,10 +73,7 @@ impl SourceText {
     }
 
     pub fn at(self: &Arc<Self>, span: Range<usize>) -> Origin {
-        Origin {
-            source: Arc::clone(self),
-            span,
-        }
+        Origin { source: Arc::clone(self), span }
     }
 
     /// The whole text, for a flag; the start, for a file that is wrong as a whole.
@@ -167,10 +156,7 @@ pub struct Origins {
 
 impl Origins {
     pub fn new(root: Origin) -> Self {
-        Origins {
-            root,
-            keys: BTreeMap::new(),
-        }
+        Origins { root, keys: BTreeMap::new() }
     }
 
     pub fn insert(&mut self, path: impl Into<String>, origin: Origin) {
@@ -264,10 +250,7 @@ impl Diagnostic {
     }
 
     pub fn warning(code: &'static str, message: impl Into<String>) -> Self {
-        Diagnostic {
-            level: Level::Warning,
-            ..Diagnostic::error(code, message)
-        }
+        Diagnostic { level: Level::Warning, ..Diagnostic::error(code, message) }
     }
 
     pub fn at(mut self, origin: Origin) -> Self {
@@ -342,10 +325,7 @@ impl Report {
     }
 
     fn count(&self, level: Level) -> usize {
-        self.diagnostics
-            .iter()
-            .filter(|found| found.level == level)
-            .count()
+        self.diagnostics.iter().filter(|found| found.level == level).count()
     }
 
     /// Reading order: by file, then by place.

@@ -9,13 +9,11 @@ use super::codes;
 use super::diagnostic::{Diagnostic, Origin, Origins, Report, SourceText};
 use super::names::{as_pipeline_name, listed, topic_fault};
 use super::request::{InlinePipeline, LoadRequest, Outside};
-use super::schema::{
-    ClusterDraft, DEFAULT_HEADER_PREFIX, bootstrap_fault, group_fault, property_fault,
-};
+use super::schema::{ClusterDraft, DEFAULT_HEADER_PREFIX, bootstrap_fault, group_fault, property_fault};
 use super::table::Located;
 use super::types::{
-    Ack, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits, Isolation,
-    Output, OutputTimestamp, Pipeline, Process, Protocol, Secret, Source, Start, Then,
+    Ack, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits, Isolation, Output,
+    OutputTimestamp, Pipeline, Process, Protocol, Secret, Source, Start, Then,
 };
 
 /// A flag as it was written, and the place of its value (or of a part of it).
@@ -44,10 +42,7 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
     let source = SourceText::flag("--topics", &format!("--topics {topics}"));
     let mut start = "--topics ".len();
     for (index, topic) in inline.topics.iter().enumerate() {
-        origins.insert(
-            format!("source.topics.{index}"),
-            source.at(start..start + topic.len()),
-        );
+        origins.insert(format!("source.topics.{index}"), source.at(start..start + topic.len()));
         start += topic.len() + 1;
     }
     let mut errors = Errors::default();
@@ -75,11 +70,7 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
             cluster: DEFAULT_CLUSTER.to_owned(),
             topics: inline.topics.clone(),
             group: inline.group.clone(),
-            start: if inline.start_latest {
-                Start::Latest
-            } else {
-                Start::Earliest
-            },
+            start: if inline.start_latest { Start::Latest } else { Start::Earliest },
             isolation: Isolation::ReadCommitted,
             protocol: Protocol::Cooperative,
             instance_id: None,
@@ -97,11 +88,7 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
     }
 }
 
-fn inline_outputs(
-    inline: &InlinePipeline,
-    origins: &mut Origins,
-    report: &mut Report,
-) -> Vec<Output> {
+fn inline_outputs(inline: &InlinePipeline, origins: &mut Origins, report: &mut Report) -> Vec<Output> {
     let mut outputs: Vec<Output> = Vec::new();
     for written in &inline.outputs {
         let (name, topic) = written.split_once('=').unwrap_or((written, written));
@@ -110,25 +97,17 @@ fn inline_outputs(
             && let Some(fault) = topic_fault(name)
         {
             let message = format!("`{name}` cannot be the name of an output");
-            report.push(
-                Diagnostic::error(codes::BAD_NAME, message)
-                    .at(origin.clone())
-                    .label(fault),
-            );
+            report.push(Diagnostic::error(codes::BAD_NAME, message).at(origin.clone()).label(fault));
         }
         if outputs.iter().any(|output| output.name == name) {
             let message = format!("two outputs are named `{name}`");
-            let found = Diagnostic::error(codes::DUPLICATE, message)
-                .at(origin)
-                .related(origins.output(name), "the other one");
+            let found =
+                Diagnostic::error(codes::DUPLICATE, message).at(origin).related(origins.output(name), "the other one");
             report.push(found.help("give one a name of its own: --output NAME=TOPIC"));
             continue;
         }
         origins.insert(format!("output.{name}"), origin);
-        origins.insert(
-            format!("output.{name}.topic"),
-            flag_at("--output", written, topic),
-        );
+        origins.insert(format!("output.{name}.topic"), flag_at("--output", written, topic));
         outputs.push(Output {
             name: name.to_owned(),
             cluster: DEFAULT_CLUSTER.to_owned(),
@@ -169,9 +148,7 @@ pub fn add_bootstrap(
         _ => return,
     };
     let origin = match name {
-        "SB_BOOTSTRAP" => {
-            SourceText::variable(name, &value).at(name.len() + 1..name.len() + 1 + value.len())
-        }
+        "SB_BOOTSTRAP" => SourceText::variable(name, &value).at(name.len() + 1..name.len() + 1 + value.len()),
         _ => flag(name, &value),
     };
     if let Some(other) = clusters.get(DEFAULT_CLUSTER) {
@@ -193,18 +170,11 @@ pub fn add_bootstrap(
     if let Some(fault) = bootstrap_fault(&value) {
         let message = format!("`{value}` is no list of brokers");
         let found = Diagnostic::error(codes::BAD_CLUSTER, message).at(origin.clone());
-        report.push(
-            found
-                .label(fault)
-                .help("write HOST:PORT, several separated by commas"),
-        );
+        report.push(found.label(fault).help("write HOST:PORT, several separated by commas"));
     }
     let draft = ClusterDraft {
         name: DEFAULT_CLUSTER.to_owned(),
-        bootstrap: Some(Located {
-            value,
-            origin: origin.clone(),
-        }),
+        bootstrap: Some(Located { value, origin: origin.clone() }),
         properties: Vec::new(),
         origin,
     };
@@ -213,11 +183,7 @@ pub fn add_bootstrap(
 
 /// `-X KEY=VALUE`: for the default cluster, or for the only one. Never for several: credentials of
 /// one cluster must not be sent to another.
-pub fn add_properties(
-    request: &LoadRequest,
-    clusters: &mut BTreeMap<String, ClusterDraft>,
-    report: &mut Report,
-) {
+pub fn add_properties(request: &LoadRequest, clusters: &mut BTreeMap<String, ClusterDraft>, report: &mut Report) {
     if request.librdkafka.is_empty() {
         return;
     }
@@ -230,29 +196,18 @@ pub fn add_properties(
     if target.is_none() && !names.is_empty() {
         let message = "it is not clear which cluster -X is for";
         let found = Diagnostic::error(codes::BAD_FLAG, message)
-            .at(property_origin(
-                &request.librdkafka[0].0,
-                &request.librdkafka[0].1,
-            ))
-            .note(format!(
-                "there are {names}, and none is named `{DEFAULT_CLUSTER}`"
-            ))
+            .at(property_origin(&request.librdkafka[0].0, &request.librdkafka[0].1))
+            .note(format!("there are {names}, and none is named `{DEFAULT_CLUSTER}`"))
             .help("put the property into the host's file: librdkafka = { \"KEY\" = \"VALUE\" }");
         report.push(found);
     }
     for (key, value) in &request.librdkafka {
         let origin = property_origin(key, value);
-        let known = target
-            .as_ref()
-            .map(|cluster| cluster.properties.as_slice())
-            .unwrap_or_default();
+        let known = target.as_ref().map(|cluster| cluster.properties.as_slice()).unwrap_or_default();
         if let Some(found) = property_fault(key, known, "the host's file, or by an earlier -X") {
             report.push(found.at(origin));
         } else if let Some(cluster) = &mut target {
-            let value = Located {
-                value: value.clone(),
-                origin,
-            };
+            let value = Located { value: value.clone(), origin };
             cluster.properties.push((key.clone(), value));
         }
     }

@@ -15,14 +15,9 @@ pub struct Refusal {
 /// `None`: the property may be passed through.
 pub fn refusal(key: &str) -> Option<Refusal> {
     let key = key.to_ascii_lowercase();
-    let exact = GROUPS
-        .iter()
-        .find(|group| group.keys.contains(&key.as_str()));
-    let group = exact.or_else(|| {
-        GROUPS
-            .iter()
-            .find(|group| group.prefixes.iter().any(|prefix| key.starts_with(prefix)))
-    });
+    let exact = GROUPS.iter().find(|group| group.keys.contains(&key.as_str()));
+    let group =
+        exact.or_else(|| GROUPS.iter().find(|group| group.prefixes.iter().any(|prefix| key.starts_with(prefix))));
     let api_only = key.ends_with("_cb").then_some(API_ONLY);
     group.map(|group| group.refusal).or(api_only)
 }
@@ -34,17 +29,10 @@ struct Group {
 }
 
 const fn group(keys: &'static [&'static str], why: &'static str, instead: &'static str) -> Group {
-    Group {
-        keys,
-        prefixes: &[],
-        refusal: Refusal { why, instead },
-    }
+    Group { keys, prefixes: &[], refusal: Refusal { why, instead } }
 }
 
-const API_ONLY: Refusal = Refusal {
-    why: "it is not a setting but part of the C interface",
-    instead: "",
-};
+const API_ONLY: Refusal = Refusal { why: "it is not a setting but part of the C interface", instead: "" };
 
 const GROUPS: [Group; 21] = [
     group(
@@ -52,28 +40,11 @@ const GROUPS: [Group; 21] = [
         "a cluster has one address, in `bootstrap`",
         "`bootstrap` in [cluster.NAME], or --bootstrap",
     ),
+    group(&["group.id"], "each pipeline has its own consumer group", "`group` in [source], or --group"),
+    group(&["group.instance.id"], "it belongs to one pipeline", "`instance_id` in [source]"),
+    group(&["session.timeout.ms"], "it belongs to one pipeline", "`session_timeout` in [source]"),
     group(
-        &["group.id"],
-        "each pipeline has its own consumer group",
-        "`group` in [source], or --group",
-    ),
-    group(
-        &["group.instance.id"],
-        "it belongs to one pipeline",
-        "`instance_id` in [source]",
-    ),
-    group(
-        &["session.timeout.ms"],
-        "it belongs to one pipeline",
-        "`session_timeout` in [source]",
-    ),
-    group(
-        &[
-            "partition.assignment.strategy",
-            "group.protocol",
-            "group.protocol.type",
-            "group.remote.assignor",
-        ],
+        &["partition.assignment.strategy", "group.protocol", "group.protocol.type", "group.remote.assignor"],
         "the host drains and commits by the rules of the protocol that it knows of",
         "`protocol` in [source]",
     ),
@@ -90,23 +61,10 @@ const GROUPS: [Group; 21] = [
         "the host commits, and only what is settled: librdkafka would commit records whose fate is open",
         "`commit_interval` in [ack]",
     ),
+    group(&["auto.offset.reset"], "where a group begins is said per pipeline", "`start` in [source], or --start"),
+    group(&["isolation.level"], "it belongs to one pipeline", "`isolation` in [source]"),
     group(
-        &["auto.offset.reset"],
-        "where a group begins is said per pipeline",
-        "`start` in [source], or --start",
-    ),
-    group(
-        &["isolation.level"],
-        "it belongs to one pipeline",
-        "`isolation` in [source]",
-    ),
-    group(
-        &[
-            "fetch.min.bytes",
-            "fetch.wait.max.ms",
-            "fetch.message.max.bytes",
-            "max.partition.fetch.bytes",
-        ],
+        &["fetch.min.bytes", "fetch.wait.max.ms", "fetch.message.max.bytes", "max.partition.fetch.bytes"],
         "it belongs to one pipeline",
         "`fetch` in [source]",
     ),
@@ -115,11 +73,7 @@ const GROUPS: [Group; 21] = [
         "the host splits its memory budget over the partitions",
         "`fetch.buffer` in [source], `memory` in [limits] of the host's file",
     ),
-    group(
-        &["enable.partition.eof"],
-        "the host needs the end of a partition to commit past compacted records",
-        "",
-    ),
+    group(&["enable.partition.eof"], "the host needs the end of a partition to commit past compacted records", ""),
     group(
         &[
             "linger.ms",
@@ -148,33 +102,18 @@ const GROUPS: [Group; 21] = [
         "a record is settled only when all replicas have its emissions, once and in order",
         "",
     ),
-    group(
-        &["delivery.report.only.error"],
-        "the host settles records by their delivery reports",
-        "",
-    ),
+    group(&["delivery.report.only.error"], "the host settles records by their delivery reports", ""),
     group(
         &["compression.codec", "compression.type"],
         "it belongs to one output",
         "`send = { compression = \"...\" }` in [output.NAME]",
     ),
-    group(
-        &["partitioner", "msg_order_cmp"],
-        "the host chooses partitions, as Java clients do (murmur2)",
-        "",
-    ),
-    group(
-        &["transactional.id", "transaction.timeout.ms"],
-        "transactions are not supported yet",
-        "",
-    ),
+    group(&["partitioner", "msg_order_cmp"], "the host chooses partitions, as Java clients do (murmur2)", ""),
+    group(&["transactional.id", "transaction.timeout.ms"], "transactions are not supported yet", ""),
     Group {
         keys: &["plugin.library.paths", "sasl.kerberos.kinit.cmd"],
         prefixes: &["ssl.engine.", "ssl.providers"],
-        refusal: Refusal {
-            why: "it loads or runs foreign code inside the host",
-            instead: "",
-        },
+        refusal: Refusal { why: "it loads or runs foreign code inside the host", instead: "" },
     },
     Group {
         keys: &[],
@@ -184,11 +123,7 @@ const GROUPS: [Group; 21] = [
             instead: "`sluicebox dev`, which has an embedded broker",
         },
     },
-    group(
-        &["log.queue", "enabled_events"],
-        "the host reads librdkafka's log and events its own way",
-        "",
-    ),
+    group(&["log.queue", "enabled_events"], "the host reads librdkafka's log and events its own way", ""),
     group(
         &[
             "builtin.features",
@@ -245,13 +180,7 @@ mod tests {
 
     #[test]
     fn the_rest_passes() {
-        let passed = [
-            "client.id",
-            "debug",
-            "socket.timeout.ms",
-            "max.poll.interval.ms",
-            "ssl.ca.location",
-        ];
+        let passed = ["client.id", "debug", "socket.timeout.ms", "max.poll.interval.ms", "ssl.ca.location"];
         for key in passed {
             assert_eq!(refusal(key), None, "{key}");
         }

@@ -25,11 +25,7 @@ pub fn check_limits(pipeline: &mut Pipeline, against: &Against<'_>, report: &mut
 
 /// A limit that the manifest asks for and may not have is an error; a default gives way.
 fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report) {
-    let mut ceilings = Ceilings {
-        origin: &pipeline.origin,
-        host: host.origins.as_ref(),
-        report,
-    };
+    let mut ceilings = Ceilings { origin: &pipeline.origin, host: host.origins.as_ref(), report };
     let HandlerLimits {
         memory,
         running_time,
@@ -43,26 +39,13 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
     } = &mut pipeline.limits;
     let ceiling = &host.ceilings;
     ceilings.apply("memory", memory, ceiling.memory, format_size);
-    ceilings.apply(
-        "answer_bytes",
-        answer_bytes,
-        ceiling.answer_bytes,
-        format_size,
-    );
+    ceilings.apply("answer_bytes", answer_bytes, ceiling.answer_bytes, format_size);
     let times = [
         ("running_time", running_time, ceiling.running_time),
-        (
-            "batch_running_time",
-            batch_running_time,
-            ceiling.batch_running_time,
-        ),
+        ("batch_running_time", batch_running_time, ceiling.batch_running_time),
         ("wall_time", wall_time, ceiling.wall_time),
         ("batch_wall_time", batch_wall_time, ceiling.batch_wall_time),
-        (
-            "init_running_time",
-            init_running_time,
-            ceiling.init_running_time,
-        ),
+        ("init_running_time", init_running_time, ceiling.init_running_time),
         ("init_wall_time", init_wall_time, ceiling.init_wall_time),
     ];
     for (key, value, ceiling) in times {
@@ -77,13 +60,7 @@ struct Ceilings<'a> {
 }
 
 impl Ceilings<'_> {
-    fn apply<T: Ord + Copy>(
-        &mut self,
-        key: &str,
-        value: &mut T,
-        ceiling: T,
-        show: fn(T) -> String,
-    ) {
+    fn apply<T: Ord + Copy>(&mut self, key: &str, value: &mut T, ceiling: T, show: fn(T) -> String) {
         if *value <= ceiling {
             return;
         }
@@ -93,14 +70,12 @@ impl Ceilings<'_> {
             let mut found = Diagnostic::error(codes::ABOVE_CEILING, message)
                 .at(origin.clone())
                 .label(format!("at most {}", show(ceiling)));
-            let set = self
-                .host
-                .and_then(|host| host.get(&format!("limits.ceiling.{key}")));
+            let set = self.host.and_then(|host| host.get(&format!("limits.ceiling.{key}")));
             found = match set {
                 Some(set) => found.related(set.clone(), "the ceiling is set here"),
-                None => found.note(format!(
-                    "this is the default; `{key}` in [limits.ceiling] of the host's file raises it"
-                )),
+                None => {
+                    found.note(format!("this is the default; `{key}` in [limits.ceiling] of the host's file raises it"))
+                }
             };
             self.report.push(found);
         }
@@ -113,24 +88,9 @@ fn check_each_other(pipeline: &mut Pipeline, against: &Against<'_>, report: &mut
     let (origin, limits) = (&pipeline.origin, &mut pipeline.limits);
     // Time inside the guest is part of the wall clock. A default follows the other key.
     let pairs = [
-        (
-            "running_time",
-            &mut limits.running_time,
-            "wall_time",
-            limits.wall_time,
-        ),
-        (
-            "batch_running_time",
-            &mut limits.batch_running_time,
-            "batch_wall_time",
-            limits.batch_wall_time,
-        ),
-        (
-            "init_running_time",
-            &mut limits.init_running_time,
-            "init_wall_time",
-            limits.init_wall_time,
-        ),
+        ("running_time", &mut limits.running_time, "wall_time", limits.wall_time),
+        ("batch_running_time", &mut limits.batch_running_time, "batch_wall_time", limits.batch_wall_time),
+        ("init_running_time", &mut limits.init_running_time, "init_wall_time", limits.init_wall_time),
     ];
     for (key, running, wall_key, wall) in pairs {
         if *running <= wall {
@@ -150,10 +110,7 @@ fn check_each_other(pipeline: &mut Pipeline, against: &Against<'_>, report: &mut
         if batcher.max_bytes >= limits.memory {
             let message = "a batch would not fit into the handler's memory";
             let found = Diagnostic::error(codes::CONTRADICTION, message).at(origin.of(&path));
-            report.push(found.label(format!(
-                "memory of the handler: {}",
-                format_size(limits.memory)
-            )));
+            report.push(found.label(format!("memory of the handler: {}", format_size(limits.memory))));
         }
     }
     let fetch = &mut pipeline.source.fetch;
@@ -179,51 +136,21 @@ fn check_each_other(pipeline: &mut Pipeline, against: &Against<'_>, report: &mut
 /// What a revocation may have to wait for has to end well before the group takes the member for
 /// dead. A default gives way, a written value is an error.
 fn check_poll_interval(pipeline: &mut Pipeline, against: &Against<'_>, report: &mut Report) {
-    let cluster = against
-        .clusters
-        .and_then(|clusters| clusters.get(&pipeline.source.cluster));
+    let cluster = against.clusters.and_then(|clusters| clusters.get(&pipeline.source.cluster));
     let set = cluster.and_then(|cluster| {
-        let (_, value) = cluster
-            .properties
-            .iter()
-            .rfind(|(key, _)| key == "max.poll.interval.ms")?;
-        Some((
-            Duration::from_millis(value.value.expose().parse().ok()?),
-            value.origin.clone(),
-        ))
+        let (_, value) = cluster.properties.iter().rfind(|(key, _)| key == "max.poll.interval.ms")?;
+        Some((Duration::from_millis(value.value.expose().parse().ok()?), value.origin.clone()))
     });
-    let interval = set
-        .as_ref()
-        .map_or(MAX_POLL_INTERVAL, |(interval, _)| *interval);
+    let interval = set.as_ref().map_or(MAX_POLL_INTERVAL, |(interval, _)| *interval);
     let (limits, origin) = (&mut pipeline.limits, &pipeline.origin);
     let mut waits = vec![
-        (
-            "handler.limits.wall_time".to_owned(),
-            &mut limits.wall_time,
-            interval / 2,
-        ),
-        (
-            "handler.limits.batch_wall_time".to_owned(),
-            &mut limits.batch_wall_time,
-            interval / 2,
-        ),
-        (
-            "handler.limits.init_wall_time".to_owned(),
-            &mut limits.init_wall_time,
-            interval / 2,
-        ),
-        (
-            "source.session_timeout".to_owned(),
-            &mut pipeline.source.session_timeout,
-            interval,
-        ),
+        ("handler.limits.wall_time".to_owned(), &mut limits.wall_time, interval / 2),
+        ("handler.limits.batch_wall_time".to_owned(), &mut limits.batch_wall_time, interval / 2),
+        ("handler.limits.init_wall_time".to_owned(), &mut limits.init_wall_time, interval / 2),
+        ("source.session_timeout".to_owned(), &mut pipeline.source.session_timeout, interval),
     ];
     for batcher in &mut pipeline.batchers {
-        waits.push((
-            format!("batch.{}.max_wait", batcher.name),
-            &mut batcher.max_wait,
-            interval / 2,
-        ));
+        waits.push((format!("batch.{}.max_wait", batcher.name), &mut batcher.max_wait, interval / 2));
     }
     for (path, wait, bound) in waits {
         if *wait < bound {

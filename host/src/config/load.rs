@@ -15,8 +15,7 @@ use super::types::{Cluster, Pipeline, Plan};
 use super::vars::plain_io_error;
 
 /// Health and metrics when nothing is said.
-pub const DEFAULT_ADMIN: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8321);
+pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8321);
 
 /// Reads and checks everything that the request names. Nothing is joined, made or written.
 pub fn load(request: &LoadRequest, outside: &Outside<'_>) -> Result<Plan, Report> {
@@ -39,11 +38,7 @@ pub fn load(request: &LoadRequest, outside: &Outside<'_>) -> Result<Plan, Report
         Purpose::Check => !clusters.is_empty(),
         Purpose::Dev => false,
     };
-    let against = Against {
-        purpose: request.purpose,
-        host: &host,
-        clusters: compared.then_some(&clusters),
-    };
+    let against = Against { purpose: request.purpose, host: &host, clusters: compared.then_some(&clusters) };
     for pipeline in &mut pipelines {
         check_pipeline(pipeline, &against, &mut report);
     }
@@ -56,16 +51,9 @@ pub fn load(request: &LoadRequest, outside: &Outside<'_>) -> Result<Plan, Report
     let property_origins = property_origins(&clusters);
     Ok(Plan {
         pipelines,
-        clusters: if request.purpose == Purpose::Dev {
-            BTreeMap::new()
-        } else {
-            checked(clusters)
-        },
+        clusters: if request.purpose == Purpose::Dev { BTreeMap::new() } else { checked(clusters) },
         admin,
-        drain: request
-            .drain
-            .or(host.drain)
-            .unwrap_or(Duration::from_secs(30)),
+        drain: request.drain.or(host.drain).unwrap_or(Duration::from_secs(30)),
         memory_budget: host.memory_budget,
         property_origins,
         warnings: report,
@@ -73,12 +61,7 @@ pub fn load(request: &LoadRequest, outside: &Outside<'_>) -> Result<Plan, Report
 }
 
 /// Every pipeline of the request, as far as it could be read.
-fn read_pipelines(
-    request: &LoadRequest,
-    host: &HostFile,
-    outside: &Outside<'_>,
-    report: &mut Report,
-) -> Vec<Pipeline> {
+fn read_pipelines(request: &LoadRequest, host: &HostFile, outside: &Outside<'_>, report: &mut Report) -> Vec<Pipeline> {
     let host_config = request.host_config.as_deref();
     let mut files = request.manifests.clone();
     if let Some(directory) = &request.pipelines_dir {
@@ -90,12 +73,10 @@ fn read_pipelines(
             Some(directory) => {
                 files = manifests_in(&directory.value, Some(&directory.origin), host_config, report);
             }
-            None => report.push(
-                Diagnostic::error(codes::NO_PIPELINE, "there is nothing to run").help(
-                    "name a manifest (-f pipeline.toml), a directory of manifests (--pipelines DIR), \
+            None => report.push(Diagnostic::error(codes::NO_PIPELINE, "there is nothing to run").help(
+                "name a manifest (-f pipeline.toml), a directory of manifests (--pipelines DIR), \
                      or a handler (--plugin FILE --topics TOPIC --group GROUP)",
-                ),
-            ),
+            )),
         }
     }
     let mut pipelines = Vec::new();
@@ -109,12 +90,7 @@ fn read_pipelines(
             pipelines.extend(read_manifest(path, &text, outside.env, report));
         }
     }
-    pipelines.extend(
-        request
-            .inline
-            .as_ref()
-            .map(|inline| inline_pipeline(inline, report)),
-    );
+    pipelines.extend(request.inline.as_ref().map(|inline| inline_pipeline(inline, report)));
     pipelines
 }
 
@@ -131,19 +107,12 @@ fn manifests_in(
         SourceText::flag("--pipelines", &text).at("--pipelines ".len()..text.len())
     };
     let origin = origin.cloned().unwrap_or_else(flag);
-    let listed = std::fs::read_dir(directory).and_then(|entries| {
-        entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect()
-    });
+    let listed =
+        std::fs::read_dir(directory).and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect());
     let mut files: Vec<PathBuf> = match listed {
         Ok(files) => files,
         Err(error) => {
-            let message = format!(
-                "cannot read {}: {}",
-                directory.display(),
-                plain_io_error(&error)
-            );
+            let message = format!("cannot read {}: {}", directory.display(), plain_io_error(&error));
             report.push(Diagnostic::error(codes::UNREADABLE, message).at(origin));
             return Vec::new();
         }
@@ -160,27 +129,14 @@ fn manifests_in(
 
 /// Editors leave hidden files while they save.
 fn is_manifest(file: &Path) -> bool {
-    let hidden = file
-        .file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-    !hidden
-        && file
-            .extension()
-            .is_some_and(|extension| extension == "toml")
+    let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && file.extension().is_some_and(|extension| extension == "toml")
 }
 
-fn admin_address(
-    request: &LoadRequest,
-    host: &HostFile,
-    report: &mut Report,
-) -> Option<SocketAddr> {
+fn admin_address(request: &LoadRequest, host: &HostFile, report: &mut Report) -> Option<SocketAddr> {
     match &request.admin {
         AdminChoice::Off => None,
-        AdminChoice::Configured => Some(
-            host.admin
-                .as_ref()
-                .map_or(DEFAULT_ADMIN, |listen| listen.value),
-        ),
+        AdminChoice::Configured => Some(host.admin.as_ref().map_or(DEFAULT_ADMIN, |listen| listen.value)),
         AdminChoice::At(listen) => match parse_admin(listen) {
             Ok(address) => Some(address),
             Err(found) => {
@@ -194,11 +150,7 @@ fn admin_address(
 }
 
 /// librdkafka's own opinion, where the caller has it.
-fn check_properties(
-    clusters: &BTreeMap<String, ClusterDraft>,
-    outside: &Outside<'_>,
-    report: &mut Report,
-) {
+fn check_properties(clusters: &BTreeMap<String, ClusterDraft>, outside: &Outside<'_>, report: &mut Report) {
     for (key, value) in clusters.values().flat_map(|cluster| &cluster.properties) {
         if let Some(fault) = (outside.property_fault)(key, value.value.expose()) {
             // librdkafka quotes values in its messages.
@@ -213,9 +165,7 @@ fn check_properties(
     }
 }
 
-fn property_origins(
-    clusters: &BTreeMap<String, ClusterDraft>,
-) -> BTreeMap<(String, String), Origin> {
+fn property_origins(clusters: &BTreeMap<String, ClusterDraft>) -> BTreeMap<(String, String), Origin> {
     let mut origins = BTreeMap::new();
     for cluster in clusters.values() {
         for (key, value) in &cluster.properties {
@@ -228,18 +178,8 @@ fn property_origins(
 fn checked(drafts: BTreeMap<String, ClusterDraft>) -> BTreeMap<String, Cluster> {
     let cluster = |draft: ClusterDraft| Cluster {
         name: draft.name,
-        bootstrap: draft
-            .bootstrap
-            .map(|bootstrap| bootstrap.value)
-            .unwrap_or_default(),
-        properties: draft
-            .properties
-            .into_iter()
-            .map(|(key, value)| (key, value.value))
-            .collect(),
+        bootstrap: draft.bootstrap.map(|bootstrap| bootstrap.value).unwrap_or_default(),
+        properties: draft.properties.into_iter().map(|(key, value)| (key, value.value)).collect(),
     };
-    drafts
-        .into_iter()
-        .map(|(name, draft)| (name, cluster(draft)))
-        .collect()
+    drafts.into_iter().map(|(name, draft)| (name, cluster(draft))).collect()
 }

@@ -10,16 +10,8 @@ use super::names::nearest;
 
 /// Values of keys that contain one of these are overwritten. `secret` alone is not among them: in
 /// `[vars]` it names an environment variable.
-const SECRET_WORDS: [&str; 8] = [
-    "password",
-    "passphrase",
-    "client.secret",
-    "_secret",
-    "-secret",
-    "key.pem",
-    "api_key",
-    "apikey",
-];
+const SECRET_WORDS: [&str; 8] =
+    ["password", "passphrase", "client.secret", "_secret", "-secret", "key.pem", "api_key", "apikey"];
 
 /// Is this the name of a key whose value must not be seen?
 pub fn is_secret_key(key: &str) -> bool {
@@ -43,10 +35,7 @@ pub fn mask_secrets(text: &str) -> String {
     let mut bytes = text.as_bytes().to_vec();
     let mut at = 0;
     while at < bytes.len() {
-        let end = bytes[at..]
-            .iter()
-            .position(|b| !is_key_byte(*b))
-            .map_or(bytes.len(), |n| at + n);
+        let end = bytes[at..].iter().position(|b| !is_key_byte(*b)).map_or(bytes.len(), |n| at + n);
         if end == at {
             at += 1;
             continue;
@@ -59,10 +48,7 @@ pub fn mask_secrets(text: &str) -> String {
         };
         at = value.end;
         if !bytes[value.clone()].starts_with(b"${") {
-            bytes[value]
-                .iter_mut()
-                .filter(|b| **b != b'\n')
-                .for_each(|b| *b = b'*');
+            bytes[value].iter_mut().filter(|b| **b != b'\n').for_each(|b| *b = b'*');
         }
     }
     // Only whole values were overwritten, and a value begins and ends beside an ASCII byte.
@@ -74,14 +60,9 @@ fn is_key_byte(byte: u8) -> bool {
 }
 
 fn line_has(bytes: &[u8], at: usize, word: &[u8]) -> bool {
-    let start = bytes[..at]
-        .iter()
-        .rposition(|b| *b == b'\n')
-        .map_or(0, |newline| newline + 1);
+    let start = bytes[..at].iter().rposition(|b| *b == b'\n').map_or(0, |newline| newline + 1);
     let end = find(bytes, at, b'\n').unwrap_or(bytes.len());
-    bytes[start..end]
-        .windows(word.len())
-        .any(|window| window == word)
+    bytes[start..end].windows(word.len()).any(|window| window == word)
 }
 
 /// The value of the key that ends here. Without `=` – a slip that does not parse – only a string
@@ -91,9 +72,7 @@ fn value_of(bytes: &[u8], key_end: usize) -> Option<Range<usize>> {
         let rest = bytes[at..].iter().position(|b| !matches!(b, b' ' | b'\t'));
         rest.map_or(bytes.len(), |blanks| at + blanks)
     };
-    let quoted = bytes
-        .get(key_end)
-        .is_some_and(|b| matches!(b, b'"' | b'\''));
+    let quoted = bytes.get(key_end).is_some_and(|b| matches!(b, b'"' | b'\''));
     let at = blank(key_end + usize::from(quoted));
     match bytes.get(at)? {
         b'=' => {
@@ -127,11 +106,7 @@ fn value_span(bytes: &[u8], mut start: usize) -> Range<usize> {
 }
 
 fn find(bytes: &[u8], from: usize, wanted: u8) -> Option<usize> {
-    bytes
-        .get(from..)?
-        .iter()
-        .position(|b| *b == wanted)
-        .map(|at| from + at)
+    bytes.get(from..)?.iter().position(|b| *b == wanted).map(|at| from + at)
 }
 
 #[cfg(test)]
@@ -142,39 +117,18 @@ mod tests {
     fn values_of_secret_keys_are_overwritten_in_place() {
         let cases = [
             ("password = \"hunter2\"", "password = \"*******\""),
-            (
-                "sasl = { username = \"a\", password = \"p\" }",
-                "sasl = { username = \"a\", password = \"*\" }",
-            ),
-            (
-                "\"ssl.key.password\" = 'x=y'\nnext = 1",
-                "\"ssl.key.password\" = '***'\nnext = 1",
-            ),
+            ("sasl = { username = \"a\", password = \"p\" }", "sasl = { username = \"a\", password = \"*\" }"),
+            ("\"ssl.key.password\" = 'x=y'\nnext = 1", "\"ssl.key.password\" = '***'\nnext = 1"),
             ("password = \"a\\\"b\" # c", "password = \"****\" # c"),
-            (
-                "password = hunter2\nname = 1",
-                "password = *******\nname = 1",
-            ),
+            ("password = hunter2\nname = 1", "password = *******\nname = 1"),
             ("password = \"open\nname = 1", "password = \"****\nname = 1"),
-            (
-                "password = \"\"\"a\nb\"\"\"\nc = 1",
-                "password = \"\"\"*\n*\"\"\"\nc = 1",
-            ),
+            ("password = \"\"\"a\nb\"\"\"\nc = 1", "password = \"\"\"*\n*\"\"\"\nc = 1"),
             ("password = \"${kafka}\"", "password = \"${kafka}\""),
             ("-X sasl.password=päss", "-X sasl.password=*****"),
             ("api_token = \"abc\"", "api_token = \"***\""),
-            (
-                "vars.x = { secret = \"NAME\" }",
-                "vars.x = { secret = \"NAME\" }",
-            ),
-            (
-                "x = { secret = \"NAME\", default = \"abc\" }",
-                "x = { secret = \"NAME\", default = \"***\" }",
-            ),
-            (
-                "vars.password = { secret = \"KAFKA_PASSWORD\" }",
-                "vars.password = { secret = \"KAFKA_PASSWORD\" }",
-            ),
+            ("vars.x = { secret = \"NAME\" }", "vars.x = { secret = \"NAME\" }"),
+            ("x = { secret = \"NAME\", default = \"abc\" }", "x = { secret = \"NAME\", default = \"***\" }"),
+            ("vars.password = { secret = \"KAFKA_PASSWORD\" }", "vars.password = { secret = \"KAFKA_PASSWORD\" }"),
             // Slips that end in a quoted line.
             ("pasword = \"abc\"", "pasword = \"***\""),
             ("password \"abc\"", "password \"***\""),

@@ -15,17 +15,10 @@ pub fn topic_fault(topic: &str) -> Option<String> {
         return Some("patterns are not supported yet: name each topic".to_owned());
     }
     if topic.chars().count() > MAX_NAME {
-        return Some(format!(
-            "it has {} characters, at most {MAX_NAME} are taken",
-            topic.chars().count()
-        ));
+        return Some(format!("it has {} characters, at most {MAX_NAME} are taken", topic.chars().count()));
     }
-    let illegal = topic
-        .chars()
-        .find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c)))?;
-    Some(format!(
-        "{illegal:?} is not allowed: letters, digits, `.`, `_` and `-` are"
-    ))
+    let illegal = topic.chars().find(|c| !(c.is_ascii_alphanumeric() || "._-".contains(*c)))?;
+    Some(format!("{illegal:?} is not allowed: letters, digits, `.`, `_` and `-` are"))
 }
 
 /// Why this is no pipeline name, or `None` when it is one.
@@ -34,26 +27,17 @@ pub fn pipeline_fault(name: &str) -> Option<String> {
         return Some("it is empty".to_owned());
     }
     if name.len() > MAX_NAME {
-        return Some(format!(
-            "it has {} characters, at most {MAX_NAME} are taken",
-            name.len()
-        ));
+        return Some(format!("it has {} characters, at most {MAX_NAME} are taken", name.len()));
     }
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let illegal = name.chars().find(|c| !legal(*c))?;
-    Some(format!(
-        "{illegal:?} is not allowed: lower-case letters, digits and `-` are"
-    ))
+    Some(format!("{illegal:?} is not allowed: lower-case letters, digits and `-` are"))
 }
 
 /// A legal pipeline name close to this one, to suggest.
 pub fn as_pipeline_name(name: &str) -> String {
-    let mapped: String = name
-        .to_lowercase()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(MAX_NAME)
-        .collect();
+    let mapped: String =
+        name.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(MAX_NAME).collect();
     mapped.trim_matches('-').to_owned()
 }
 
@@ -77,10 +61,7 @@ pub fn listed<'c>(names: impl IntoIterator<Item = &'c str>) -> String {
 }
 
 fn folded(name: &str) -> Vec<char> {
-    name.to_lowercase()
-        .chars()
-        .map(|c| if c == '-' { '_' } else { c })
-        .collect()
+    name.to_lowercase().chars().map(|c| if c == '-' { '_' } else { c }).collect()
 }
 
 /// Insertions, deletions, replacements and swaps of neighbours between two words.
@@ -111,16 +92,7 @@ mod tests {
         for legal in ["orders", "a.b_c-D9", &"x".repeat(249)] {
             assert_eq!(topic_fault(legal), None, "{legal}");
         }
-        for illegal in [
-            "",
-            ".",
-            "..",
-            "^orders-.*",
-            "or ders",
-            "ördér",
-            "a/b",
-            &"x".repeat(250),
-        ] {
+        for illegal in ["", ".", "..", "^orders-.*", "or ders", "ördér", "a/b", &"x".repeat(250)] {
             assert!(topic_fault(illegal).is_some(), "{illegal}");
         }
     }

@@ -8,11 +8,7 @@ use super::diagnostic::{Diagnostic, Level, Origin, Report};
 impl Report {
     /// Every finding with its lines, then how many there are. `colour`: the reader is a terminal.
     pub fn render(&self, colour: bool) -> String {
-        let renderer = if colour {
-            Renderer::styled()
-        } else {
-            Renderer::plain()
-        };
+        let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut text = String::new();
         for found in self.diagnostics() {
             text.push_str(&renderer.render(&groups(found)));
@@ -31,11 +27,7 @@ impl Report {
         match (self.errors(), self.warnings()) {
             (0, warnings) => plural(warnings, "warning"),
             (errors, 0) => plural(errors, "error"),
-            (errors, warnings) => format!(
-                "{}, {}",
-                plural(errors, "error"),
-                plural(warnings, "warning")
-            ),
+            (errors, warnings) => format!("{}, {}", plural(errors, "error"), plural(warnings, "warning")),
         }
     }
 
@@ -53,27 +45,16 @@ fn groups(found: &Diagnostic) -> Vec<Group<'_>> {
     };
     let mut group = Group::with_title(mark.primary_title(found.message.as_str()).id(found.code));
     if let Some(origin) = &found.origin {
-        let mut snippet = snippet_of(origin).annotation(
-            AnnotationKind::Primary
-                .span(origin.span())
-                .label(some(&found.label)),
-        );
-        let (here, elsewhere): (Vec<_>, Vec<_>) = found
-            .related
-            .iter()
-            .partition(|(other, _)| other.source() == origin.source());
+        let mut snippet =
+            snippet_of(origin).annotation(AnnotationKind::Primary.span(origin.span()).label(some(&found.label)));
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            found.related.iter().partition(|(other, _)| other.source() == origin.source());
         for (other, words) in here {
-            snippet = snippet.annotation(
-                AnnotationKind::Context
-                    .span(other.span())
-                    .label(words.as_str()),
-            );
+            snippet = snippet.annotation(AnnotationKind::Context.span(other.span()).label(words.as_str()));
         }
         group = group.element(snippet);
         for (other, words) in elsewhere {
-            let marked = AnnotationKind::Context
-                .span(other.span())
-                .label(words.as_str());
+            let marked = AnnotationKind::Context.span(other.span()).label(words.as_str());
             group = group.element(snippet_of(other).annotation(marked));
         }
     } else if !found.label.is_empty() {

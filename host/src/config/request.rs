@@ -77,9 +77,6 @@ pub struct Outside<'e> {
 impl Outside<'static> {
     /// The process environment; properties are left for librdkafka to judge when a client is made.
     pub fn process() -> Self {
-        Outside {
-            env: &|name| std::env::var(name).ok(),
-            property_fault: &|_, _| None,
-        }
+        Outside { env: &|name| std::env::var(name).ok(), property_fault: &|_, _| None }
     }
 }

@@ -84,15 +84,7 @@ pub struct Table<'a> {
 impl<'a> Table<'a> {
     fn new(reader: &'a Reader, path: String, origin: Origin, entries: &'a DeTable<'a>) -> Self {
         let (known, later) = (Vec::new(), Vec::new());
-        Table {
-            reader,
-            path,
-            origin,
-            entries,
-            known,
-            later,
-            open: false,
-        }
+        Table { reader, path, origin, entries, known, later, open: false }
     }
 
     /// Where the table begins: its header, or its braces.
@@ -102,20 +94,12 @@ impl<'a> Table<'a> {
 
     /// `[batch.default]`, or `the file` for the root.
     pub fn title(&self) -> String {
-        if self.path.is_empty() {
-            "the file".to_owned()
-        } else {
-            format!("[{}]", self.path)
-        }
+        if self.path.is_empty() { "the file".to_owned() } else { format!("[{}]", self.path) }
     }
 
     /// The dotted path of a key in here.
     pub fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     pub fn has(&self, key: &str) -> bool {
@@ -141,11 +125,7 @@ impl<'a> Table<'a> {
             let message = format!("`{}` is missing", self.path_of(key));
             let found = Diagnostic::error(codes::MISSING_KEY, message)
                 .at(self.origin())
-                .label(if self.path.is_empty() {
-                    ""
-                } else {
-                    "in this table"
-                })
+                .label(if self.path.is_empty() { "" } else { "in this table" })
                 .help(format!("add `{example}`"));
             self.report(found);
         }
@@ -159,11 +139,7 @@ impl<'a> Table<'a> {
         };
         let message = format!("`{}` is not supported yet", self.path_of(key));
         let mut found = Diagnostic::error(codes::NOT_YET, message).at(self.reader.at(name.span()));
-        found.help.push(if instead.is_empty() {
-            "remove it".to_owned()
-        } else {
-            instead.to_owned()
-        });
+        found.help.push(if instead.is_empty() { "remove it".to_owned() } else { instead.to_owned() });
         self.report(found);
     }
 
@@ -182,13 +158,7 @@ impl<'a> Table<'a> {
         entries
             .map(|(name, value)| {
                 let origin = self.reader.at(name.span());
-                (
-                    Located {
-                        value: &**name.get_ref(),
-                        origin,
-                    },
-                    value,
-                )
+                (Located { value: &**name.get_ref(), origin }, value)
             })
             .collect()
     }
@@ -221,15 +191,8 @@ impl<'a> Table<'a> {
     }
 
     pub fn wrong_type(&self, path: &str, wanted: &str, found: &DeValue<'_>, origin: Origin) {
-        let article = if matches!(found, DeValue::Integer(_) | DeValue::Array(_)) {
-            "an"
-        } else {
-            "a"
-        };
-        let message = format!(
-            "`{path}` takes {wanted}, not {article} {}",
-            found.type_str()
-        );
+        let article = if matches!(found, DeValue::Integer(_) | DeValue::Array(_)) { "an" } else { "a" };
+        let message = format!("`{path}` takes {wanted}, not {article} {}", found.type_str());
         self.report(Diagnostic::error(codes::WRONG_TYPE, message).at(origin));
     }
 
@@ -284,8 +247,5 @@ fn home_of(key: &str) -> Option<&'static str> {
         ("dead_letter", "errors"),
         ("compression", "output.NAME.send"),
     ];
-    HOMES
-        .iter()
-        .find(|(name, _)| *name == key)
-        .map(|(_, home)| *home)
+    HOMES.iter().find(|(name, _)| *name == key).map(|(_, home)| *home)
 }

@@ -194,12 +194,7 @@ pub struct Fetch {
 
 impl Default for Fetch {
     fn default() -> Self {
-        Fetch {
-            min_bytes: 1,
-            max_per_partition: MIB,
-            max_wait: Duration::from_millis(500),
-            buffer: 32 * MIB,
-        }
+        Fetch { min_bytes: 1, max_per_partition: MIB, max_wait: Duration::from_millis(500), buffer: 32 * MIB }
     }
 }
 
@@ -248,9 +243,7 @@ pub struct Ack {
 
 impl Default for Ack {
     fn default() -> Self {
-        Ack {
-            commit_interval: Duration::from_secs(1),
-        }
+        Ack { commit_interval: Duration::from_secs(1) }
     }
 }
 
@@ -360,10 +353,7 @@ pub struct Dev {
 
 impl Default for Dev {
     fn default() -> Self {
-        Dev {
-            samples: BTreeMap::new(),
-            partitions: 3,
-        }
+        Dev { samples: BTreeMap::new(), partitions: 3 }
     }
 }
 

@@ -12,11 +12,7 @@ pub enum UnitError {
     #[error("it is empty")]
     Empty,
     #[error("it has no unit: `{number}{first}` or `{number}{second}`?")]
-    NoUnit {
-        number: String,
-        first: &'static str,
-        second: &'static str,
-    },
+    NoUnit { number: String, first: &'static str, second: &'static str },
     #[error("it does not begin with a number")]
     NoNumber,
     #[error("only whole numbers are taken, in a smaller unit where needed")]
@@ -28,11 +24,9 @@ pub enum UnitError {
 }
 
 /// What a duration looks like, for messages.
-pub const DURATION_FORM: &str =
-    "a whole number with `ms`, `s`, `m` or `h`, such as \"500ms\" or \"30s\"";
+pub const DURATION_FORM: &str = "a whole number with `ms`, `s`, `m` or `h`, such as \"500ms\" or \"30s\"";
 /// What a size looks like, for messages.
-pub const SIZE_FORM: &str =
-    "a whole number with `B`, `kB`, `MB`, `GB`, `KiB`, `MiB` or `GiB`, such as \"64MiB\"";
+pub const SIZE_FORM: &str = "a whole number with `B`, `kB`, `MB`, `GB`, `KiB`, `MiB` or `GiB`, such as \"64MiB\"";
 
 /// Milliseconds.
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
@@ -64,10 +58,7 @@ pub fn format_duration(duration: Duration) -> String {
     if millis == 0 {
         return "0s".to_owned();
     }
-    let exact = DURATION_UNITS
-        .iter()
-        .rev()
-        .find(|(_, scale)| millis.is_multiple_of(u128::from(*scale)));
+    let exact = DURATION_UNITS.iter().rev().find(|(_, scale)| millis.is_multiple_of(u128::from(*scale)));
     let (unit, scale) = exact.copied().unwrap_or(("ms", 1));
     format!("{}{unit}", millis / u128::from(scale))
 }
@@ -77,25 +68,17 @@ pub fn format_size(bytes: u64) -> String {
     if bytes == 0 {
         return "0B".to_owned();
     }
-    let exact = SIZE_UNITS
-        .iter()
-        .rev()
-        .find(|(_, scale)| bytes.is_multiple_of(*scale));
+    let exact = SIZE_UNITS.iter().rev().find(|(_, scale)| bytes.is_multiple_of(*scale));
     let (unit, scale) = exact.copied().unwrap_or(("B", 1));
     format!("{}{unit}", bytes / scale)
 }
 
-fn split<'t>(
-    text: &'t str,
-    (first, second): (&'static str, &'static str),
-) -> Result<(String, &'t str), UnitError> {
+fn split<'t>(text: &'t str, (first, second): (&'static str, &'static str)) -> Result<(String, &'t str), UnitError> {
     let text = text.trim();
     if text.is_empty() {
         return Err(UnitError::Empty);
     }
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
     let (number, rest) = text.split_at(end);
     let number = number.replace('_', "");
     if number.is_empty() {
@@ -105,30 +88,18 @@ fn split<'t>(
         return Err(UnitError::Fraction);
     }
     match rest.trim_start() {
-        "" => Err(UnitError::NoUnit {
-            number,
-            first,
-            second,
-        }),
+        "" => Err(UnitError::NoUnit { number, first, second }),
         unit => Ok((number, unit)),
     }
 }
 
-fn scaled(
-    number: &str,
-    unit: &str,
-    units: &[(&str, u64)],
-    hint: fn(&str) -> &'static str,
-) -> Result<u64, UnitError> {
+fn scaled(number: &str, unit: &str, units: &[(&str, u64)], hint: fn(&str) -> &'static str) -> Result<u64, UnitError> {
     let Some((_, scale)) = units.iter().find(|(name, _)| *name == unit) else {
         let hint = match hint(unit) {
             "" => String::new(),
             meant => format!(": `{meant}`?"),
         };
-        return Err(UnitError::UnknownUnit {
-            unit: unit.to_owned(),
-            hint,
-        });
+        return Err(UnitError::UnknownUnit { unit: unit.to_owned(), hint });
     };
     // The digits were checked, so the only failure is a number beyond u64.
     let number: u64 = number.parse().map_err(|_| UnitError::TooLarge)?;
@@ -174,23 +145,13 @@ mod tests {
             ("30 s", 30_000),
         ];
         for (text, millis) in cases {
-            assert_eq!(
-                parse_duration(text),
-                Ok(Duration::from_millis(millis)),
-                "{text}"
-            );
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
     }
 
     #[test]
     fn sizes_with_a_unit_are_read() {
-        let cases = [
-            ("1B", 1),
-            ("900kB", 900_000),
-            ("1MB", 1_000_000),
-            ("64MiB", 64 << 20),
-            ("2GiB", 2 << 30),
-        ];
+        let cases = [("1B", 1), ("900kB", 900_000), ("1MB", 1_000_000), ("64MiB", 64 << 20), ("2GiB", 2 << 30)];
         for (text, bytes) in cases {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
@@ -198,23 +159,10 @@ mod tests {
 
     #[test]
     fn what_would_have_to_be_guessed_is_refused() {
-        let no_unit = UnitError::NoUnit {
-            number: "5".into(),
-            first: "s",
-            second: "ms",
-        };
-        let seconds = UnitError::UnknownUnit {
-            unit: "sec".into(),
-            hint: ": `s`?".into(),
-        };
-        let kilo = UnitError::UnknownUnit {
-            unit: "KB".into(),
-            hint: ": `kB`?".into(),
-        };
-        let nonsense = UnitError::UnknownUnit {
-            unit: "parsecs".into(),
-            hint: String::new(),
-        };
+        let no_unit = UnitError::NoUnit { number: "5".into(), first: "s", second: "ms" };
+        let seconds = UnitError::UnknownUnit { unit: "sec".into(), hint: ": `s`?".into() };
+        let kilo = UnitError::UnknownUnit { unit: "KB".into(), hint: ": `kB`?".into() };
+        let nonsense = UnitError::UnknownUnit { unit: "parsecs".into(), hint: String::new() };
         assert_eq!(parse_duration("5"), Err(no_unit));
         assert_eq!(parse_duration("5 sec"), Err(seconds));
         assert_eq!(parse_duration("5parsecs"), Err(nonsense));
@@ -222,10 +170,7 @@ mod tests {
         assert_eq!(parse_duration("-5s"), Err(UnitError::NoNumber));
         assert_eq!(parse_duration(""), Err(UnitError::Empty));
         assert_eq!(parse_size("64KB"), Err(kilo));
-        assert_eq!(
-            parse_size("99999999999999999999B"),
-            Err(UnitError::TooLarge)
-        );
+        assert_eq!(parse_size("99999999999999999999B"), Err(UnitError::TooLarge));
         assert_eq!(parse_size("99999999999999GiB"), Err(UnitError::TooLarge));
     }
 

@@ -14,9 +14,7 @@ use super::diagnostic::{Diagnostic, Origin};
 use super::names::{listed, nearest};
 use super::table::{Entry, Located, Table};
 use super::types::Secret;
-use super::units::{
-    DURATION_FORM, SIZE_FORM, UnitError, format_duration, format_size, parse_duration, parse_size,
-};
+use super::units::{DURATION_FORM, SIZE_FORM, UnitError, format_duration, format_size, parse_duration, parse_size};
 use super::vars::{Text, VarFault};
 
 /// The words that a key takes: those that work, and those that are specified for later.
@@ -45,24 +43,17 @@ impl Table<'_> {
         self.outside_value(&path, key, text)
     }
 
-    pub fn duration(
-        &mut self,
-        key: &'static str,
-        default: Duration,
-        range: RangeInclusive<Duration>,
-    ) -> Duration {
+    pub fn duration(&mut self, key: &'static str, default: Duration, range: RangeInclusive<Duration>) -> Duration {
         let form = (codes::BAD_DURATION, "a duration", DURATION_FORM);
         let read = self.unit(key, form, parse_duration);
-        self.in_range(key, read, range, format_duration)
-            .unwrap_or(default)
+        self.in_range(key, read, range, format_duration).unwrap_or(default)
     }
 
     /// Bytes.
     pub fn size(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let form = (codes::BAD_SIZE, "a size", SIZE_FORM);
         let read = self.unit(key, form, parse_size);
-        self.in_range(key, read, range, format_size)
-            .unwrap_or(default)
+        self.in_range(key, read, range, format_size).unwrap_or(default)
     }
 
     pub fn count(&mut self, key: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
@@ -77,12 +68,8 @@ impl Table<'_> {
         // What does not fit is out of any range that a key has.
         let number = whole(integer).unwrap_or(i64::MAX);
         let wide = i64::from(*range.start())..=i64::from(*range.end());
-        let checked = self.in_range(key, Some((number, origin)), wide, |number| {
-            number.to_string()
-        });
-        checked
-            .and_then(|number| u32::try_from(number).ok())
-            .unwrap_or(default)
+        let checked = self.in_range(key, Some((number, origin)), wide, |number| number.to_string());
+        checked.and_then(|number| u32::try_from(number).ok()).unwrap_or(default)
     }
 
     pub fn boolean(&mut self, key: &'static str, default: bool) -> bool {
@@ -103,38 +90,22 @@ impl Table<'_> {
         let written = self.has(key).then(|| self.boolean(key, allowed));
         self.entry(key);
         if written == Some(!allowed) {
-            let message = format!(
-                "`{} = {}` is not supported yet",
-                self.path_of(key),
-                !allowed
-            );
+            let message = format!("`{} = {}` is not supported yet", self.path_of(key), !allowed);
             let origin = self.reader_origin(key);
-            self.report(
-                Diagnostic::error(codes::NOT_YET, message)
-                    .at(origin)
-                    .help("remove it"),
-            );
+            self.report(Diagnostic::error(codes::NOT_YET, message).at(origin).help("remove it"));
         }
     }
 
     pub fn choice<T: Copy>(&mut self, key: &'static str, default: T, choices: &Choices<T>) -> T {
-        self.choice_at(key, choices)
-            .map_or(default, |choice| choice.value)
+        self.choice_at(key, choices).map_or(default, |choice| choice.value)
     }
 
     /// As `choice`, with the place of the word; `None` when it was not written or is wrong.
-    pub fn choice_at<T: Copy>(
-        &mut self,
-        key: &'static str,
-        choices: &Choices<T>,
-    ) -> Option<Located<T>> {
+    pub fn choice_at<T: Copy>(&mut self, key: &'static str, choices: &Choices<T>) -> Option<Located<T>> {
         let word = self.string(key)?;
         let found = choices.now.iter().find(|(name, _)| *name == word.value);
         if let Some((_, value)) = found {
-            return Some(Located {
-                value: *value,
-                origin: word.origin,
-            });
+            return Some(Located { value: *value, origin: word.origin });
         }
         let path = self.path_of(key);
         let names = choices.now.iter().map(|(name, _)| *name);
@@ -159,19 +130,13 @@ impl Table<'_> {
         let (value, origin) = self.entry(key)?;
         let path = self.path_of(key);
         let DeValue::Array(items) = value.get_ref() else {
-            self.wrong_type(
-                &path,
-                "a list of strings, such as [\"a\"]",
-                value.get_ref(),
-                origin,
-            );
+            self.wrong_type(&path, "a list of strings, such as [\"a\"]", value.get_ref(), origin);
             return None;
         };
         let mut strings = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let path = format!("{path}.{index}");
-            self.reader
-                .record(path.clone(), self.reader.at(item.span()));
+            self.reader.record(path.clone(), self.reader.at(item.span()));
             let text = self.text_of(&path, item, "a string");
             strings.extend(text.and_then(|text| self.printable(path, text)));
         }
@@ -184,17 +149,10 @@ impl Table<'_> {
         let mut pairs = Vec::new();
         for (name, value) in self.open_table(key) {
             let path = format!("{path}.{}", name.value);
-            self.reader
-                .record(path.clone(), self.reader.at(value.span()));
+            self.reader.record(path.clone(), self.reader.at(value.span()));
             let text = self.text_of(&path, value, "a string");
             if let Some(text) = text.and_then(|text| self.printable(path, text)) {
-                pairs.push((
-                    Located {
-                        value: name.value.to_owned(),
-                        origin: name.origin,
-                    },
-                    text,
-                ));
+                pairs.push((Located { value: name.value.to_owned(), origin: name.origin }, text));
             }
         }
         pairs
@@ -223,11 +181,7 @@ impl Table<'_> {
                 None => self.no_json(path, value, "it does not fit 64 bits"),
             },
             DeValue::Float(float) => {
-                let number = float
-                    .as_str()
-                    .parse()
-                    .ok()
-                    .and_then(serde_json::Number::from_f64);
+                let number = float.as_str().parse().ok().and_then(serde_json::Number::from_f64);
                 match number {
                     Some(number) => Value::Number(number),
                     None => self.no_json(path, value, "JSON has no such number"),
@@ -242,10 +196,7 @@ impl Table<'_> {
             DeValue::Table(table) => {
                 let entry = |(name, value): (&Spanned<_>, _)| {
                     let name: &std::borrow::Cow<'_, str> = name.get_ref();
-                    (
-                        name.to_string(),
-                        self.json_of(&format!("{path}.{name}"), value),
-                    )
+                    (name.to_string(), self.json_of(&format!("{path}.{name}"), value))
                 };
                 Value::Object(table.iter().map(entry).collect())
             }
@@ -255,11 +206,7 @@ impl Table<'_> {
     fn no_json(&self, path: &str, value: Entry<'_>, why: &str) -> serde_json::Value {
         let message = format!("`{path}` cannot be given to the handler as JSON");
         let origin = self.reader.at(value.span());
-        self.report(
-            Diagnostic::error(codes::OUT_OF_RANGE, message)
-                .at(origin)
-                .label(why),
-        );
+        self.report(Diagnostic::error(codes::OUT_OF_RANGE, message).at(origin).label(why));
         serde_json::Value::Null
     }
 
@@ -277,10 +224,7 @@ impl Table<'_> {
         };
         match self.reader.vars.borrow().substitute(raw) {
             Ok(text) if text.unresolved => None,
-            Ok(text) => Some(Located {
-                value: text,
-                origin,
-            }),
+            Ok(text) => Some(Located { value: text, origin }),
             Err(fault) => {
                 self.report(var_fault(&fault).at(origin));
                 None
@@ -290,10 +234,7 @@ impl Table<'_> {
 
     fn printable(&self, path: String, text: Located<Text>) -> Option<Located<String>> {
         if !text.value.secret {
-            return Some(Located {
-                value: text.value.value,
-                origin: text.origin,
-            });
+            return Some(Located { value: text.value.value, origin: text.origin });
         }
         let message = format!("`{path}` holds a secret and would be printed");
         let found = Diagnostic::error(codes::EXPOSED_SECRET, message)
@@ -305,27 +246,17 @@ impl Table<'_> {
     }
 
     /// A credential: anything but a literal.
-    pub fn outside_value(
-        &self,
-        path: &str,
-        key: &str,
-        text: Located<Text>,
-    ) -> Option<Located<Secret>> {
+    pub fn outside_value(&self, path: &str, key: &str, text: Located<Text>) -> Option<Located<Secret>> {
         if text.value.substituted {
-            return Some(Located {
-                value: Secret::new(text.value.value),
-                origin: text.origin,
-            });
+            return Some(Located { value: Secret::new(text.value.value), origin: text.origin });
         }
         let variable = key.rsplit(['.', '_']).next().unwrap_or(key);
         let message = format!("`{path}` is a secret and must not be written into the file");
-        let found = Diagnostic::error(codes::EXPOSED_SECRET, message)
-            .at(text.origin)
-            .help(format!(
-                "name it at the top of the file: `vars.{variable} = {{ secret = \"{}\" }}` (an \
+        let found = Diagnostic::error(codes::EXPOSED_SECRET, message).at(text.origin).help(format!(
+            "name it at the top of the file: `vars.{variable} = {{ secret = \"{}\" }}` (an \
              environment variable) or `{{ file = \"...\" }}`, and write \"${{{variable}}}\" here",
-                format!("KAFKA_{variable}").to_uppercase()
-            ));
+            format!("KAFKA_{variable}").to_uppercase()
+        ));
         self.report(found);
         None
     }
@@ -349,11 +280,7 @@ impl Table<'_> {
                 let message = format!("`{path}` takes {wanted}, and \"{shown}\" is none");
                 let found = Diagnostic::error(code, message).at(text.origin);
                 // The reason quotes the value, which is not ours to show when it is from a file.
-                let found = if value == shown {
-                    found.label(error.to_string())
-                } else {
-                    found
-                };
+                let found = if value == shown { found.label(error.to_string()) } else { found };
                 self.report(found.note(format!("{wanted} is {form}")));
                 None
             }
@@ -379,15 +306,15 @@ impl Table<'_> {
     }
 
     fn reader_origin(&mut self, key: &'static str) -> Origin {
-        self.entry(key)
-            .map_or_else(|| self.origin(), |(_, origin)| origin)
+        self.entry(key).map_or_else(|| self.origin(), |(_, origin)| origin)
     }
 }
 
 fn var_fault(fault: &VarFault) -> Diagnostic {
     match fault {
-        VarFault::Unclosed => Diagnostic::error(codes::BAD_VARIABLE, "`${` without `}`")
-            .help("write `$${` where `${` itself is meant"),
+        VarFault::Unclosed => {
+            Diagnostic::error(codes::BAD_VARIABLE, "`${` without `}`").help("write `$${` where `${` itself is meant")
+        }
         VarFault::Undeclared { name, nearest } => {
             let message = format!("the variable `{name}` is not declared");
             let found = Diagnostic::error(codes::BAD_VARIABLE, message);

@@ -54,10 +54,7 @@ pub struct Text {
 /// What is wrong with a `${...}`.
 #[derive(Debug, PartialEq, Eq)]
 pub enum VarFault {
-    Undeclared {
-        name: String,
-        nearest: Option<String>,
-    },
+    Undeclared { name: String, nearest: Option<String> },
     Unclosed,
 }
 
@@ -87,12 +84,8 @@ impl Vars {
             text.value.push_str(&rest[..at]);
             let (name, after) = rest[at + 2..].split_once('}').ok_or(VarFault::Unclosed)?;
             let name = name.trim();
-            let variable = self
-                .declared
-                .get(name)
-                .ok_or_else(|| self.undeclared(name))?;
-            text.value
-                .push_str(variable.value.as_deref().unwrap_or_default());
+            let variable = self.declared.get(name).ok_or_else(|| self.undeclared(name))?;
+            text.value.push_str(variable.value.as_deref().unwrap_or_default());
             text.unresolved |= variable.value.is_none();
             text.secret |= variable.kind == Kind::Secret;
             hidden |= variable.kind != Kind::Env;
@@ -100,20 +93,13 @@ impl Vars {
             rest = after;
         }
         text.value.push_str(rest);
-        text.shown = if hidden {
-            raw.to_owned()
-        } else {
-            text.value.clone()
-        };
+        text.shown = if hidden { raw.to_owned() } else { text.value.clone() };
         Ok(text)
     }
 
     fn undeclared(&self, name: &str) -> VarFault {
         let names = self.declared.keys().map(String::as_str);
-        VarFault::Undeclared {
-            name: name.to_owned(),
-            nearest: nearest(name, names).map(str::to_owned),
-        }
+        VarFault::Undeclared { name: name.to_owned(), nearest: nearest(name, names).map(str::to_owned) }
     }
 }
 
@@ -129,13 +115,9 @@ pub fn plain_io_error(error: &std::io::Error) -> String {
 
 /// A value from a file: its text without the line end that editors add.
 pub fn read_value_file(path: &Path) -> Result<String, String> {
-    let size = std::fs::metadata(path)
-        .map_err(|error| plain_io_error(&error))?
-        .len();
+    let size = std::fs::metadata(path).map_err(|error| plain_io_error(&error))?.len();
     if size > MAX_VALUE_FILE {
-        return Err(format!(
-            "it has {size} bytes, at most {MAX_VALUE_FILE} are taken"
-        ));
+        return Err(format!("it has {size} bytes, at most {MAX_VALUE_FILE} are taken"));
     }
     let text = std::fs::read_to_string(path).map_err(|error| plain_io_error(&error))?;
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
@@ -147,26 +129,11 @@ mod tests {
 
     fn vars() -> Vars {
         let mut vars = Vars::default();
-        let declared = [
-            ("region", Kind::Env, "eu"),
-            ("key", Kind::Secret, "hunter2"),
-        ];
+        let declared = [("region", Kind::Env, "eu"), ("key", Kind::Secret, "hunter2")];
         for (name, kind, value) in declared {
-            vars.declare(
-                name,
-                Variable {
-                    kind,
-                    value: Some(value.to_owned()),
-                },
-            );
+            vars.declare(name, Variable { kind, value: Some(value.to_owned()) });
         }
-        vars.declare(
-            "unset",
-            Variable {
-                kind: Kind::Env,
-                value: None,
-            },
-        );
+        vars.declare("unset", Variable { kind: Kind::Env, value: None });
         vars
     }
 
@@ -189,17 +156,8 @@ mod tests {
     fn a_substituted_value_is_not_substituted_again() {
         let mut vars = vars();
         let value = Some("${key}".to_owned());
-        vars.declare(
-            "sly",
-            Variable {
-                kind: Kind::Env,
-                value,
-            },
-        );
-        assert_eq!(
-            vars.substitute("${sly}").map(|text| text.value),
-            Ok("${key}".to_owned())
-        );
+        vars.declare("sly", Variable { kind: Kind::Env, value });
+        assert_eq!(vars.substitute("${sly}").map(|text| text.value), Ok("${key}".to_owned()));
     }
 
     #[test]
@@ -211,19 +169,10 @@ mod tests {
 
     #[test]
     fn undeclared_and_unclosed_names_are_faults_and_unset_ones_are_marked() {
-        let undeclared = VarFault::Undeclared {
-            name: "regoin".to_owned(),
-            nearest: Some("region".to_owned()),
-        };
+        let undeclared = VarFault::Undeclared { name: "regoin".to_owned(), nearest: Some("region".to_owned()) };
         assert_eq!(vars().substitute("${regoin}").err(), Some(undeclared));
-        assert_eq!(
-            vars().substitute("${region").err(),
-            Some(VarFault::Unclosed)
-        );
-        assert_eq!(
-            vars().substitute("${unset}").map(|text| text.unresolved),
-            Ok(true)
-        );
+        assert_eq!(vars().substitute("${region").err(), Some(VarFault::Unclosed));
+        assert_eq!(vars().substitute("${unset}").map(|text| text.unresolved), Ok(true));
     }
 
     impl std::fmt::Debug for Text {

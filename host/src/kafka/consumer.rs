@@ -5,7 +5,6 @@
 
 use std::ptr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rdkafka_sys as rd;
 use rdkafka_sys::types::RDKafkaRespErr as Code;
@@ -199,8 +198,11 @@ impl Consumer {
         for (topic, partition, offset) in offsets {
             list.add(topic, partition, Some(offset))?;
         }
-        // SAFETY: live client and list; the list is copied.
-        check(unsafe { rd::rd_kafka_commit(self.client.as_ptr(), list.as_ptr(), 1) })
+        // To our own queue by name: `rd_kafka_commit` answers a callback of the configuration only, never an event.
+        // SAFETY: live client, list (which is copied) and queue; no callback.
+        check(unsafe {
+            rd::rd_kafka_commit_queue(self.client.as_ptr(), list.as_ptr(), self.events.as_ptr(), None, ptr::null_mut())
+        })
     }
 
     /// Begins to leave the group: a last [`Event::Revoked`] comes, which has to be answered.
@@ -230,13 +232,6 @@ impl Consumer {
         };
         (result == Code::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
     }
-
-    /// Lets librdkafka serve its own timers for a moment when the pipeline has nothing else to do while closing.
-    pub fn wait_event(&self, waker: &Waker, limit: Duration) {
-        if !self.events.take_ready() {
-            waker.wait(limit);
-        }
-    }
 }
 
 pub(super) fn check(code: Code) -> Result<(), String> {
@@ -253,7 +248,8 @@ fn check_error(error: *mut rd::rd_kafka_error_t) -> Result<(), String> {
     }
     // SAFETY: a live error object that is ours; the text is copied before it goes.
     unsafe {
-        let result = super::problem::explain(rd::rd_kafka_error_code(error), &ffi::text(rd::rd_kafka_error_string(error)));
+        let result =
+            super::problem::explain(rd::rd_kafka_error_code(error), &ffi::text(rd::rd_kafka_error_string(error)));
         rd::rd_kafka_error_destroy(error);
         Err(result)
     }

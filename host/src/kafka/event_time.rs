@@ -34,9 +34,8 @@ pub(super) trait Extras {
 /// then have an opaque that is null or points to a live `E`.
 pub(super) fn intercept<E: Extras>(conf: &mut Conf) -> Result<(), String> {
     // SAFETY: live configuration, static name, a function that lives as long as the program.
-    let code = unsafe {
-        rd::rd_kafka_conf_interceptor_add_on_new(conf.as_ptr(), NAME, Some(on_new::<E>), ptr::null_mut())
-    };
+    let code =
+        unsafe { rd::rd_kafka_conf_interceptor_add_on_new(conf.as_ptr(), NAME, Some(on_new::<E>), ptr::null_mut()) };
     super::consumer::check(code)
 }
 

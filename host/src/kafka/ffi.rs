@@ -59,7 +59,13 @@ impl Conf {
         let mut message = [0 as c_char; 512];
         // SAFETY: live configuration, NUL-terminated strings, a buffer of the length that is given.
         let result = unsafe {
-            rd::rd_kafka_conf_set(self.0.as_ptr(), c_key.as_ptr(), c_value.as_ptr(), message.as_mut_ptr(), message.len())
+            rd::rd_kafka_conf_set(
+                self.0.as_ptr(),
+                c_key.as_ptr(),
+                c_value.as_ptr(),
+                message.as_mut_ptr(),
+                message.len(),
+            )
         };
         match result {
             rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),

@@ -98,8 +98,7 @@ impl Probe {
         let deadline = Instant::now() + limit;
         let mut counts = BTreeMap::new();
         for topic in topics {
-            let handle = Topic::new(&self.client, topic)
-                .map_err(|cause| self.refused(topic, cause))?;
+            let handle = Topic::new(&self.client, topic).map_err(|cause| self.refused(topic, cause))?;
             let found = self.ask(Some(&handle), deadline)?;
             match found.into_iter().find(|found| found.name == **topic) {
                 Some(Found { error: Code::RD_KAFKA_RESP_ERR_NO_ERROR, partitions, .. }) if partitions > 0 => {

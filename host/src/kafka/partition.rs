@@ -122,9 +122,8 @@ impl PartitionQueue {
         }
         let room = count.clamp(1, DRAIN);
         // SAFETY: room for `room` pointers; a queue that is forwarded nowhere, drained by this thread only.
-        let taken = unsafe {
-            rd::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, self.drained.as_mut_ptr(), room)
-        };
+        let taken =
+            unsafe { rd::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, self.drained.as_mut_ptr(), room) };
         let taken = usize::try_from(taken).unwrap_or(0);
         if taken == room {
             self.queue.mark_ready(); // there may be more, and its coming was announced already

@@ -437,7 +437,8 @@ impl Producer {
         let mut failed = std::mem::take(&mut out.failed);
         if !failed.is_empty() {
             failed.sort_by_key(|(i, _)| *i);
-            let refusal_code = failed.iter().map(|(_, code)| *code).find(|c| problem::delivery(*c) == Delivery::Refused);
+            let refusal_code =
+                failed.iter().map(|(_, code)| *code).find(|c| problem::delivery(*c) == Delivery::Refused);
             let indices: Vec<usize> = failed.iter().map(|(i, _)| *i).collect();
             match refusal_code {
                 // A batch fails as a whole for one bad record: halve it until that one stands alone.

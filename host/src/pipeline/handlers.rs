@@ -183,9 +183,10 @@ impl LaneTask {
         };
         match call.kind {
             CallKind::Messages => instance.handle_messages(&call.frame).await.map(Reply::Answer),
-            CallKind::Batch => {
-                instance.handle_batch(&call.frame).await.map(|answer| answer.map_or_else(Reply::BatchError, Reply::Answer))
-            }
+            CallKind::Batch => instance
+                .handle_batch(&call.frame)
+                .await
+                .map(|answer| answer.map_or_else(Reply::BatchError, Reply::Answer)),
         }
     }
 }

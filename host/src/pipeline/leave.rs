@@ -78,8 +78,13 @@ impl Run {
         }
         // After a shutdown's own drain there is nothing left to wait for.
         let budget = if already { Duration::ZERO } else { REVOKE_DRAIN };
-        self.leaving =
-            Some(Leaving { lanes, partitions: Some(partitions), step: Step::Drain, deadline: now + budget, say: now + SAY });
+        self.leaving = Some(Leaving {
+            lanes,
+            partitions: Some(partitions),
+            step: Step::Drain,
+            deadline: now + budget,
+            say: now + SAY,
+        });
         Ok(())
     }
 

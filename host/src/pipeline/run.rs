@@ -224,14 +224,7 @@ impl Run {
                 lane.drain(sluicebox_frames::Trigger::Shutdown);
             }
             let handle = self.parts.handlers.open(id, &self.parts.version, config, &self.parts.answers.0);
-            self.lanes.push(Some(Box::new(Slot {
-                queue,
-                lane,
-                handle,
-                committed: None,
-                committing: None,
-                memory: 0,
-            })));
+            self.lanes.push(Some(Box::new(Slot { queue, lane, handle, committed: None, committing: None, memory: 0 })));
             self.active.push(id);
         }
         self.parts.outlets.figures.rebalances[0] += 1;
@@ -506,7 +499,12 @@ impl Run {
     fn housekeeping(&mut self, now: Instant) {
         if now >= self.last_count + COUNT {
             self.last_count = now;
-            let lanes: usize = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref()).map(|slot| slot.lane.bytes()).sum();
+            let lanes: usize = self
+                .active
+                .iter()
+                .filter_map(|id| self.lanes[*id as usize].as_ref())
+                .map(|slot| slot.lane.bytes())
+                .sum();
             self.parts.share.holds((lanes + self.parts.outlets.bytes()) as u64);
         }
         if now >= self.last_sweep + SWEEP {

@@ -147,8 +147,7 @@ impl PipelineStatus {
     /// A pipeline that has not begun.
     #[must_use]
     pub fn new(name: &str, group: &str, version: &str) -> Self {
-        let inner =
-            Inner { state: State::Starting, reason: None, since: Instant::now(), figures: Figures::default() };
+        let inner = Inner { state: State::Starting, reason: None, since: Instant::now(), figures: Figures::default() };
         Self { name: name.to_owned(), group: group.to_owned(), version: version.to_owned(), inner: Mutex::new(inner) }
     }
 

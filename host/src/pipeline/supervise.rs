@@ -3,7 +3,7 @@
 //! that was checked before.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Share};
@@ -141,13 +141,8 @@ impl Supervised {
             log: Arc::clone(&self.log),
         });
         self.try_instance(&instance)?;
-        let inputs: u64 = config
-            .source
-            .topics
-            .iter()
-            .filter_map(|topic| count(&config.source.cluster, topic))
-            .map(u64::from)
-            .sum();
+        let inputs: u64 =
+            config.source.topics.iter().filter_map(|topic| count(&config.source.cluster, topic)).map(u64::from).sum();
         let fetch = FetchBudget {
             per_partition: (config.source.fetch.buffer.min(self.budget.limit()) / inputs.max(1))
                 .clamp(64 * 1024, 8 * 1024 * 1024),

@@ -54,8 +54,8 @@ impl Troubles {
         let watcher = std::thread::Builder::new().name("sb-probe".to_owned()).spawn(move || {
             // Ends when the cluster answers or the pipeline has dropped its half of the flag.
             while Arc::strong_count(&flag) > 1 {
-                let asked = Probe::new(&cluster)
-                    .is_ok_and(|probe| probe.partitions(&[&topic], Duration::from_secs(2)).is_ok());
+                let asked =
+                    Probe::new(&cluster).is_ok_and(|probe| probe.partitions(&[&topic], Duration::from_secs(2)).is_ok());
                 if asked {
                     flag.store(true, Ordering::Release);
                     waker.wake();

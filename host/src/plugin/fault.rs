@@ -105,7 +105,8 @@ impl Fault {
         let backtrace = error.downcast_ref::<WasmBacktrace>();
         let frames = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
         let (class, mut text) = classify(error, state, frames, &tail, entered);
-        if class != FaultClass::Panic && !matches!(class, FaultClass::Deadline | FaultClass::Exit) {
+        // A panic's text is from there; of the rest, what was said last may explain it.
+        if class != FaultClass::Panic {
             for line in &tail[tail.len().saturating_sub(3)..] {
                 text.push_str("\n    stderr: ");
                 text.push_str(line);
@@ -181,32 +182,37 @@ fn endless(frames: &[wasmtime::FrameInfo]) -> bool {
     frames.len() >= BACKTRACE_FRAMES && functions.len() <= RECURSIVE
 }
 
+/// The innermost frames, those inlined into others included. Frames of Rust's own library are left out where the
+/// handler's own are known: nearly every fault begins in a dozen of them.
 fn show_frames(frames: &[wasmtime::FrameInfo], text: &mut String) {
-    use fmt::Write as _;
-
-    let mut line = |name: Option<&str>, place: Option<(&str, u32)>, index: u32| {
-        text.push_str("\n    at ");
-        // Writing to a string does not fail.
-        _ = match (name, place) {
-            (Some(name), Some((file, line))) => write!(text, "{name} ({file}:{line})"),
-            (Some(name), None) => text.write_str(name),
-            (None, _) => write!(text, "function {index}"),
-        };
-    };
-    let mut shown = 0;
+    let mut shown = Vec::new();
+    let mut own = false;
     for frame in frames {
-        for symbol in frame.symbols() {
-            let place = symbol.file().map(|file| (file, symbol.line().unwrap_or_default()));
-            line(symbol.name().or_else(|| frame.func_name()), place, frame.func_index());
-            shown += 1;
+        let symbols = frame.symbols();
+        // The last symbol is the function itself; the module's name section knows it with its path, DWARF without.
+        let name = frame.func_name().map_or_else(
+            || format!("function {}", frame.func_index()),
+            |name| format!("{:#}", rustc_demangle::demangle(name)),
+        );
+        if symbols.is_empty() {
+            shown.push((name, false));
+            continue;
         }
-        if frame.symbols().is_empty() {
-            line(frame.func_name(), None, frame.func_index());
-            shown += 1;
+        for (i, symbol) in symbols.iter().enumerate() {
+            let inlined = symbol.name().filter(|_| i + 1 < symbols.len());
+            let mut line = inlined.unwrap_or(&name).to_owned();
+            let file = symbol.file().unwrap_or_default();
+            if !file.is_empty() {
+                line = format!("{line} ({file}:{})", symbol.line().unwrap_or_default());
+            }
+            let library = file.is_empty() || file.starts_with("/rustc/");
+            own |= !library;
+            shown.push((line, !library));
         }
-        if shown >= SHOWN {
-            break;
-        }
+    }
+    for (line, _) in shown.iter().filter(|(_, of_handler)| *of_handler || !own).take(SHOWN) {
+        text.push_str("\n    at ");
+        text.push_str(line);
     }
 }
 

@@ -531,6 +531,10 @@ impl<'a> Answer<'a> {
         {
             return err(format!("a length or value that its flags ({flags:#x}) do not announce"));
         }
+        let to_batcher = destination != NULL && u32_at(self.destinations, destination as usize * DESTINATION) == 1;
+        if !to_batcher && (flags & FLUSH != 0 || len(28) != 0) {
+            return err("flush and a batch key are for batchers, it goes to an output".to_owned());
+        }
         let block_at = len(8).checked_add(len(12)).and_then(|n| n.checked_add(len(16)));
         let block = block_at.and_then(|at| range(self.payload, at, len(20)));
         let end = block_at

@@ -24,7 +24,8 @@ fn message(offset: i64) -> MessageDoc {
 
 /// Null and empty, keys and values.
 fn burst_nulls() -> MessagesDoc {
-    let pairs: [(Option<&[u8]>, Option<&[u8]>); 6] = [
+    type Bytes = Option<&'static [u8]>;
+    let pairs: [(Bytes, Bytes); 6] = [
         (Some(b"key"), Some(b"value")),
         (None, Some(b"null key")),
         (Some(b""), Some(b"empty key")),

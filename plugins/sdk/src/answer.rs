@@ -138,6 +138,11 @@ impl Answer {
             return writer.finish();
         }
         outcomes.sort_by_key(|(item, _)| *item);
+        for (item, kind) in &mut outcomes {
+            if *kind == Kind::Hold && owners.contains(item) {
+                *kind = emitted_and_held();
+            }
+        }
         let done = |owner: u32| outcomes.binary_search_by_key(&owner, |(item, _)| *item).is_err();
         let mut order: Vec<usize> = (0..owners.len()).filter(|i| done(owners[*i])).collect();
         order.sort_by_key(|i| owners[*i]);
@@ -182,11 +187,9 @@ pub(crate) enum Settled {
 
 #[cold]
 fn settle_other(writer: &mut AnswerWriter, mark: Mark, outcome: Outcome) -> Settled {
-    let emitted = writer.emissions_since(mark) > 0;
     let Outcome(mut kind) = outcome;
-    if kind == Kind::Hold && emitted {
-        let reason = "the handler emitted for a message that it holds; only messages that are done can emit".to_owned();
-        kind = Kind::Retry { reason, after: None };
+    if kind == Kind::Hold && writer.emissions_since(mark) > 0 {
+        kind = emitted_and_held();
     }
     if kind != Kind::Hold {
         writer.rewind(mark);
@@ -197,6 +200,12 @@ fn settle_other(writer: &mut AnswerWriter, mark: Mark, outcome: Outcome) -> Sett
         Kind::Reject { .. } => Settled::Reject,
         Kind::Done | Kind::Hold => Settled::Final,
     }
+}
+
+/// The contract has no place for it, and dropping the emissions would lose them behind an ack.
+fn emitted_and_held() -> Kind {
+    let reason = "the handler emitted for a message that it holds; only messages that are done can emit".to_owned();
+    Kind::Retry { reason, after: None }
 }
 
 fn write_outcome(writer: &mut AnswerWriter, kind: &Kind) {

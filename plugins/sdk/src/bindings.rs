@@ -38,3 +38,14 @@ pub mod lifecycle {
         type_section_suffix: "-lifecycle",
     });
 }
+
+pub mod timer {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "timer-plugin",
+        pub_export_macro: true,
+        export_macro_name: "__export_timer",
+        default_bindings_module: "sluicebox_sdk::__private::bindings::timer",
+        type_section_suffix: "-timer",
+    });
+}

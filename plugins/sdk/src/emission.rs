@@ -140,10 +140,10 @@ impl<'a> Emission<'a> {
         self
     }
 
-    /// For batchers: close the batch as soon as this message is in it.
+    /// For batchers: close the batch as soon as this message is in it. Without effect on outputs.
     #[inline]
     pub fn flush(mut self) -> Self {
-        self.parts.flush = true;
+        self.parts.flush = matches!(self.to, To::Batcher(_));
         self
     }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use crate::instance::Instance;
-use crate::{BatchHandler, Handler, MessageHandler};
+use crate::{BatchHandler, Handler, MessageHandler, TickHandler};
 
 /// The one handler of a component's instance. There is one thread and the host makes one call at a time, so the cell is
 /// never found borrowed.
@@ -33,31 +33,21 @@ impl<H: Handler> Slot<H> {
     }
 }
 
-/// Checks what the macro says of a handler where nothing is exported.
-pub const fn is_message_handler<H: MessageHandler>() {}
-/// As [`is_message_handler`].
-pub const fn is_batch_handler<H: BatchHandler>() {}
+/// Checks what the macro says of a handler, also where nothing is exported.
+pub const fn message<H: MessageHandler>() {}
+/// As [`message`].
+pub const fn batch<H: BatchHandler>() {}
+/// As [`message`].
+pub const fn tick<H: TickHandler>() {}
 
-/// Makes a handler the component's own: `export!(Orders: message, batch);` with what it implements,
-/// [`MessageHandler`](crate::MessageHandler), [`BatchHandler`](crate::BatchHandler) or both. Exports nothing on a
-/// native target, so the crate can be tested there.
+/// Makes a handler the component's own: `export!(Orders: message, batch);` with what it implements, `message`
+/// ([`MessageHandler`](crate::MessageHandler)), `batch` ([`BatchHandler`](crate::BatchHandler)) and `tick`
+/// ([`TickHandler`](crate::TickHandler)). Exports nothing on a native target, so the crate can be tested there.
 #[macro_export]
 macro_rules! export {
-    ($handler:ty: message $(,)?) => { $crate::__export!($handler; message is_message_handler); };
-    ($handler:ty: batch $(,)?) => { $crate::__export!($handler; batch is_batch_handler); };
-    ($handler:ty: message, batch $(,)?) => {
-        $crate::__export!($handler; message is_message_handler, batch is_batch_handler);
-    };
-    ($handler:ty: batch, message $(,)?) => { $crate::export!($handler: message, batch); };
-    ($($other:tt)*) => { ::core::compile_error!("write export!(MyHandler: message), (MyHandler: batch) or (MyHandler: message, batch)"); };
-}
-
-#[doc(hidden)]
-#[macro_export]
-macro_rules! __export {
-    ($handler:ty; $($what:ident $check:ident),+) => {
+    ($handler:ty: $($what:ident),+ $(,)?) => {
         const _: () = {
-            $($crate::__private::$check::<$handler>();)+
+            $($crate::__private::$what::<$handler>();)+
         };
         #[cfg(target_arch = "wasm32")]
         const _: () = {
@@ -109,5 +99,13 @@ macro_rules! __export_one {
             }
         }
         $crate::__private::bindings::batch::__export_batch_frames!($component with_types_in $crate::__private::bindings::batch);
+    };
+    ($component:ident $slot:ident tick) => {
+        impl $crate::__private::bindings::timer::exports::sluicebox::plugin::timer::Guest for $component {
+            fn tick(now: i64) -> $crate::__private::bindings::timer::sluicebox::plugin::types::TickAnswer {
+                $crate::__private::typed(&$slot.with(|slot| slot.with(|handler| handler.handle_tick(now))))
+            }
+        }
+        $crate::__private::bindings::timer::__export_timer!($component with_types_in $crate::__private::bindings::timer);
     };
 }

@@ -1,6 +1,6 @@
 //! What a handler implements.
 
-use crate::{Batch, Message, Outcome, Result, Settings};
+use crate::{Batch, Message, Outcome, Result, Settings, Tick};
 
 /// A handler: one value per instance of the component. The host makes one instance per topic-partition and version of
 /// the handler, calls it with one thing at a time, and drops it after a trap; state in it is a cache, not a store.
@@ -29,4 +29,13 @@ pub trait BatchHandler: Handler {
     /// # Errors
     /// An error fails the batch as a whole: nothing of it goes out, and each of its messages is tried again.
     fn handle_batch(&mut self, batch: Batch<'_>) -> Result<()>;
+}
+
+/// A handler that is called at an interval: it may emit, and settle messages that it holds.
+pub trait TickHandler: Handler {
+    /// Called at the interval that the pipeline's configuration sets.
+    ///
+    /// # Errors
+    /// An error is logged; nothing of the tick goes out.
+    fn handle_tick(&mut self, tick: Tick<'_>) -> Result<()>;
 }

@@ -7,7 +7,7 @@ use sluicebox_frames::{Frame, Messages, VERSION};
 
 use crate::answer::{Answer, Settled};
 use crate::outcome::{Error, Outcome};
-use crate::{Batch, BatchHandler, Handler, Message, MessageHandler, Settings};
+use crate::{Batch, BatchHandler, Handler, Message, MessageHandler, Settings, Tick, TickHandler};
 
 /// A handler with what is kept from call to call.
 #[derive(Debug)]
@@ -72,6 +72,20 @@ impl<H: BatchHandler> Instance<H> {
                 Ok(answer.finish_batch(1))
             }
             Err(error) => Err(error.text),
+        }
+    }
+}
+
+impl<H: TickHandler> Instance<H> {
+    /// Answers a tick, as the answer to a batch without items.
+    pub fn handle_tick(&mut self, now: i64) -> Frame {
+        let answer = Answer::to_batch(0);
+        match self.handler.handle_tick(Tick { now, answer: &answer }) {
+            Ok(()) => answer.finish_batch(0),
+            Err(error) => {
+                crate::log::error!("tick: {}", error.text);
+                Answer::to_batch(0).finish_batch(0)
+            }
         }
     }
 }

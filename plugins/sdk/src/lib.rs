@@ -15,15 +15,17 @@ mod outcome;
 mod settings;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
+mod tick;
 
 pub use batch::{Batch, Item, Items};
 pub use emission::Emission;
-pub use handler::{BatchHandler, Handler, MessageHandler};
+pub use handler::{BatchHandler, Handler, MessageHandler, TickHandler};
 pub use imports::{Output, batchers, outputs};
 pub use message::Message;
 pub use outcome::{Error, JsonError, OrReject, Outcome, Result};
 pub use settings::Settings;
 pub use sluicebox_frames::{BatchInfo, Headers, Source, TimestampType, Trigger, ValueWriter};
+pub use tick::Tick;
 
 #[cfg(feature = "json")]
 pub use serde_json::{self, json};
@@ -31,7 +33,8 @@ pub use serde_json::{self, json};
 /// Everything a handler names: `use sluicebox_sdk::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        Batch, BatchHandler, Error, Handler, Item, Message, MessageHandler, OrReject, Outcome, Result, Settings, log,
+        Batch, BatchHandler, Error, Handler, Item, Message, MessageHandler, OrReject, Outcome, Result, Settings, Tick,
+        TickHandler, log,
     };
 }
 
@@ -39,5 +42,6 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings;
-    pub use crate::export::{Slot, is_batch_handler, is_message_handler};
+    pub use crate::export::{Slot, batch, message, tick};
+    pub use crate::tick::typed;
 }

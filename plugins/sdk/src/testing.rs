@@ -14,7 +14,7 @@ use sluicebox_frames::{
 use crate::imports::{Output, host::STAND_IN};
 use crate::instance::Instance;
 use crate::log::Level;
-use crate::{BatchHandler, Handler, MessageHandler};
+use crate::{BatchHandler, Handler, MessageHandler, TickHandler};
 
 /// Headers, owned.
 pub type OwnedHeaders = Vec<(Vec<u8>, Option<Vec<u8>>)>;
@@ -273,6 +273,17 @@ pub struct BatchAnswer {
     pub fails: Vec<(u64, String)>,
 }
 
+/// What a handler did at a tick.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TickAnswer {
+    /// Emissions.
+    pub emissions: Vec<Emission>,
+    /// Tokens of held messages that are finished.
+    pub acks: Vec<u64>,
+    /// Tokens of held messages that failed, with the reason.
+    pub fails: Vec<(u64, String)>,
+}
+
 /// A handler under test.
 pub struct TestHandler<H> {
     instance: Instance<H>,
@@ -375,6 +386,16 @@ impl<H: BatchHandler> TestHandler<H> {
         };
         let emissions = (next..answer.emission_count()).map(|i| emission(&answer, i, None)).collect();
         Ok(BatchAnswer { outcomes, emissions, acks: answer.acks().collect(), fails: fails(&answer) })
+    }
+}
+
+impl<H: TickHandler> TestHandler<H> {
+    /// What the handler does at a tick.
+    pub fn tick(&mut self, now: i64) -> TickAnswer {
+        let answer = self.instance.handle_tick(now);
+        let answer = checked(&answer);
+        let emissions = (0..answer.emission_count()).map(|i| emission(&answer, i, None)).collect();
+        TickAnswer { emissions, acks: answer.acks().collect(), fails: fails(&answer) }
     }
 }
 

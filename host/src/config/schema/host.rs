@@ -72,11 +72,7 @@ pub fn default_ceilings() -> HandlerLimits {
 }
 
 const MECHANISM: Choices<&str> = Choices {
-    now: &[
-        ("PLAIN", "PLAIN"),
-        ("SCRAM-SHA-256", "SCRAM-SHA-256"),
-        ("SCRAM-SHA-512", "SCRAM-SHA-512"),
-    ],
+    now: &[("PLAIN", "PLAIN"), ("SCRAM-SHA-256", "SCRAM-SHA-256"), ("SCRAM-SHA-512", "SCRAM-SHA-512")],
     later: &["OAUTHBEARER", "GSSAPI"],
 };
 
@@ -107,9 +103,7 @@ fn read_root(root: &mut Table<'_>, directory: &Path) -> HostFile {
         root.not_yet(key, "");
     }
     if let Some(mut admin) = root.table("admin") {
-        host.admin = admin
-            .string("listen")
-            .and_then(|listen| admin_address(&admin, listen));
+        host.admin = admin.string("listen").and_then(|listen| admin_address(&admin, listen));
         for key in ["token_file", "read_only_token_file", "tls", "ui"] {
             admin.not_yet(key, "");
         }
@@ -124,10 +118,7 @@ fn read_root(root: &mut Table<'_>, directory: &Path) -> HostFile {
     if let Some(mut pipelines) = root.table("pipelines") {
         host.pipelines_dir = pipelines
             .required_string("dir", "dir = \"pipelines\"")
-            .map(|dir| Located {
-                value: directory.join(dir.value),
-                origin: dir.origin,
-            });
+            .map(|dir| Located { value: directory.join(dir.value), origin: dir.origin });
         pipelines.not_yet("watch", "");
     }
     if let Some(mut shutdown) = root.table("shutdown") {
@@ -140,10 +131,7 @@ fn read_root(root: &mut Table<'_>, directory: &Path) -> HostFile {
             let found = Diagnostic::error(codes::BAD_NAME, message).at(name.origin);
             root.report(found.label(fault));
         }
-        host.clusters.insert(
-            name.value.to_owned(),
-            read_cluster(name.value, table, directory),
-        );
+        host.clusters.insert(name.value.to_owned(), read_cluster(name.value, table, directory));
     }
     host
 }
@@ -151,10 +139,7 @@ fn read_root(root: &mut Table<'_>, directory: &Path) -> HostFile {
 /// Health and metrics have no authentication, so they stay on the machine.
 fn admin_address(table: &Table<'_>, listen: Located<String>) -> Option<Located<SocketAddr>> {
     match parse_admin(&listen.value) {
-        Ok(address) => Some(Located {
-            value: address,
-            origin: listen.origin,
-        }),
+        Ok(address) => Some(Located { value: address, origin: listen.origin }),
         Err(found) => {
             table.report(found.at(listen.origin));
             None
@@ -164,9 +149,7 @@ fn admin_address(table: &Table<'_>, listen: Located<String>) -> Option<Located<S
 
 /// `ADDRESS:PORT` on this machine; port 0 = any free one.
 pub fn parse_admin(listen: &str) -> Result<SocketAddr, Box<Diagnostic>> {
-    let named = listen
-        .strip_prefix("localhost:")
-        .map(|port| format!("127.0.0.1:{port}"));
+    let named = listen.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let address: Result<SocketAddr, _> = named.as_deref().unwrap_or(listen).parse();
     let found = match address {
         Ok(address) if address.ip().is_loopback() => return Ok(address),
@@ -178,8 +161,7 @@ pub fn parse_admin(listen: &str) -> Result<SocketAddr, Box<Diagnostic>> {
         }
         Err(_) => {
             let message = format!("`{listen}` is no address");
-            Diagnostic::error(codes::BAD_CHOICE, message)
-                .help("write ADDRESS:PORT, such as \"127.0.0.1:8321\"")
+            Diagnostic::error(codes::BAD_CHOICE, message).help("write ADDRESS:PORT, such as \"127.0.0.1:8321\"")
         }
     };
     Err(Box::new(found))
@@ -221,17 +203,11 @@ fn read_cluster(name: &str, mut table: Table<'_>, directory: &Path) -> ClusterDr
     let sasl = read_sasl(&mut table, &mut properties);
     let plain = properties
         .iter()
-        .any(|(key, value): &(String, Located<Secret>)| {
-            key == "sasl.mechanism" && value.value.expose() == "PLAIN"
-        });
+        .any(|(key, value): &(String, Located<Secret>)| key == "sasl.mechanism" && value.value.expose() == "PLAIN");
     if plain && !tls {
         let message = format!("the password of the cluster `{name}` crosses the network readable");
         let found = Diagnostic::warning(codes::READABLE_PASSWORD, message).at(table.origin());
-        table.report(
-            found
-                .label("PLAIN without tls")
-                .help("add `tls = {}`, or use SCRAM-SHA-512"),
-        );
+        table.report(found.label("PLAIN without tls").help("add `tls = {}`, or use SCRAM-SHA-512"));
     }
     if tls || sasl {
         let protocol = match (tls, sasl) {
@@ -239,70 +215,39 @@ fn read_cluster(name: &str, mut table: Table<'_>, directory: &Path) -> ClusterDr
             (true, false) => "ssl",
             _ => "sasl_plaintext",
         };
-        push(
-            &mut properties,
-            "security.protocol",
-            protocol,
-            table.origin(),
-        );
+        push(&mut properties, "security.protocol", protocol, table.origin());
     }
     table.not_yet("schema_registry", "");
     read_pass_through(&mut table, &mut properties);
-    ClusterDraft {
-        name: name.to_owned(),
-        bootstrap,
-        properties,
-        origin: table.origin(),
-    }
+    ClusterDraft { name: name.to_owned(), bootstrap, properties, origin: table.origin() }
 }
 
 type Properties = Vec<(String, Located<Secret>)>;
 
 fn push(properties: &mut Properties, key: &str, value: impl Into<String>, origin: Origin) {
-    properties.push((
-        key.to_owned(),
-        Located {
-            value: Secret::new(value),
-            origin,
-        },
-    ));
+    properties.push((key.to_owned(), Located { value: Secret::new(value), origin }));
 }
 
 fn read_tls(table: &mut Table<'_>, directory: &Path, properties: &mut Properties) -> bool {
     let Some(mut tls) = table.table("tls") else {
         return false;
     };
-    for (key, property) in [
-        ("ca", "ssl.ca.location"),
-        ("cert", "ssl.certificate.location"),
-        ("key", "ssl.key.location"),
-    ] {
+    for (key, property) in
+        [("ca", "ssl.ca.location"), ("cert", "ssl.certificate.location"), ("key", "ssl.key.location")]
+    {
         let Some(file) = tls.string(key) else {
             continue;
         };
         let path = directory.join(&file.value);
         if let Err(error) = std::fs::metadata(&path) {
-            let message = format!(
-                "`{}` cannot be read: {}",
-                tls.path_of(key),
-                plain_io_error(&error)
-            );
+            let message = format!("`{}` cannot be read: {}", tls.path_of(key), plain_io_error(&error));
             let found = Diagnostic::error(codes::MISSING_FILE, message).at(file.origin.clone());
             tls.report(found.label(path.display().to_string()));
         }
-        push(
-            properties,
-            property,
-            path.display().to_string(),
-            file.origin,
-        );
+        push(properties, property, path.display().to_string(), file.origin);
     }
     if tls.has("cert") != tls.has("key") {
-        let (there, missing) = if tls.has("cert") {
-            ("cert", "key")
-        } else {
-            ("key", "cert")
-        };
+        let (there, missing) = if tls.has("cert") { ("cert", "key") } else { ("key", "cert") };
         let message = format!("`{}` without `{missing}`", tls.path_of(there));
         let found = Diagnostic::error(codes::MISSING_KEY, message).at(tls.origin());
         tls.report(found.note("a client certificate is a certificate and its key"));
@@ -311,12 +256,7 @@ fn read_tls(table: &mut Table<'_>, directory: &Path, properties: &mut Properties
         properties.push(("ssl.key.password".to_owned(), password));
     }
     if !tls.boolean("verify_hostname", true) {
-        push(
-            properties,
-            "ssl.endpoint.identification.algorithm",
-            "none",
-            tls.origin(),
-        );
+        push(properties, "ssl.endpoint.identification.algorithm", "none", tls.origin());
     }
     true
 }
@@ -329,12 +269,7 @@ fn read_sasl(table: &mut Table<'_>, properties: &mut Properties) -> bool {
     sasl.require("username", "username = \"...\"");
     sasl.require("password", "password = \"${kafka_password}\"");
     if let Some(mechanism) = sasl.choice_at("mechanism", &MECHANISM) {
-        push(
-            properties,
-            "sasl.mechanism",
-            mechanism.value,
-            mechanism.origin,
-        );
+        push(properties, "sasl.mechanism", mechanism.value, mechanism.origin);
     }
     // A user name may come from a secret as well; a literal one is no secret.
     if let Some((value, _)) = sasl.entry("username") {
@@ -354,9 +289,7 @@ fn read_pass_through(table: &mut Table<'_>, properties: &mut Properties) {
     let path = table.path_of("librdkafka");
     for (key, value) in table.open_table("librdkafka") {
         let path = format!("{path}.{}", key.value);
-        table
-            .reader
-            .record(path.clone(), table.reader.at(value.span()));
+        table.reader.record(path.clone(), table.reader.at(value.span()));
         if let Some(found) = property_fault(key.value, properties, "sasl or tls of this cluster") {
             table.report(found.at(key.origin));
         } else if let Some(value) = property_value(table, &path, key.value, value) {
@@ -366,11 +299,7 @@ fn read_pass_through(table: &mut Table<'_>, properties: &mut Properties) {
 }
 
 /// Why a property cannot be passed through to this cluster.
-pub fn property_fault(
-    key: &str,
-    properties: &[(String, Located<Secret>)],
-    setter: &str,
-) -> Option<Diagnostic> {
+pub fn property_fault(key: &str, properties: &[(String, Located<Secret>)], setter: &str) -> Option<Diagnostic> {
     let message = format!("the librdkafka property `{key}` cannot be passed through");
     let found = Diagnostic::error(codes::REFUSED_PROPERTY, message);
     if let Some(refusal) = refusal(key) {
@@ -381,21 +310,11 @@ pub fn property_fault(
         });
     }
     let derived = properties.iter().any(|(name, _)| name == key);
-    let by_hand = derived
-        && (key == "security.protocol" || key.starts_with("ssl.") || key.starts_with("sasl."));
-    by_hand.then(|| {
-        found
-            .label(format!("it is set by {setter}"))
-            .help("remove one of the two")
-    })
+    let by_hand = derived && (key == "security.protocol" || key.starts_with("ssl.") || key.starts_with("sasl."));
+    by_hand.then(|| found.label(format!("it is set by {setter}")).help("remove one of the two"))
 }
 
-fn property_value(
-    table: &Table<'_>,
-    path: &str,
-    key: &str,
-    value: Entry<'_>,
-) -> Option<Located<Secret>> {
+fn property_value(table: &Table<'_>, path: &str, key: &str, value: Entry<'_>) -> Option<Located<Secret>> {
     let origin = table.reader.at(value.span());
     let plain = match value.get_ref() {
         DeValue::Integer(number) => number.to_string(),
@@ -408,8 +327,5 @@ fn property_value(
             text.value.value
         }
     };
-    Some(Located {
-        value: Secret::new(plain),
-        origin,
-    })
+    Some(Located { value: Secret::new(plain), origin })
 }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::words::{
-    ACK_MODE, ACKS, COMPRESSION, GROUP_BY, ISOLATION, MODE, ORDERING, PARTITIONER, PROTOCOL, START,
-    THEN, TIMESTAMP, ThenWord,
+    ACK_MODE, ACKS, COMPRESSION, GROUP_BY, ISOLATION, MODE, ORDERING, PARTITIONER, PROTOCOL, START, THEN, TIMESTAMP,
+    ThenWord,
 };
 use super::{GIB, HOUR, MILLISECOND, check_schema, parse, read_limits, read_vars, suggested_name};
 use crate::config::codes;
@@ -17,21 +17,15 @@ use crate::config::diagnostic::{Diagnostic, Origin, Origins, Report, SourceText}
 use crate::config::names::{listed, pipeline_fault, topic_fault};
 use crate::config::table::{Located, Reader, Table};
 use crate::config::types::{
-    Ack, Batcher, Build, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch,
-    HandlerLimits, Isolation, KIB, Output, OutputTimestamp, Pipeline, Process, Protocol, Source,
-    Start, Then,
+    Ack, Batcher, Build, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits, Isolation, KIB,
+    Output, OutputTimestamp, Pipeline, Process, Protocol, Source, Start, Then,
 };
 use crate::config::vars::Env;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Reads one manifest. `None` when it is not TOML at all.
-pub fn read_manifest(
-    path: &Path,
-    text: &str,
-    env: Env<'_>,
-    report: &mut Report,
-) -> Option<Pipeline> {
+pub fn read_manifest(path: &Path, text: &str, env: Env<'_>, report: &mut Report) -> Option<Pipeline> {
     let source = SourceText::file(path, text);
     let document = parse(text, &source, report)?;
     let directory = path.parent().unwrap_or(Path::new(""));
@@ -50,10 +44,7 @@ pub fn read_manifest(
 fn read_root(root: &mut Table<'_>, path: &Path, directory: &Path) -> Pipeline {
     check_schema(root);
     let name = read_name(root, path);
-    let description = root
-        .string("description")
-        .map(|text| text.value)
-        .unwrap_or_default();
+    let description = root.string("description").map(|text| text.value).unwrap_or_default();
     for key in ["telemetry", "swap", "profile"] {
         root.not_yet(key, "");
     }
@@ -123,13 +114,8 @@ fn read_handler(root: &mut Table<'_>, directory: &Path) -> Handler {
     if let Some(mut limits) = table.table("limits") {
         handler.limits = read_limits(&mut limits, HandlerLimits::default());
     }
-    handler.build = table
-        .table("build")
-        .map(|build| read_build(build, directory));
-    table.not_yet(
-        "secrets",
-        "use a variable: `vars.NAME = { secret = \"ENV_NAME\" }`",
-    );
+    handler.build = table.table("build").map(|build| read_build(build, directory));
+    table.not_yet("secrets", "use a variable: `vars.NAME = { secret = \"ENV_NAME\" }`");
     table.not_yet("allow", "remove it: nothing is open");
     handler
 }
@@ -155,16 +141,10 @@ fn component_path(table: &Table<'_>, component: &Located<String>, directory: &Pa
 
 fn read_build(mut table: Table<'_>, directory: &Path) -> Build {
     let command = table.required_string("command", "command = \"cargo build --release\"");
-    let workdir = table
-        .string("workdir")
-        .map(|text| text.value)
-        .unwrap_or_default();
+    let workdir = table.string("workdir").map(|text| text.value).unwrap_or_default();
     table.not_yet("watch", "");
     table.not_yet("ignore", "");
-    Build {
-        command: command.map(|text| text.value).unwrap_or_default(),
-        workdir: directory.join(workdir),
-    }
+    Build { command: command.map(|text| text.value).unwrap_or_default(), workdir: directory.join(workdir) }
 }
 
 fn read_source(root: &mut Table<'_>, name: &str) -> Source {
@@ -197,16 +177,11 @@ fn read_source(root: &mut Table<'_>, name: &str) -> Source {
         // Kafka holds instance ids to the rules of topic names.
         if let Some(fault) = topic_fault(&id.value) {
             let message = format!("`{}` cannot be an instance id", id.value);
-            table.report(
-                Diagnostic::error(codes::BAD_NAME, message)
-                    .at(id.origin)
-                    .label(fault),
-            );
+            table.report(Diagnostic::error(codes::BAD_NAME, message).at(id.origin).label(fault));
         }
         id.value
     });
-    source.session_timeout =
-        table.duration("session_timeout", source.session_timeout, SECOND..=HOUR);
+    source.session_timeout = table.duration("session_timeout", source.session_timeout, SECOND..=HOUR);
     if let Some(fetch) = table.table("fetch") {
         source.fetch = read_fetch(fetch);
     }
@@ -221,19 +196,11 @@ fn read_topics(table: &mut Table<'_>) -> Vec<String> {
     let Some(topics) = table.strings("topics") else {
         return Vec::new();
     };
-    let empty = table.entry("topics").filter(|(value, _)| {
-        value
-            .get_ref()
-            .as_array()
-            .is_some_and(|list| list.is_empty())
-    });
+    let empty =
+        table.entry("topics").filter(|(value, _)| value.get_ref().as_array().is_some_and(|list| list.is_empty()));
     if let Some((_, origin)) = empty {
         let found = Diagnostic::error(codes::OUT_OF_RANGE, "`source.topics` names no topic");
-        table.report(
-            found
-                .at(origin)
-                .help("name at least one: `topics = [\"orders\"]`"),
-        );
+        table.report(found.at(origin).help("name at least one: `topics = [\"orders\"]`"));
     }
     topics.into_iter().map(|topic| topic.value).collect()
 }
@@ -259,11 +226,7 @@ fn read_fetch(mut table: Table<'_>) -> Fetch {
     // librdkafka's own ranges; the wait stays below its socket timeout of 60 s.
     Fetch {
         min_bytes: table.size("min", default.min_bytes, 1..=100_000_000),
-        max_per_partition: table.size(
-            "max_per_partition",
-            default.max_per_partition,
-            KIB..=1_000_000_000,
-        ),
+        max_per_partition: table.size("max_per_partition", default.max_per_partition, KIB..=1_000_000_000),
         max_wait: table.duration("max_wait", default.max_wait, Duration::ZERO..=30 * SECOND),
         buffer: table.size("buffer", default.buffer, 64 * KIB..=2 * GIB),
     }
@@ -276,10 +239,7 @@ fn read_process(root: &mut Table<'_>) -> Process {
     };
     table.choice("ordering", (), &ORDERING);
     process.max_ahead = table.count("max_ahead", process.max_ahead, 1..=10_000_000);
-    table.not_yet(
-        "threads",
-        "remove it: handler threads are shared by the whole process",
-    );
+    table.not_yet("threads", "remove it: handler threads are shared by the whole process");
     table.not_yet("rate", "");
     process
 }
@@ -306,11 +266,7 @@ fn read_ack(root: &mut Table<'_>) -> Ack {
         return ack;
     };
     table.choice("mode", (), &ACK_MODE);
-    ack.commit_interval = table.duration(
-        "commit_interval",
-        ack.commit_interval,
-        10 * MILLISECOND..=60 * SECOND,
-    );
+    ack.commit_interval = table.duration("commit_interval", ack.commit_interval, 10 * MILLISECOND..=60 * SECOND);
     ack
 }
 
@@ -326,9 +282,7 @@ fn read_errors(root: &mut Table<'_>, source_cluster: &str) -> Errors {
         errors.jitter = retry.boolean("jitter", errors.jitter);
     }
     let then = table.choice_at("then", &THEN);
-    let dead_letter = table
-        .table("dead_letter")
-        .map(|letter| read_dead_letter(letter, source_cluster));
+    let dead_letter = table.table("dead_letter").map(|letter| read_dead_letter(letter, source_cluster));
     table.not_yet("breaker", "");
     let letter_origin = table.entry("dead_letter").map(|(_, origin)| origin);
     report_then(&table, then.as_ref(), letter_origin);
@@ -343,12 +297,11 @@ fn report_then(table: &Table<'_>, then: Option<&Located<ThenWord>>, letter: Opti
     let Some(then) = then else { return };
     let origin = then.origin.clone();
     let found = match (then.value, letter) {
-        (ThenWord::DeadLetter, None) => Diagnostic::error(
-            codes::DEAD_LETTER,
-            "`then = \"dead-letter\"` without a topic",
-        )
-        .at(origin)
-        .help("add `dead_letter = { topic = \"...\" }` to [errors]"),
+        (ThenWord::DeadLetter, None) => {
+            Diagnostic::error(codes::DEAD_LETTER, "`then = \"dead-letter\"` without a topic")
+                .at(origin)
+                .help("add `dead_letter = { topic = \"...\" }` to [errors]")
+        }
         (ThenWord::Block, Some(letter)) => {
             let message = "a dead-letter topic that `then = \"block\"` never uses";
             Diagnostic::error(codes::DEAD_LETTER, message)
@@ -367,18 +320,13 @@ fn read_dead_letter(mut table: Table<'_>, source_cluster: &str) -> DeadLetter {
     let prefix = table.string("headers");
     if let Some(prefix) = prefix.as_ref().filter(|prefix| prefix.value.is_empty()) {
         let found = Diagnostic::error(codes::BAD_NAME, "the header prefix is empty");
-        table.report(
-            found
-                .at(prefix.origin.clone())
-                .help("headers = \"sluicebox-error\""),
-        );
+        table.report(found.at(prefix.origin.clone()).help("headers = \"sluicebox-error\""));
     }
     table.only("keep_value", true);
     DeadLetter {
         cluster,
         topic: topic.map(|topic| topic.value).unwrap_or_default(),
-        header_prefix: prefix
-            .map_or_else(|| DEFAULT_HEADER_PREFIX.to_owned(), |prefix| prefix.value),
+        header_prefix: prefix.map_or_else(|| DEFAULT_HEADER_PREFIX.to_owned(), |prefix| prefix.value),
     }
 }
 
@@ -430,15 +378,9 @@ fn read_cluster(table: &mut Table<'_>) -> Option<String> {
 /// without a name of its own has its topic's.
 fn check_part_name(table: &Table<'_>, what: &str, name: &Located<&str>) {
     if let Some(fault) = topic_fault(name.value) {
-        let message = format!(
-            "`{}` cannot be the name of a{} {what}",
-            name.value,
-            if what == "output" { "n" } else { "" }
-        );
+        let message =
+            format!("`{}` cannot be the name of a{} {what}", name.value, if what == "output" { "n" } else { "" });
         let found = Diagnostic::error(codes::BAD_NAME, message).at(name.origin.clone());
-        table.report(found.label(fault).note(format!(
-            "names take {}",
-            listed(["a-z", "A-Z", "0-9", ".", "_", "-"])
-        )));
+        table.report(found.label(fault).note(format!("names take {}", listed(["a-z", "A-Z", "0-9", ".", "_", "-"]))));
     }
 }

@@ -84,16 +84,10 @@ fn read_vars(table: &mut Table<'_>, directory: &Path, env: Env<'_>) -> Vars {
             (Kind::File, variable.string("file")),
             (Kind::Secret, variable.string("secret")),
         ];
-        let written = ["env", "file", "secret"]
-            .iter()
-            .filter(|kind| variable.has(kind))
-            .count();
+        let written = ["env", "file", "secret"].iter().filter(|kind| variable.has(kind)).count();
         let mut default = variable.string("default").map(|default| default.value);
         if variable.has("secret") && variable.has("default") {
-            let message = format!(
-                "the secret `{}` must not be written into the file",
-                name.value
-            );
+            let message = format!("the secret `{}` must not be written into the file", name.value);
             // At the name: the place of the default would quote it.
             let found = Diagnostic::error(codes::EXPOSED_SECRET, message).at(name.origin.clone());
             variable.report(found.help("remove `default`"));
@@ -102,18 +96,13 @@ fn read_vars(table: &mut Table<'_>, directory: &Path, env: Env<'_>) -> Vars {
         if written != 1 {
             let message = format!("the variable `{}` needs one source", name.value);
             let found = Diagnostic::error(codes::BAD_VARIABLE, message).at(variable.origin());
-            variable.report(
-                found.note("one of `env = \"NAME\"`, `file = \"PATH\"`, `secret = \"NAME\"`"),
-            );
+            variable.report(found.note("one of `env = \"NAME\"`, `file = \"PATH\"`, `secret = \"NAME\"`"));
         }
-        let source = sources
-            .into_iter()
-            .find_map(|(kind, from)| from.map(|from| (kind, from)));
+        let source = sources.into_iter().find_map(|(kind, from)| from.map(|from| (kind, from)));
         let (kind, value) = match source {
-            Some((kind, from)) if written == 1 => (
-                kind,
-                variable_value(&variable, kind, &from, default, directory, env),
-            ),
+            Some((kind, from)) if written == 1 => {
+                (kind, variable_value(&variable, kind, &from, default, directory, env))
+            }
             // Reported above; declared without a value, so that its uses are not reported again.
             _ => (Kind::Env, None),
         };
@@ -131,10 +120,7 @@ fn variable_value(
     env: Env<'_>,
 ) -> Option<String> {
     let (found, what) = match kind {
-        Kind::Env | Kind::Secret => (
-            env(&from.value),
-            format!("the environment variable `{}` is not set", from.value),
-        ),
+        Kind::Env | Kind::Secret => (env(&from.value), format!("the environment variable `{}` is not set", from.value)),
         Kind::File => {
             let path = directory.join(&from.value);
             match read_value_file(&path) {
@@ -163,18 +149,10 @@ fn read_limits(table: &mut Table<'_>, default: HandlerLimits) -> HandlerLimits {
         // A wasm page at least, what 32 bits can address at most.
         memory: table.size("memory", default.memory, 64 * KIB..=4 * GIB),
         running_time: table.duration("running_time", default.running_time, times.clone()),
-        batch_running_time: table.duration(
-            "batch_running_time",
-            default.batch_running_time,
-            times.clone(),
-        ),
+        batch_running_time: table.duration("batch_running_time", default.batch_running_time, times.clone()),
         wall_time: table.duration("wall_time", default.wall_time, times.clone()),
         batch_wall_time: table.duration("batch_wall_time", default.batch_wall_time, times.clone()),
-        init_running_time: table.duration(
-            "init_running_time",
-            default.init_running_time,
-            times.clone(),
-        ),
+        init_running_time: table.duration("init_running_time", default.init_running_time, times.clone()),
         init_wall_time: table.duration("init_wall_time", default.init_wall_time, times),
         answer_bytes: table.size("answer_bytes", default.answer_bytes, KIB..=GIB),
         stack: default.stack,
@@ -189,13 +167,8 @@ fn read_limits(table: &mut Table<'_>, default: HandlerLimits) -> HandlerLimits {
 
 /// A legal pipeline name from a path, for the example in "name is missing".
 fn suggested_name(path: &Path) -> String {
-    let stem = path
-        .file_stem()
-        .map(|stem| stem.to_string_lossy().into_owned());
-    let parent = path
-        .parent()
-        .and_then(Path::file_name)
-        .map(|name| name.to_string_lossy().into_owned());
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    let parent = path.parent().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
     let from = match stem {
         Some(stem) if stem != "pipeline" => stem,
         _ => parent.unwrap_or_default(),

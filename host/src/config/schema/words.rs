@@ -3,15 +3,10 @@
 use crate::config::types::{Compression, Isolation, OutputTimestamp, Protocol, Start};
 use crate::config::values::Choices;
 
-pub const START: Choices<Start> = Choices {
-    now: &[("earliest", Start::Earliest), ("latest", Start::Latest)],
-    later: &["none"],
-};
+pub const START: Choices<Start> =
+    Choices { now: &[("earliest", Start::Earliest), ("latest", Start::Latest)], later: &["none"] };
 pub const ISOLATION: Choices<Isolation> = Choices {
-    now: &[
-        ("read_committed", Isolation::ReadCommitted),
-        ("read_uncommitted", Isolation::ReadUncommitted),
-    ],
+    now: &[("read_committed", Isolation::ReadCommitted), ("read_uncommitted", Isolation::ReadUncommitted)],
     later: &[],
 };
 pub const PROTOCOL: Choices<Protocol> = Choices {
@@ -23,37 +18,14 @@ pub const PROTOCOL: Choices<Protocol> = Choices {
     ],
     later: &[],
 };
-pub const ORDERING: Choices<()> = Choices {
-    now: &[("partition", ())],
-    later: &["key", "none"],
-};
-pub const GROUP_BY: Choices<()> = Choices {
-    now: &[("partition", ())],
-    later: &["none"],
-};
-pub const ACK_MODE: Choices<()> = Choices {
-    now: &[("success", ())],
-    later: &["receive"],
-};
-pub const MODE: Choices<()> = Choices {
-    now: &[("auto", ())],
-    later: &["message", "batch"],
-};
-pub const PARTITIONER: Choices<()> = Choices {
-    now: &[("murmur2", ())],
-    later: &[],
-};
-pub const ACKS: Choices<()> = Choices {
-    now: &[("all", ())],
-    later: &[],
-};
-pub const TIMESTAMP: Choices<OutputTimestamp> = Choices {
-    now: &[
-        ("record", OutputTimestamp::Record),
-        ("now", OutputTimestamp::Now),
-    ],
-    later: &[],
-};
+pub const ORDERING: Choices<()> = Choices { now: &[("partition", ())], later: &["key", "none"] };
+pub const GROUP_BY: Choices<()> = Choices { now: &[("partition", ())], later: &["none"] };
+pub const ACK_MODE: Choices<()> = Choices { now: &[("success", ())], later: &["receive"] };
+pub const MODE: Choices<()> = Choices { now: &[("auto", ())], later: &["message", "batch"] };
+pub const PARTITIONER: Choices<()> = Choices { now: &[("murmur2", ())], later: &[] };
+pub const ACKS: Choices<()> = Choices { now: &[("all", ())], later: &[] };
+pub const TIMESTAMP: Choices<OutputTimestamp> =
+    Choices { now: &[("record", OutputTimestamp::Record), ("now", OutputTimestamp::Now)], later: &[] };
 pub const COMPRESSION: Choices<Compression> = Choices {
     now: &[
         ("none", Compression::None),
@@ -70,10 +42,5 @@ pub enum ThenWord {
     Block,
     DeadLetter,
 }
-pub const THEN: Choices<ThenWord> = Choices {
-    now: &[
-        ("block", ThenWord::Block),
-        ("dead-letter", ThenWord::DeadLetter),
-    ],
-    later: &["drop", "stop"],
-};
+pub const THEN: Choices<ThenWord> =
+    Choices { now: &[("block", ThenWord::Block), ("dead-letter", ThenWord::DeadLetter)], later: &["drop", "stop"] };

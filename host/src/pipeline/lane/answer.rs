@@ -1,9 +1,7 @@
 //! Looks at a handler's whole answer before any effect of it leaves: the layout, the counts, the names. What breaks a
 //! rule is a *bad answer*, which acks nothing.
 
-use sluicebox_frames::{
-    Answer, Content, DestinationKind, Emission, Frame, HeaderMode, Headers, Message, Outcome,
-};
+use sluicebox_frames::{Answer, Content, DestinationKind, Emission, Frame, HeaderMode, Headers, Message, Outcome};
 
 use super::LaneRules;
 use crate::delivery::outgoing::Outgoing;

@@ -81,14 +81,7 @@ impl Lane {
     }
 
     /// Puts all messages of a burst into a batcher, for a handler without a message form.
-    pub(super) fn gather_all(
-        &mut self,
-        batcher: usize,
-        burst: &Frame,
-        first: Seq,
-        now: Instant,
-        _sink: &mut dyn Sink,
-    ) {
+    pub(super) fn gather_all(&mut self, batcher: usize, burst: &Frame, first: Seq, now: Instant, _sink: &mut dyn Sink) {
         for message in read(burst).iter() {
             let record = Outgoing {
                 key: message.key(),
@@ -213,12 +206,10 @@ impl Lane {
 
     pub(super) fn on_batch_reply(&mut self, batch: DueBatch, reply: Reply, now: Instant, sink: &mut dyn Sink) {
         match reply {
-            Reply::Answer(answer) => {
-                match BatchAnswer::check(&answer, batch.content.messages(), &self.rules, &*sink) {
-                    Ok(answer) => self.apply_batch(batch, &answer, now, sink),
-                    Err(failure) => self.narrow_batch(batch, failure, now, sink),
-                }
-            }
+            Reply::Answer(answer) => match BatchAnswer::check(&answer, batch.content.messages(), &self.rules, &*sink) {
+                Ok(answer) => self.apply_batch(batch, &answer, now, sink),
+                Err(failure) => self.narrow_batch(batch, failure, now, sink),
+            },
             Reply::BatchError(reason) => {
                 self.narrow_batch(batch, Failure { class: "retry", reason }, now, sink);
             }

@@ -83,9 +83,7 @@ impl Lane {
                 Err(failure) => self.narrow(&pending, count, failure, sink),
             },
             Reply::Fault(failure) => self.narrow(&pending, count, failure, sink),
-            Reply::BatchError(reason) => {
-                self.narrow(&pending, count, Failure { class: "host", reason }, sink)
-            }
+            Reply::BatchError(reason) => self.narrow(&pending, count, Failure { class: "host", reason }, sink),
         };
         if progress.decided > 0 {
             if let Some(offset) = self.head.blocked.then(|| read(&pending.frame).get(pending.decided).offset()) {

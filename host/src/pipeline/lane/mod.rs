@@ -137,7 +137,10 @@ struct Pending {
 #[derive(Debug)]
 enum Running {
     /// So many of the pending messages; `whole`: the pending frame itself is with the handler.
-    Messages { count: usize, whole: bool },
+    Messages {
+        count: usize,
+        whole: bool,
+    },
     Batch(DueBatch),
 }
 

@@ -1,0 +1,137 @@
+//! Health: what is ready, what has started, and why not. Reads the pipelines' status; asks nobody else, Kafka least of
+//! all: pipelines do that and say so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use axum::Json;
+use axum::http::StatusCode;
+use serde::Serialize;
+
+use crate::pipeline::lane::LaneState;
+use crate::pipeline::status::{PipelineStatus, State};
+
+/// Blocked partitions of a pipeline that are listed, so that a probe's answer stays small; the others are counted.
+const BLOCKED_LISTED: usize = 100;
+/// Characters of a reason; reasons carry backtraces and handlers' texts, which the log has in full.
+const REASON_CHARS: usize = 1_000;
+
+/// See the module's text.
+pub struct Health {
+    statuses: Arc<[Arc<PipelineStatus>]>,
+    /// Every pipeline has joined, once; what happens later does not undo it.
+    started: AtomicBool,
+}
+
+/// The body of `/readyz` and `/startupz`.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ready: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started: Option<bool>,
+    pipelines: Vec<PipelineReport>,
+    warnings: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct PipelineReport {
+    name: String,
+    group: String,
+    version: String,
+    state: &'static str,
+    reason: Option<String>,
+    since_seconds: u64,
+    partitions: usize,
+    blocked: Vec<BlockedReport>,
+    #[serde(skip)]
+    joined: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct BlockedReport {
+    topic: String,
+    partition: i32,
+    reason: String,
+}
+
+impl Health {
+    /// Health of these pipelines.
+    pub const fn new(statuses: Arc<[Arc<PipelineStatus>]>) -> Self {
+        Self { statuses, started: AtomicBool::new(false) }
+    }
+
+    /// Every pipeline is running. One without partitions is, and so is one with a blocked lane: sending work elsewhere
+    /// would not help it.
+    pub fn ready(&self) -> (StatusCode, Json<Report>) {
+        let mut report = self.look();
+        let ready = report.pipelines.iter().all(|pipeline| pipeline.state == State::Running.name());
+        report.ready = Some(ready);
+        (code(ready), Json(report))
+    }
+
+    /// Every pipeline has joined its group at some time. Components were compiled before the port was opened.
+    pub fn started(&self) -> (StatusCode, Json<Report>) {
+        let mut report = self.look();
+        let joined = report.pipelines.iter().all(|pipeline| pipeline.joined);
+        let started = self.started.fetch_or(joined, Ordering::Relaxed) || joined;
+        report.started = Some(started);
+        (code(started), Json(report))
+    }
+
+    fn look(&self) -> Report {
+        let now = Instant::now();
+        let mut warnings = Vec::new();
+        let pipelines = self.statuses.iter().map(|status| look_at(status, now, &mut warnings)).collect();
+        Report { ready: None, started: None, pipelines, warnings }
+    }
+}
+
+fn look_at(status: &PipelineStatus, now: Instant, warnings: &mut Vec<String>) -> PipelineReport {
+    let (state, reason, since) = status.state();
+    let figures = status.figures();
+    let name = &status.name;
+    if state == State::Running
+        && let Some(reason) = &reason
+    {
+        warnings.push(format!("pipeline `{name}`: {}", clip(reason)));
+    }
+    let mut blocked = Vec::new();
+    let mut unlisted = 0;
+    for lane in &figures.lanes {
+        let LaneState::Blocked(reason) = &lane.state else { continue };
+        if blocked.len() == BLOCKED_LISTED {
+            unlisted += 1;
+            continue;
+        }
+        let (topic, partition, reason) = (lane.topic.to_string(), lane.partition, clip(reason));
+        warnings.push(format!("pipeline `{name}`: {topic}[{partition}] is blocked: {reason}"));
+        blocked.push(BlockedReport { topic, partition, reason });
+    }
+    if unlisted > 0 {
+        warnings.push(format!("pipeline `{name}`: {unlisted} more partitions are blocked"));
+    }
+    PipelineReport {
+        name: name.clone(),
+        group: status.group.clone(),
+        version: status.version.clone(),
+        state: state.name(),
+        reason: reason.as_deref().map(clip),
+        since_seconds: now.saturating_duration_since(since).as_secs(),
+        partitions: figures.lanes.len(),
+        blocked,
+        joined: state == State::Running || figures.rebalances[0] > 0,
+    }
+}
+
+const fn code(good: bool) -> StatusCode {
+    if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+fn clip(reason: &str) -> String {
+    match reason.char_indices().nth(REASON_CHARS) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.to_owned(),
+    }
+}
