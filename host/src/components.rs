@@ -69,11 +69,5 @@ fn unreachable(pipeline: &Pipeline, has_message: bool, has_batch: bool) -> Vec<D
             found.push(Diagnostic::error(codes::UNREACHABLE, what).at(at).help(fix));
         }
     }
-    if has_message && has_batch && pipeline.batchers.is_empty() {
-        let what =
-            "handle-batch can never be called: the handler exports handle-message too, and no batcher is declared";
-        let fix = "declare the batchers that handle_message sends to, as [batch.NAME]";
-        found.push(Diagnostic::error(codes::UNREACHABLE, what).at(pipeline.origin.component()).help(fix));
-    }
     found
 }

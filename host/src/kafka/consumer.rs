@@ -234,6 +234,27 @@ impl Consumer {
     }
 }
 
+impl Consumer {
+    /// Where librdkafka stands in partitions: behind the last record that it handed out *and* the transaction markers
+    /// after that, which are never handed out. Makes no request. `None` where nothing was handed out yet.
+    pub fn positions<'a>(&self, partitions: impl ExactSizeIterator<Item = (&'a str, i32)>) -> Vec<Option<i64>> {
+        let mut list = PartitionList::new(partitions.len());
+        for (topic, partition) in partitions {
+            if list.add(topic, partition, None).is_err() {
+                return Vec::new();
+            }
+        }
+        // The list is dropped here: one that outlives its client would keep that from ending.
+        // SAFETY: live client and list; offsets are written into it.
+        match unsafe { rd::rd_kafka_position(self.client.as_ptr(), list.as_ptr()) } {
+            Code::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                list.elements().iter().map(|element| (element.offset >= 0).then_some(element.offset)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
 pub(super) fn check(code: Code) -> Result<(), String> {
     match code {
         Code::RD_KAFKA_RESP_ERR_NO_ERROR => Ok(()),

@@ -40,8 +40,6 @@ impl Drop for Message {
 /// What [`PartitionQueue::fill`] found.
 #[derive(Debug, Default)]
 pub struct Filled {
-    /// The partition's end was reached: the offset that comes next.
-    pub end: Option<i64>,
     /// librdkafka reports an error of this partition.
     pub problem: Option<(Code, String)>,
 }
@@ -65,6 +63,12 @@ impl PartitionQueue {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         !self.waiting.is_empty() || self.queue.is_ready()
+    }
+
+    /// True when every message that librdkafka handed out was packed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Looks again though nobody said so: a lost wake-up must not stop a partition for ever.
@@ -92,12 +96,6 @@ impl PartitionQueue {
             // SAFETY: the field is read as a number, because a broker may send codes that this library does not name.
             let code = unsafe { (&raw const raw.err).cast::<i32>().read() };
             if code != 0 {
-                if code == Code::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32 {
-                    // The end lies behind the messages of this burst; those after it wait for the next one.
-                    filled.end = Some(raw.offset);
-                    self.waiting.pop_front();
-                    break;
-                }
                 // SAFETY: live message.
                 let text = ffi::text(unsafe { rd::rd_kafka_message_errstr(message.0.as_ptr()) });
                 filled.problem = Some((Code::try_from(code).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN), text));

@@ -67,7 +67,7 @@ pub struct Producer {
     batched: bool,
     due: Vec<Place>,
     resend: Vec<(Instant, Place)>,
-    spare: Vec<Box<Chunk>>,
+    spare: Vec<Chunk>,
     spare_bytes: usize,
     native: Vec<rd::rd_kafka_message_t>,
     bytes: usize,
@@ -98,8 +98,8 @@ struct Place {
 #[derive(Default)]
 struct Partition {
     /// What gathers; the front is the next to go.
-    gathered: VecDeque<Box<Chunk>>,
-    in_flight: Option<Box<Chunk>>,
+    gathered: VecDeque<Chunk>,
+    in_flight: Option<Chunk>,
     /// Reports that are still to come for it.
     left: usize,
     failed: Vec<(usize, Code)>,
@@ -209,8 +209,8 @@ impl Chunk {
     }
 
     /// Entries of another chunk as a sealed one of their own.
-    fn part(from: &Self, entries: &[usize]) -> Box<Self> {
-        let mut part = Box::new(Self { sealed: true, ..Self::default() });
+    fn part(from: &Self, entries: &[usize]) -> Self {
+        let mut part = Self { sealed: true, ..Self::default() };
         for i in entries {
             let entry = &from.entries[*i];
             let (key, value, headers) = entry.parts(&from.bytes);
@@ -536,13 +536,13 @@ impl Drop for Producer {
     }
 }
 
-fn recycled(spare: &mut Vec<Box<Chunk>>, spare_bytes: &mut usize) -> Box<Chunk> {
+fn recycled(spare: &mut Vec<Chunk>, spare_bytes: &mut usize) -> Chunk {
     match spare.pop() {
         Some(chunk) => {
             *spare_bytes -= chunk.bytes.capacity();
             chunk
         }
-        None => Box::default(),
+        None => Chunk::default(),
     }
 }
 

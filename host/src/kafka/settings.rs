@@ -47,8 +47,10 @@ pub fn consumer(source: &Source, cluster: &Cluster, pipeline: &str, budget: Fetc
     host.set("group.id", &source.group)?;
     host.set("enable.auto.commit", "false")?;
     host.set("enable.auto.offset.store", "false")?;
-    // The end of a partition lets the committable offset pass transaction markers and compacted records.
-    host.set("enable.partition.eof", "true")?;
+    // librdkafka 2.12 counts an end-of-partition event as a record in its position (confluentinc/librdkafka#4844): kept
+    // partitions would resume one too far after a rebalance, "out of range", and begin anew. The end is seen by
+    // `Consumer::positions` instead.
+    host.set("enable.partition.eof", "false")?;
     host.set(
         "auto.offset.reset",
         match source.start {

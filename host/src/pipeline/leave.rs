@@ -10,6 +10,7 @@ use sluicebox_frames::Trigger;
 use super::run::{Run, names};
 use super::status::State;
 use crate::delivery::ticket::LaneId;
+use crate::kafka::consumer::Event;
 use crate::kafka::ffi::PartitionOffset;
 use crate::telemetry;
 
@@ -19,6 +20,8 @@ const REVOKE_DRAIN: Duration = Duration::from_secs(5);
 const COMMIT: Duration = Duration::from_secs(5);
 /// Budget for leaving the group.
 const CLOSE: Duration = Duration::from_secs(5);
+/// Budget for leaving the group after a failed run.
+const ABANDON: Duration = Duration::from_secs(2);
 /// How often a shutdown says who is still busy.
 const SAY: Duration = Duration::from_secs(2);
 
@@ -177,6 +180,30 @@ impl Run {
                     }
                 }
                 Step::Close => return Ok(self.parts.consumer.is_closed() || now >= leaving.deadline),
+            }
+        }
+    }
+
+    /// Leaves the group at once, without a commit: the run failed, and its partitions should not wait for the session to
+    /// time out before somebody (this pipeline's next run) takes them over.
+    pub(super) fn abandon(&mut self) {
+        let lanes = std::mem::take(&mut self.active);
+        for id in lanes {
+            self.remove(id);
+        }
+        let deadline = Instant::now() + ABANDON;
+        if self.parts.consumer.begin_close().is_err() {
+            return;
+        }
+        while !self.parts.consumer.is_closed() && Instant::now() < deadline {
+            match self.parts.consumer.poll() {
+                Some(Event::Revoked { partitions, .. } | Event::Assigned(partitions)) => {
+                    if let Err(reason) = self.parts.consumer.unassign(&partitions) {
+                        telemetry::trouble(&self.parts.config.name, &reason);
+                    }
+                }
+                Some(_) => {}
+                None => self.parts.waker.wait(Duration::from_millis(20)),
             }
         }
     }

@@ -147,6 +147,9 @@ impl Run {
         self.parts.status.set(State::Joining, None);
         let result = self.turns();
         self.publish(Instant::now());
+        if result.is_err() {
+            self.abandon();
+        }
         result
     }
 
@@ -371,7 +374,7 @@ impl Run {
                 let queue = &mut slot.queue;
                 let filled = slot.lane.fill(now, outlets, |burst, offer| {
                     let filled = queue.fill(burst, limit, MAX_BYTES, offer)?;
-                    Ok((filled.end, filled.problem))
+                    Ok(filled.problem)
                 });
                 let (fetched, trouble) = filled.map_err(|reset| format!("{}: {reset}", slot.name()))?;
                 if fetched.messages > 0 {
@@ -463,11 +466,30 @@ impl Run {
         Ok(())
     }
 
+    /// Lets lanes whose records were all handed out know how far the log has been read.
+    fn pass_gaps(&mut self, lanes: &[LaneId]) {
+        let idle: Vec<LaneId> = lanes
+            .iter()
+            .copied()
+            .filter(|id| self.lanes[*id as usize].as_ref().is_some_and(|slot| slot.queue.is_empty()))
+            .collect();
+        let places = idle.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
+        let places: Vec<(Arc<str>, i32)> =
+            places.map(|slot| (Arc::clone(&slot.lane.topic), slot.lane.partition)).collect();
+        let positions = self.parts.consumer.positions(places.iter().map(|(topic, partition)| (&**topic, *partition)));
+        for (id, position) in idle.iter().zip(positions) {
+            if let (Some(slot), Some(position)) = (self.lanes[*id as usize].as_mut(), position) {
+                slot.lane.skip_to(position);
+            }
+        }
+    }
+
     /// Sends a commit of what is settled in these lanes. False when there was nothing to send.
     pub(super) fn commit_lanes(&mut self, lanes: &[LaneId], now: Instant) -> Result<bool, String> {
         if self.commit_in_flight {
             return Ok(false);
         }
+        self.pass_gaps(lanes);
         let mut offsets = Vec::new();
         for id in lanes {
             if let Some(slot) = self.lanes[*id as usize].as_mut()

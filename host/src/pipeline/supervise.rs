@@ -195,11 +195,11 @@ impl Supervised {
         }))
     }
 
-    /// Declared batchers; `default` exists without being declared when `handle-batch` gets everything through it.
+    /// Declared batchers; `default` exists without being declared when the handler takes batches.
     fn batchers(&self) -> Vec<Batcher> {
         let mut batchers = self.config.batchers.clone();
         let declared = batchers.iter().any(|batcher| batcher.name == crate::config::DEFAULT_BATCHER);
-        if !declared && self.version.has_batch() && !self.version.has_message() {
+        if !declared && self.version.has_batch() {
             batchers.push(Batcher::default());
         }
         batchers

@@ -41,6 +41,18 @@ impl<'a> Stage<'a> {
         HostOptions::new(self.kafka, plugin, &[&self.input], &self.group).output(&self.output)
     }
 
+    /// The same as a manifest: `source` and `rest` are lines of `[source]` and after it.
+    pub fn manifest(&self, plugin: &Path, source: &str, rest: &str) -> HostOptions {
+        let text = format!(
+            "schema = 1\nname = \"{group}\"\n[handler]\ncomponent = \"{plugin}\"\n\
+             [source]\ntopics = [\"{input}\"]\n{source}\n{rest}\n",
+            group = self.group,
+            plugin = plugin.display(),
+            input = self.input,
+        );
+        HostOptions::manifest(self.kafka, &self.group, &text)
+    }
+
     /// A further topic of this test.
     pub fn topic(&self, name: &str, partitions: i32) -> String {
         let topic = unique(&format!("{}-{name}", self.input));

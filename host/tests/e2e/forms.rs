@@ -84,24 +84,25 @@ fn messages_and_batches_in_one_handler() {
     let stage = Stage::new(kafka, "both", 2);
     let (even, odd) = (stage.topic("even", 2), stage.topic("odd", 2));
     produce_numbers(kafka, &stage.input);
-    // With two declared outputs there is no default one, so the stage's own output stays empty.
-    let host = crate::support::host::HostOptions::new(kafka, &guest("both"), &[&stage.input], &stage.group)
-        .output(&format!("even={even}"))
-        .output(&format!("odd={odd}"))
-        .start();
+    let counts = stage.topic("counts", 1);
+    let rest = format!(
+        "[batch.odd]\nmax_wait = \"100ms\"\n[output.even]\ntopic = \"{even}\"\n[output.odd]\ntopic = \"{odd}\"\n\
+         [output.counts]\ntopic = \"{counts}\""
+    );
+    let host = stage.manifest(&guest("both"), "", &rest).start();
     stage.wait_committed();
     host.stop();
     let mut evens: Vec<u64> =
         read_all(kafka, &even).iter().map(|r| r.value_text().parse().expect("a number")).collect();
     evens.sort_unstable();
     assert_eq!(evens, (0..RECORDS).filter(|n| n % 2 == 0).collect::<Vec<_>>());
-    // The batches' own records read "n=<count>"; the items are plain numbers.
-    let (counts, items): (Vec<String>, Vec<String>) =
-        sorted_values(&read_all(kafka, &odd)).into_iter().partition(|value| value.starts_with("n="));
-    let mut items: Vec<u64> = items.iter().map(|value| value.parse().expect("a number")).collect();
+    let mut items: Vec<u64> =
+        sorted_values(&read_all(kafka, &odd)).iter().map(|value| value.parse().expect("a number")).collect();
     items.sort_unstable();
     assert_eq!(items, (0..RECORDS).filter(|n| n % 2 == 1).collect::<Vec<_>>());
-    let counted: u64 = counts.iter().map(|value| value[2..].parse::<u64>().expect("a count")).sum();
+    // What each batch emits as a whole: how many items it had.
+    let counts = sorted_values(&read_all(kafka, &counts));
+    let counted: u64 = counts.iter().map(|value| value.parse::<u64>().expect("a count")).sum();
     assert_eq!(counted, items.len() as u64);
 }
 

@@ -44,7 +44,8 @@ fn sigkill_loses_nothing_and_repeats_only_the_uncommitted() {
     let stage = Stage::new(kafka, "sigkill", 4);
     let load = Load::start(&stage, SIZE, KEYS);
     // The broker gives a dead member's partitions away when its session is over: the shortest one it allows.
-    let options = stage.host(&guest("forward")).kafka_property("session.timeout.ms", "6000");
+    let output = format!("[output.out]\ntopic = \"{}\"", stage.output);
+    let options = stage.manifest(&guest("forward"), "session_timeout = \"6s\"", &output);
     let mut commits = stage.commits();
     let first = options.start();
     // A commit, and more output after it: so there is something committed and something not.

@@ -35,6 +35,16 @@ impl HostOptions {
         options
     }
 
+    /// A manifest in place of flags: what flags cannot say. Cluster and admin port are as in [`HostOptions::new`].
+    pub fn manifest(kafka: &Kafka, name: &str, text: &str) -> HostOptions {
+        let path = super::scratch().join(format!("{}.toml", super::unique(name)));
+        std::fs::write(&path, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+        let mut options = HostOptions { bootstrap: kafka.bootstrap().to_owned(), arguments: Vec::new() };
+        options.push("-f", &path.display().to_string());
+        options.push("--admin", "127.0.0.1:0");
+        options
+    }
+
     fn push(&mut self, name: &str, value: &str) {
         self.arguments.push(name.to_owned());
         self.arguments.push(value.to_owned());

@@ -710,6 +710,13 @@ impl<'a> Emission<'a> {
             .then(|| self.slice(self.len(12) + self.len(16) + self.len(20), self.len(24)))
     }
 
+    /// Bytes of the payload that are its own.
+    #[inline]
+    #[must_use]
+    pub fn own_bytes(&self) -> usize {
+        self.len(12) + self.len(16) + self.len(20) + self.len(24) + self.len(28)
+    }
+
     /// Batch key.
     #[inline]
     #[must_use]

@@ -11,6 +11,8 @@ use crate::pipeline::sink::{Failure, OutputNumber, Sink};
 
 /// Longest batch key, bytes.
 const MAX_BATCH_KEY: usize = 1024;
+/// Emissions that an answer may have, per message and besides.
+const MAX_EMISSIONS: (usize, usize) = (10, 1000);
 
 /// Where a destination of the answer's table leads.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +41,22 @@ fn bad(reason: impl Into<String>) -> Failure {
 }
 
 impl<'a> Checked<'a> {
-    fn new(frame: &'a Frame, rules: &LaneRules, batchers: bool, sink: &dyn Sink) -> Result<Self, Failure> {
+    fn new(
+        frame: &'a Frame,
+        messages: usize,
+        rules: &LaneRules,
+        batchers: bool,
+        sink: &dyn Sink,
+    ) -> Result<Self, Failure> {
         let answer = Answer::check(&frame.index, &frame.payload).map_err(|error| bad(error.to_string()))?;
+        let limit = MAX_EMISSIONS.0 * messages + MAX_EMISSIONS.1;
+        if answer.emission_count() > limit {
+            let count = answer.emission_count();
+            return Err(Failure {
+                class: "output_limit",
+                reason: format!("{count} emissions for {messages} messages; the limit is {limit}"),
+            });
+        }
         let mut routes = Vec::with_capacity(answer.destinations().len());
         for (kind, name) in answer.destinations() {
             routes.push(match kind {
@@ -58,8 +74,18 @@ impl<'a> Checked<'a> {
         }
         let default_output = (rules.outputs.len() == 1).then_some(0);
         let checked = Self { answer, routes, default_output };
+        let mut own_bytes = 0;
         for i in 0..answer.emission_count() {
             checked.check_emission(i, rules, sink)?;
+            own_bytes += answer.emission(i).own_bytes();
+        }
+        // Emissions may not share bytes: a small answer that names one large value a thousand times would make the host
+        // hold what the answer's size limit was there to prevent.
+        if own_bytes > frame.payload.len() {
+            return Err(bad(format!(
+                "its emissions claim {own_bytes} bytes, its payload has {}: emissions may not share bytes",
+                frame.payload.len()
+            )));
         }
         Ok(checked)
     }
@@ -149,7 +175,7 @@ impl<'a> BurstAnswer<'a> {
         rules: &LaneRules,
         sink: &dyn Sink,
     ) -> Result<Self, Failure> {
-        let checked = Checked::new(frame, rules, true, sink)?;
+        let checked = Checked::new(frame, messages, rules, true, sink)?;
         let outcomes = checked.answer.outcome_count();
         if outcomes == 0 || outcomes > messages {
             return Err(bad(format!("it has {outcomes} outcomes for {messages} messages; 1 to {messages} are due")));
@@ -205,7 +231,7 @@ impl<'a> BatchAnswer<'a> {
         rules: &LaneRules,
         sink: &dyn Sink,
     ) -> Result<Self, Failure> {
-        let checked = Checked::new(frame, rules, false, sink)?;
+        let checked = Checked::new(frame, messages, rules, false, sink)?;
         let outcomes = checked.answer.outcome_count();
         if outcomes != 0 && outcomes != messages {
             return Err(bad(format!("it has {outcomes} outcomes for {messages} messages; none or {messages} are due")));

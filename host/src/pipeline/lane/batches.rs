@@ -366,7 +366,7 @@ impl Lane {
             return;
         }
         let offset = read(&batch.content.frame).get(0).offset();
-        let chance = self.chance.next();
+        let chance = self.chance.draw();
         if !over {
             let wait = self.rules.retry.wait(attempt, asked, chance);
             sink.notice(Notice::Retrying { offset, attempt, failure, wait });

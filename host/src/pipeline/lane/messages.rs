@@ -183,7 +183,7 @@ impl Lane {
             self.dead_letter_message(pending, pending.decided, failure, attempt, sink);
             return true;
         }
-        let chance = self.chance.next();
+        let chance = self.chance.draw();
         let wait =
             if over { self.rules.retry.blocked_wait(chance) } else { self.rules.retry.wait(attempt, asked, chance) };
         self.head.not_before = Some(now + wait);

@@ -202,8 +202,7 @@ impl Lane {
         limit.min(self.rules.max_ahead.saturating_sub(self.tracker.span()).max(1))
     }
 
-    /// Takes messages in. `fetch` packs them into the burst and calls back with each one's offset; it gives the partition's
-    /// end when it reached it.
+    /// Takes messages in. `fetch` packs them into the burst and calls back with each one's offset.
     pub fn fill<T>(
         &mut self,
         now: Instant,
@@ -211,7 +210,7 @@ impl Lane {
         fetch: impl FnOnce(
             &mut MessagesWriter<'_>,
             &mut dyn FnMut(i64) -> Result<(), PositionReset>,
-        ) -> Result<(Option<i64>, T), PositionReset>,
+        ) -> Result<T, PositionReset>,
     ) -> Result<(Fetched, T), PositionReset> {
         debug_assert!(self.wants_messages());
         let mut frame = self.spare.pop().unwrap_or_default();
@@ -219,7 +218,7 @@ impl Lane {
         let mut burst = MessagesWriter::burst(&mut frame, source, self.epoch, !self.rules.dead_letter);
         let tracker = &mut self.tracker;
         let first = tracker.next_seq();
-        let (end, rest) = fetch(&mut burst, &mut |offset| tracker.offer(offset).map(|_| ()))?;
+        let rest = fetch(&mut burst, &mut |offset| tracker.offer(offset).map(|_| ()))?;
         let count = burst.count() as usize;
         burst.finish();
         let fetched = Fetched { messages: count, bytes: if count > 0 { frame.len() } else { 0 } };
@@ -231,10 +230,12 @@ impl Lane {
         } else {
             self.pending = Some(Pending { frame, decided: 0, count, first });
         }
-        if let Some(end) = end {
-            self.tracker.skip_to(end);
-        }
         Ok((fetched, rest))
+    }
+
+    /// Nothing will come below this offset that has not come yet (transaction markers and compacted records never do).
+    pub fn skip_to(&mut self, next_offset: i64) {
+        self.tracker.skip_to(next_offset);
     }
 
     /// The next call to make, if there is one that can be made now.

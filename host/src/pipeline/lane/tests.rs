@@ -144,7 +144,7 @@ impl World {
                     burst.push(&message, Headers::default());
                     *next += 1;
                 }
-                Ok((None, ()))
+                Ok(())
             })
             .expect("offsets grow");
     }
@@ -398,7 +398,8 @@ fn a_trap_in_a_full_burst_costs_its_neighbours_nothing() {
 
 #[test]
 fn bad_answers_settle_nothing_and_name_the_rule() {
-    let cases: [(&str, fn(&mut AnswerWriter)); 8] = [
+    type Case = (&'static str, fn(&mut AnswerWriter));
+    let cases: [Case; 9] = [
         ("it has 0 outcomes for 1 messages", |_| {}),
         ("it has 2 outcomes for 1 messages", |answer| {
             answer.done(0);
@@ -422,6 +423,12 @@ fn bad_answers_settle_nothing_and_name_the_rule() {
             answer.done(0);
             answer.ack(1);
         }),
+        ("1011 emissions for 1 messages; the limit is 1010", |answer| {
+            for _ in 0..1011 {
+                answer.emission(&NewEmission::default());
+            }
+            answer.done(1011);
+        }),
         ("the batch key of emission 0 has 1025 bytes", |answer| {
             let destination = Some(answer.destination(DestinationKind::Batcher, "b"));
             answer.emission(&NewEmission { destination, batch_key: &[0; 1025], ..NewEmission::default() });
@@ -440,9 +447,32 @@ fn bad_answers_settle_nothing_and_name_the_rule() {
         let reply = Reply::Answer(answer.finish());
         world.lane.on_reply(call.frame, reply, Duration::ZERO, world.now, &mut world.out);
         let LaneState::BackingOff(reason) = world.lane.state() else { panic!("{expected}: {:?}", world.lane.state()) };
-        assert!(reason.contains(expected) && reason.starts_with("bad_answer: "), "{reason}");
+        let class = if expected.contains("the limit is 1010") { "output_limit: " } else { "bad_answer: " };
+        assert!(reason.contains(expected) && reason.starts_with(class), "{reason}");
         assert_eq!((world.lane.committable(), world.out.open.len()), (None, 0));
     }
+}
+
+#[test]
+fn emissions_may_not_share_bytes() {
+    let mut world = World::new(vec![Plan::Emit(1)], false, 100);
+    world.fill(1);
+    let call = world.lane.next_call(world.now, &mut world.out).expect("one message to offer");
+    let mut answer = AnswerWriter::new();
+    let destination = Some(answer.destination(DestinationKind::Output, "out"));
+    for _ in 0..2 {
+        answer.emission(&NewEmission { destination, value: Content::Bytes(&[1; 100]), ..NewEmission::default() });
+    }
+    answer.done(2);
+    let mut frame = answer.finish();
+    // Both name the bytes of the first: its start is 8 bytes into the emission.
+    let emissions = frame.index.len() - 2 * 48;
+    let start: [u8; 4] = frame.index[emissions + 8..emissions + 12].try_into().expect("four bytes");
+    frame.index[emissions + 56..emissions + 60].copy_from_slice(&start);
+    frame.payload.truncate(103);
+    world.lane.on_reply(call.frame, Reply::Answer(frame), Duration::ZERO, world.now, &mut world.out);
+    let LaneState::BackingOff(reason) = world.lane.state() else { panic!("{:?}", world.lane.state()) };
+    assert!(reason.contains("its emissions claim 200 bytes, its payload has 103"), "{reason}");
 }
 
 #[test]
