@@ -77,16 +77,16 @@ fn the_example_runs_once() {
 #[test]
 fn a_blocked_record_is_named_with_its_reason() {
     let retry = "[errors]\nretry = { attempts = 2, backoff = \"10ms\" }";
-    assert_ne!(partition_of(b"a", 2), partition_of(b"c", 2), "the keys are of different partitions");
+    assert_ne!(partition_of(b"a", 2), partition_of(b"d", 2), "the keys are of different partitions");
     let samples = [
         r#"{"key": "a", "value": "first"}"#,
         r#"{"key": "a", "value": "err"}"#,
-        r#"{"key": "c", "value": "other"}"#,
+        r#"{"key": "d", "value": "other"}"#,
         r#"{"key": "a", "value": "behind"}"#,
     ];
     let (code, output) = once(&project(&guest("faulty"), retry, &samples));
     assert_eq!(code, Some(1), "{}", output.join("\n"));
-    expect_line(&output, &["out   out[", "key=c  other"]);
+    expect_line(&output, &["out   out[", "key=d  other"]);
     expect_line(&output, &["error: in[", "]@1 is blocked: ", "err"]);
     expect_line(&output, &["blocked 1  lag 2"]);
 }

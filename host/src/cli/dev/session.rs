@@ -67,6 +67,8 @@ enum Ending {
 struct Memory {
     live: bool,
     fed: bool,
+    /// Nobody takes the records that are printed.
+    mute: bool,
     asked: Instant,
     /// Sum of everything that grows when something moves, and when it last did.
     progress: (i64, Instant),
@@ -162,9 +164,12 @@ impl Session {
         for trouble in self.feed.turn(now) {
             tracing::warn!("feed: {trouble}");
         }
-        // `sluicebox dev … | head`: nobody reads on.
-        if self.print().is_err() {
-            return Some(Ending::Asked);
+        if !memory.mute && self.print().is_err() {
+            // `sluicebox dev … | head`: nobody reads on. The exit code of `--once` is still of use.
+            memory.mute = true;
+            if !self.once {
+                return Some(Ending::Asked);
+            }
         }
         if self.app.has_ended() {
             return Some(Ending::Failed(vec!["the pipeline ended by itself".to_owned()]));
@@ -326,6 +331,7 @@ impl Memory {
         Self {
             live: false,
             fed: false,
+            mute: false,
             asked: now,
             progress: (0, now),
             said: None,
