@@ -6,6 +6,7 @@ pub mod cli;
 mod components;
 pub mod config;
 pub mod delivery;
+pub mod dev;
 mod handler_log;
 pub mod kafka;
 pub mod pipeline;

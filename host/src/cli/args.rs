@@ -185,7 +185,15 @@ Examples:
   sluicebox dev examples/orders           until Ctrl-C; use Kafka's own tools on 127.0.0.1:19092
   sluicebox dev examples/orders --once    exit 0 when every sample record met its fate
 
-The broker lives in memory and is not for production.")]
+It builds the handler (build.command under [handler], else cargo where there is a Cargo.toml), starts a
+broker in this process, feeds the files of `samples` under [dev], and prints what goes in and comes out
+on stdout: in, out, dead. -v adds headers and the host's own log, -o json prints one object per record.
+
+A sample file has one record per line, a JSON object; what is left out is null:
+  {\"key\": \"c1\", \"value\": {\"amount\": 7}, \"headers\": {\"source\": \"web\"}}
+A value that is a string is that text, anything else its JSON.
+
+The broker lives in memory and is not for production: it keeps the newest 5 MiB per partition.")]
 pub struct DevArgs {
     /// Directory with a pipeline.toml, or the manifest itself
     #[arg(value_name = "DIR", default_value = ".")]
@@ -200,7 +208,7 @@ pub struct DevArgs {
     #[arg(long, value_name = "PORT", default_value_t = config::DEFAULT_ADMIN.port())]
     pub port: u16,
     /// Sample records per second; without it, all at once with --once and 5 otherwise
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N[/s]", value_parser = rate)]
     pub rate: Option<u32>,
 }
 
@@ -300,6 +308,14 @@ fn key_value(text: &str) -> Result<(String, Secret), String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     config::parse_duration(text).map_err(|error| format!("{error}; write {}", config::DURATION_FORM))
+}
+
+/// `N` or `N/s`.
+fn rate(text: &str) -> Result<u32, String> {
+    match text.strip_suffix("/s").unwrap_or(text).parse() {
+        Ok(rate @ 1..=1_000_000) => Ok(rate),
+        _ => Err("write records per second, 1 to 1000000, as `20` or `20/s`".to_owned()),
+    }
 }
 
 fn styles() -> Styles {
@@ -426,6 +442,14 @@ mod tests {
         let text = refused(&["-f", "a.toml", "-X", "debug"]);
         assert!(text.contains("write KEY=VALUE"), "{text}");
         refused(&["-f", "a.toml", "--admin", "127.0.0.1:1", "--no-admin"]);
+    }
+
+    #[test]
+    fn a_rate_may_say_its_unit() {
+        assert_eq!((rate("5"), rate("20/s")), (Ok(5), Ok(20)));
+        for wrong in ["0", "x", "5/m", "-1", "1000001"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

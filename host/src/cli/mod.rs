@@ -1,13 +1,14 @@
 //! Commands. The only place that prints or exits.
 //!
 //! - [`args`]: every command and flag, with its help.
-//! - [`check`], [`host`]: a command each.
+//! - [`check`], [`dev`], [`host`]: a command each.
 //! - [`probe`]: what `check` asks of components and clusters.
 //! - [`logging`]: where the log goes.
 //! - [`exit`]: exit codes.
 
 pub mod args;
 pub mod check;
+mod dev;
 pub mod exit;
 mod host;
 mod logging;
@@ -19,15 +20,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use self::args::{Cli, Command};
 use self::exit::Exit;
-
-/// What is logged unless flags say otherwise: a server tells what it does, a command only what went wrong.
-const fn usual_level(command: &Command) -> &'static str {
-    match command {
-        Command::Host(_) => "info",
-        Command::Dev(_) => "warn,handler=info",
-        Command::Check(_) => "warn",
-    }
-}
+use self::logging::Audience;
 
 /// Reads the command line and carries it out.
 #[must_use]
@@ -45,10 +38,12 @@ pub fn main() -> Exit {
         }
     };
     let colour = cli.global.colour(io::stderr().is_terminal(), no_color.as_deref());
-    logging::start(&cli.global, colour, usual_level(&cli.command));
+    // A server tells what it does; the other commands print their results, and only what went wrong besides.
+    let audience = if matches!(cli.command, Command::Host(_)) { Audience::Operator } else { Audience::Developer };
+    logging::start(&cli.global, colour, audience);
     match cli.command {
         Command::Host(args) => host::run(&args, colour),
-        Command::Dev(_) => Exit::Usage,
+        Command::Dev(args) => dev::run(&args, &cli.global, colour),
         Command::Check(args) => {
             let outside = host::outside();
             let checks = probe::checks(&args, &outside);

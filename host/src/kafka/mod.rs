@@ -9,6 +9,8 @@
 //! - [`event_time`]: event time and headers for batched producing.
 //! - [`log`]: librdkafka's lines, into ours.
 //! - [`metadata`]: do the topics exist, how many partitions have they.
+//! - [`mock`]: a broker in memory, for `sluicebox dev`.
+//! - [`offsets`]: where a group stands, where partitions end.
 //! - [`problem`]: what an error means: wait, refused for good, or the end of a client.
 
 pub mod consumer;
@@ -16,6 +18,8 @@ pub mod event_time;
 pub mod ffi;
 mod log;
 pub mod metadata;
+pub mod mock;
+pub mod offsets;
 pub mod partition;
 pub mod problem;
 pub mod producer;

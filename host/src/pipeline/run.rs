@@ -586,6 +586,7 @@ impl Run {
                 partition: slot.lane.partition,
                 state: slot.lane.state(),
                 committed: slot.committed,
+                committable: slot.lane.committable(),
                 open: slot.lane.open() as u64,
                 lag,
             });

@@ -82,6 +82,8 @@ pub struct LaneFigures {
     pub state: LaneState,
     /// Committed (next) offset.
     pub committed: Option<i64>,
+    /// Everything below is settled: the oldest open record, if there is one.
+    pub committable: Option<i64>,
     /// Records fetched and not settled.
     pub open: u64,
     /// Records behind the newest, as far as known.

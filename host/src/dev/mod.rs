@@ -1,0 +1,17 @@
+//! What `sluicebox dev` is made of. Prints nothing and reads no clock: the command (`cli/dev.rs`) does.
+//!
+//! - [`broker`]: a broker in this process, on a port that does not change.
+//! - [`embed`]: what is different about a pipeline that runs on it.
+//! - [`build`]: the handler's build.
+//! - [`samples`], [`feed`]: sample files, and their way into the topics.
+//! - [`watch`], [`show`]: what is in the topics, as lines.
+//! - [`fate`]: has every record met its fate?
+
+pub mod broker;
+pub mod build;
+pub mod embed;
+pub mod fate;
+pub mod feed;
+pub mod samples;
+pub mod show;
+pub mod watch;
