@@ -14,7 +14,7 @@ use crate::pipeline::status::{Figures, LaneFigures, OutputFigures, PipelineStatu
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn lane(topic: &str, partition: i32, state: LaneState, lag: Option<u64>) -> LaneFigures {
-    LaneFigures { topic: topic.into(), partition, state, committed: Some(5), open: 1, lag }
+    LaneFigures { topic: topic.into(), partition, state, committed: Some(5), committable: Some(5), open: 1, lag }
 }
 
 fn pipeline(name: &str, state: State, reason: Option<&str>, figures: Figures) -> Arc<PipelineStatus> {

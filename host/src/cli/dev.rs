@@ -180,7 +180,9 @@ fn look_at_admin(plan: &Plan) -> Result<(), Refusal> {
 fn taken_admin(error: &StartError) -> String {
     match error {
         StartError::Admin { address, source } => {
-            format!("error: the admin port {address} cannot be opened: {source}; choose another with --port, 0 takes any\n")
+            format!(
+                "error: the admin port {address} cannot be opened: {source}; choose another with --port, 0 takes any\n"
+            )
         }
         StartError::Threads(_) => format!("error: {error}\n"),
     }

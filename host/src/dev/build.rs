@@ -91,7 +91,9 @@ pub enum BuildError {
     )]
     NoCargo,
     /// No target, and nobody who could add it.
-    #[error("the build needs the target {TARGET}, and it cannot be added: {0}; add it by hand: rustup target add {TARGET}")]
+    #[error(
+        "the build needs the target {TARGET}, and it cannot be added: {0}; add it by hand: rustup target add {TARGET}"
+    )]
     NoTarget(String),
     /// The command itself cannot be run.
     #[error("the build command cannot be run: {0}")]

@@ -61,8 +61,7 @@ impl Feed {
         let mut producer = Producer::new(settings::producer(cluster, "dev-feed")?, &waker)?;
         let mut queue = Vec::new();
         for samples in samples {
-            let topic =
-                producer.add_topic(&samples.topic, partitions, OutputTimestamp::Now, Compression::None)?;
+            let topic = producer.add_topic(&samples.topic, partitions, OutputTimestamp::Now, Compression::None)?;
             let file: std::sync::Arc<str> = samples.file.into();
             for (number, sample) in (0u32..).zip(samples.samples) {
                 let partition = match &sample.key {

@@ -27,7 +27,8 @@ pub struct Sample {
 /// Why the file cannot be read, or every line that is none, each as `FILE:LINE: reason`.
 pub fn read(path: &Path) -> Result<Vec<Sample>, Vec<String>> {
     let file = path.display();
-    let bytes = std::fs::read(path).map_err(|error| vec![format!("{file}: the sample file cannot be read: {error}")])?;
+    let bytes =
+        std::fs::read(path).map_err(|error| vec![format!("{file}: the sample file cannot be read: {error}")])?;
     parse(&bytes).map_err(|errors| errors.into_iter().map(|(line, error)| format!("{file}:{line}: {error}")).collect())
 }
 
@@ -59,7 +60,9 @@ fn sample(line: &str) -> Result<Sample, String> {
     })?;
     let mut sample = Sample::default();
     let mut seen = Vec::new();
-    for (name, text) in members(line).ok_or("a record is a JSON object: {\"key\": …, \"value\": …, \"headers\": {…}}")? {
+    for (name, text) in
+        members(line).ok_or("a record is a JSON object: {\"key\": …, \"value\": …, \"headers\": {…}}")?
+    {
         if seen.contains(&name) {
             return Err(format!("`{name}` is there twice"));
         }

@@ -103,9 +103,6 @@ impl Watch {
             let count = burst.count();
             burst.finish();
             let Ok(filled) = filled;
-            if let Some(end) = filled.end {
-                watched.next = watched.next.max(end);
-            }
             if let Some((_, problem)) = filled.problem {
                 tracing::debug!("dev watch: {}[{}]: {problem}", watched.topic, watched.partition);
             }

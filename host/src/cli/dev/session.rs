@@ -67,6 +67,8 @@ enum Ending {
 struct Memory {
     live: bool,
     fed: bool,
+    /// Nobody takes the records that are printed.
+    mute: bool,
     asked: Instant,
     /// Sum of everything that grows when something moves, and when it last did.
     progress: (i64, Instant),
@@ -107,12 +109,13 @@ impl Session {
             .map_err(|error| Refusal::new(Exit::Failed, format_args!("no runtime for signals: {error}")))?;
         let ending = runtime.block_on(self.until_the_end());
         let ending = ending.map_err(|error| Refusal::new(Exit::Failed, error))?;
-        let Some(ending) = ending else {
+        let Some((ending, blocked)) = ending else {
             self.talk.say("stopped by force");
             std::process::exit(Exit::Interrupted as i32);
         };
         self.catch_up();
-        self.summary();
+        // Lanes are gone by now, and what was blocked with them.
+        self.summary(Counts { blocked, ..Counts::of(&self.status().figures()) });
         if !self.app.join() {
             return Err(Refusal::new(Exit::Failed, "the pipeline ended by a bug of the host's; see the log above"));
         }
@@ -126,7 +129,8 @@ impl Session {
     }
 
     /// Turns until there is a reason to end, then the stop. `None`: a second signal ended the stop.
-    async fn until_the_end(&mut self) -> io::Result<Option<Ending>> {
+    /// With the number of partitions that were blocked then.
+    async fn until_the_end(&mut self) -> io::Result<Option<(Ending, usize)>> {
         let mut signals = Signals::new()?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -141,6 +145,7 @@ impl Session {
                 }
             }
         };
+        let blocked = Counts::of(&self.status().figures()).blocked;
         self.app.stop(self.drain);
         loop {
             tokio::select! {
@@ -148,7 +153,7 @@ impl Session {
                 _ = tick.tick() => {
                     _ = self.print();
                     if self.app.has_ended() {
-                        return Ok(Some(ending));
+                        return Ok(Some((ending, blocked)));
                     }
                 }
             }
@@ -159,9 +164,12 @@ impl Session {
         for trouble in self.feed.turn(now) {
             tracing::warn!("feed: {trouble}");
         }
-        // `sluicebox dev … | head`: nobody reads on.
-        if self.print().is_err() {
-            return Some(Ending::Asked);
+        if !memory.mute && self.print().is_err() {
+            // `sluicebox dev … | head`: nobody reads on. The exit code of `--once` is still of use.
+            memory.mute = true;
+            if !self.once {
+                return Some(Ending::Asked);
+            }
         }
         if self.app.has_ended() {
             return Some(Ending::Failed(vec!["the pipeline ended by itself".to_owned()]));
@@ -177,7 +185,7 @@ impl Session {
         let quiet = now.duration_since(memory.counts.1) >= SUMMARY.0 && self.feed.is_over();
         let news = memory.said != Some(counts) && counts != Counts::default();
         if news && (quiet || now.duration_since(memory.said_at) >= SUMMARY.1) {
-            self.summary();
+            self.summary(counts);
             (memory.said, memory.said_at) = (Some(counts), now);
         }
         None
@@ -203,9 +211,7 @@ impl Session {
             }
             if self.feed.is_empty() {
                 let (topic, address) = (source.topics.first().map_or("", String::as_str), self.broker.address());
-                self.talk.say(format_args!(
-                    "feed   no samples; produce to {topic} with any Kafka client: {address}"
-                ));
+                self.talk.say(format_args!("feed   no samples; produce to {topic} with any Kafka client: {address}"));
             } else {
                 self.talk.say(format_args!("feed   {} samples fed", self.feed.len() - self.feed.failures().len()));
             }
@@ -254,8 +260,11 @@ impl Session {
     fn inputs(&self) -> Result<Vec<InputPartition>, String> {
         let Pipeline { source, dev, .. } = &*self.pipeline;
         let count = i32::try_from(dev.partitions).unwrap_or(i32::MAX);
-        let partitions: Vec<(&str, i32)> =
-            source.topics.iter().flat_map(|topic| (0..count).map(move |partition| (topic.as_str(), partition))).collect();
+        let partitions: Vec<(&str, i32)> = source
+            .topics
+            .iter()
+            .flat_map(|topic| (0..count).map(move |partition| (topic.as_str(), partition)))
+            .collect();
         // First how far the group is, then the ends: what comes between the two is seen as open, not as settled.
         let committed = self.offsets.committed(&partitions, ANSWER)?;
         let lanes = self.status().figures().lanes;
@@ -289,11 +298,8 @@ impl Session {
 
     /// Prints what is in the topics and was not read yet. Nobody writes to them any more but somebody's own client.
     fn catch_up(&mut self) {
-        let ends: Result<Vec<i64>, String> = self
-            .watch
-            .positions()
-            .map(|(topic, partition, _)| self.offsets.end(topic, partition, ANSWER))
-            .collect();
+        let ends: Result<Vec<i64>, String> =
+            self.watch.positions().map(|(topic, partition, _)| self.offsets.end(topic, partition, ANSWER)).collect();
         let ends = match ends {
             Ok(ends) => ends,
             Err(error) => return tracing::warn!("the last records may be missing: {error}"),
@@ -308,8 +314,7 @@ impl Session {
         }
     }
 
-    fn summary(&self) {
-        let Counts { consumed, settled, dead_lettered, blocked } = Counts::of(&self.status().figures());
+    fn summary(&self, Counts { consumed, settled, dead_lettered, blocked }: Counts) {
         let lag = match self.inputs() {
             Ok(inputs) => inputs.iter().map(InputPartition::lag).sum::<u64>().to_string(),
             Err(_) => "?".to_owned(),
@@ -326,6 +331,7 @@ impl Memory {
         Self {
             live: false,
             fed: false,
+            mute: false,
             asked: now,
             progress: (0, now),
             said: None,
