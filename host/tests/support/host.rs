@@ -103,7 +103,13 @@ impl SluiceHost {
     /// Starts the binary with these arguments.
     pub fn start(arguments: &[&str]) -> SluiceHost {
         let mut command = Command::new(binary());
-        command.args(arguments).env_remove("SB_BOOTSTRAP").env_remove("RUST_LOG").env("NO_COLOR", "1");
+        command.args(arguments);
+        SluiceHost::run(command)
+    }
+
+    /// Starts a prepared command of the binary, with a directory or an environment of its own.
+    pub fn run(mut command: Command) -> SluiceHost {
+        command.env_remove("SB_BOOTSTRAP").env_remove("RUST_LOG").env("NO_COLOR", "1");
         SluiceHost { process: Process::spawn("sluicebox", command), admin: OnceLock::new() }
     }
 
