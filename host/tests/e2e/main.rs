@@ -9,7 +9,10 @@
 //! | `forms` | both forms of the contract, message only, batch only, both; fan-out |
 //! | `bytes` | every byte, null and header survives |
 //! | `stopping` | SIGTERM loses and repeats nothing; SIGKILL loses nothing and repeats little |
+//! | `signals` | a second signal forces, the drain deadline is kept, who is busy is said |
 //! | `group` | hosts join and leave a group under load |
+//! | `protocols` | every way of sharing partitions keeps the same promises |
+//! | `pipelines` | several pipelines in one process leave each other alone; other clusters |
 //! | `outage` | the broker restarts under load; the host starts before the broker |
 //! | `faults` | a trap, a panic, an endless loop, a memory hog fail their own record only |
 //! | `bad_input` | mistakes of the command line end it at once with their reason |
@@ -22,7 +25,10 @@ mod faults;
 mod forms;
 mod group;
 mod outage;
+mod pipelines;
+mod protocols;
 mod security;
+mod signals;
 mod stopping;
 mod throughput;
 
