@@ -148,9 +148,8 @@ fn only_committed_transactions_are_read() {
     let kafka = kafka_or_not_run!("only_committed_transactions_are_read");
     let stage = Stage::new(kafka, "transactions", 1);
     let mut producer = Transactions::new(kafka, &unique("writer"));
-    let records = |what: &str| -> Vec<NewRecord> {
-        (0..100).map(|n| NewRecord::new("key", format!("{what} {n:03}"))).collect()
-    };
+    let records =
+        |what: &str| -> Vec<NewRecord> { (0..100).map(|n| NewRecord::new("key", format!("{what} {n:03}"))).collect() };
     producer.commit(&stage.input, &records("first"));
     producer.abort(&stage.input, &records("aborted"));
     producer.commit(&stage.input, &records("second"));
