@@ -40,6 +40,7 @@ impl Waker {
         if !self.0.woken.load(Ordering::Acquire) {
             std::thread::park_timeout(limit);
         }
-        self.0.woken.store(false, Ordering::Release);
+        // A swap and not a store: what the caller looks at next must not be read before this is seen.
+        self.0.woken.swap(false, Ordering::AcqRel);
     }
 }

@@ -1,7 +1,7 @@
 //! Which messages make a batch, and when it closes. One [`Batcher`] per lane and declared batcher; it never sees two
 //! ownership epochs, because a lane does not. Knows sizes, keys and time; what a batch holds is the caller's ([`Content`]).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 pub use sluicebox_frames::Trigger;
@@ -28,13 +28,18 @@ pub trait Content {
 pub struct Batcher<C> {
     rules: BatchRules,
     open: HashMap<Vec<u8>, Open<C>>,
+    /// Keys of the open batches, oldest first (with a number, for those of one moment): there may be many, and time is
+    /// looked at often.
+    by_age: BTreeMap<(Instant, u64), Vec<u8>>,
+    next: u64,
+    bytes: u64,
 }
 
 #[derive(Debug)]
 struct Open<C> {
     content: C,
     bytes: u64,
-    since: Instant,
+    since: (Instant, u64),
 }
 
 /// A batch that is ready to run.
@@ -52,7 +57,7 @@ impl<C: Content> Batcher<C> {
     /// An empty one.
     #[must_use]
     pub fn new(rules: BatchRules) -> Self {
-        Self { rules, open: HashMap::new() }
+        Self { rules, open: HashMap::new(), by_age: BTreeMap::new(), next: 0, bytes: 0 }
     }
 
     /// Adds a message of `bytes` bytes. `new` makes an empty content, `add` puts the message in. Batches that close by it
@@ -75,10 +80,16 @@ impl<C: Content> Batcher<C> {
         }
         let open = match self.open.get_mut(key) {
             Some(open) => open,
-            None => self.open.entry(key.to_vec()).or_insert(Open { content: new(), bytes: 0, since: now }),
+            None => {
+                let since = (now, self.next);
+                self.next += 1;
+                self.by_age.insert(since, key.to_vec());
+                self.open.entry(key.to_vec()).or_insert(Open { content: new(), bytes: 0, since })
+            }
         };
         add(&mut open.content);
         open.bytes += bytes;
+        self.bytes += bytes;
         if open.content.messages() >= self.rules.max_messages as usize {
             self.close(key, Trigger::Size, closed);
         } else if flush {
@@ -88,13 +99,17 @@ impl<C: Content> Batcher<C> {
 
     fn close(&mut self, key: &[u8], trigger: Trigger, closed: &mut Vec<Closed<C>>) {
         if let Some((key, open)) = self.open.remove_entry(key) {
+            self.by_age.remove(&open.since);
+            self.bytes -= open.bytes;
             closed.push(Closed { key, content: open.content, trigger });
         }
     }
 
     /// Closes what waited long enough; oldest first.
     pub fn close_due(&mut self, now: Instant, closed: &mut Vec<Closed<C>>) {
-        self.close_where(Trigger::Timeout, closed, |open, rules| now >= open.since + rules.max_wait);
+        while self.oldest().is_some_and(|since| now >= since + self.rules.max_wait) {
+            self.close_oldest(Trigger::Timeout, closed);
+        }
     }
 
     /// A burst ended: closes everything when `max_wait` is zero.
@@ -106,31 +121,14 @@ impl<C: Content> Batcher<C> {
 
     /// Closes everything; oldest first.
     pub fn close_all(&mut self, trigger: Trigger, closed: &mut Vec<Closed<C>>) {
-        self.close_where(trigger, closed, |_, _| true);
-    }
-
-    fn close_where(
-        &mut self,
-        trigger: Trigger,
-        closed: &mut Vec<Closed<C>>,
-        due: impl Fn(&Open<C>, &BatchRules) -> bool,
-    ) {
-        let mut keys: Vec<(Instant, Vec<u8>)> = self
-            .open
-            .iter()
-            .filter(|(_, open)| due(open, &self.rules))
-            .map(|(key, open)| (open.since, key.clone()))
-            .collect();
-        keys.sort();
-        for (_, key) in keys {
-            self.close(&key, trigger, closed);
+        while !self.by_age.is_empty() {
+            self.close_oldest(trigger, closed);
         }
     }
 
     /// Closes the one that waits longest, if any.
     pub fn close_oldest(&mut self, trigger: Trigger, closed: &mut Vec<Closed<C>>) {
-        let oldest = self.open.iter().min_by_key(|(_, open)| open.since).map(|(key, _)| key.clone());
-        if let Some(key) = oldest {
+        if let Some((_, key)) = self.by_age.pop_first() {
             self.close(&key, trigger, closed);
         }
     }
@@ -138,7 +136,7 @@ impl<C: Content> Batcher<C> {
     /// Since when the oldest message waits.
     #[must_use]
     pub fn oldest(&self) -> Option<Instant> {
-        self.open.values().map(|open| open.since).min()
+        self.by_age.first_key_value().map(|((since, _), _)| *since)
     }
 
     /// When [`Batcher::close_due`] has something to do next.
@@ -155,8 +153,8 @@ impl<C: Content> Batcher<C> {
 
     /// Bytes that wait.
     #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.open.values().map(|open| open.bytes).sum()
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// New rules, for messages from now on.
@@ -250,7 +248,7 @@ mod tests {
             for batch in closed.drain(..) {
                 out.entry(batch.key[0]).or_default().extend(batch.content);
             }
-            prop_assert_eq!(batcher.waiting(), 0);
+            prop_assert_eq!((batcher.waiting(), batcher.bytes(), batcher.oldest()), (0, 0, None));
             for key in 0u8..4 {
                 let sent: Vec<u32> = (0..number).filter(|n| sizes[*n as usize].0 == key).collect();
                 prop_assert_eq!(out.remove(&key).unwrap_or_default(), sent);

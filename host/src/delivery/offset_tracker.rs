@@ -48,6 +48,9 @@ impl OffsetTracker {
             return Err(PositionReset { last, got: offset });
         }
         self.last_offset = Some(offset);
+        // A group without commits has its place by this from its first record on: with `start = "latest"` a restart would
+        // else begin at the new end and skip what was seen and not settled.
+        self.committable.get_or_insert(offset);
         let seq = self.next_seq();
         self.slots.push_back(Slot { offset, open: 1, failed: false });
         self.open_records += 1;
@@ -249,7 +252,7 @@ mod tests {
         tracker.add(seq, 2);
         tracker.settle(seq);
         tracker.settle(seq);
-        assert_eq!(tracker.committable(), None);
+        assert_eq!(tracker.committable(), Some(7));
         tracker.settle(seq);
         assert_eq!(tracker.committable(), Some(8));
     }
@@ -259,7 +262,7 @@ mod tests {
         let mut tracker = OffsetTracker::default();
         let (a, b) = (tracker.offer(0).unwrap(), tracker.offer(1).unwrap());
         tracker.settle(b);
-        assert_eq!((tracker.committable(), tracker.span(), tracker.open()), (None, 2, 1));
+        assert_eq!((tracker.committable(), tracker.span(), tracker.open()), (Some(0), 2, 1));
         tracker.settle(a);
         assert_eq!((tracker.committable(), tracker.span()), (Some(2), 0));
     }

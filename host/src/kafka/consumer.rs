@@ -115,7 +115,7 @@ impl Consumer {
     unsafe fn read(&self, event: *mut rd::rd_kafka_event_t) -> Option<Event> {
         // SAFETY: live event, by the caller's word; lists are copied, strings too.
         unsafe {
-            let code = rd::rd_kafka_event_error(event);
+            let code = event_error(event);
             match rd::rd_kafka_event_type(event) {
                 rd::RD_KAFKA_EVENT_REBALANCE => {
                     let list = PartitionList::copy(rd::rd_kafka_event_topic_partition_list(event));
@@ -253,6 +253,18 @@ impl Consumer {
             _ => Vec::new(),
         }
     }
+}
+
+/// An event's error, read as a number: see [`ffi::read_code`].
+///
+/// # Safety
+/// `event` is a live event.
+unsafe fn event_error(event: *mut rd::rd_kafka_event_t) -> Code {
+    type AsEnum = unsafe extern "C" fn(*mut rd::rd_kafka_event_t) -> Code;
+    type AsNumber = unsafe extern "C" fn(*mut rd::rd_kafka_event_t) -> i32;
+    // SAFETY: the same function; the enum is an `i32` by its declaration.
+    let number = unsafe { std::mem::transmute::<AsEnum, AsNumber>(rd::rd_kafka_event_error)(event) };
+    Code::try_from(number).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN)
 }
 
 pub(super) fn check(code: Code) -> Result<(), String> {

@@ -30,6 +30,16 @@ pub fn name(code: Code) -> String {
     unsafe { CStr::from_ptr(rd::rd_kafka_err2name(code)) }.to_string_lossy().into_owned()
 }
 
+/// An error code that came from a broker, which may send some that this library does not name: an `enum` must not hold
+/// those, so it is read as a number.
+///
+/// # Safety
+/// `code` points to a live field.
+pub(super) unsafe fn read_code(code: *const Code) -> Code {
+    // SAFETY: the caller's word; the enum is an `i32` by its declaration.
+    Code::try_from(unsafe { code.cast::<i32>().read() }).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN)
+}
+
 pub(super) fn text(pointer: *const c_char) -> String {
     if pointer.is_null() {
         return String::new();
@@ -266,8 +276,8 @@ impl Topic {
     pub fn with_compression(client: &Arc<Client>, name: &str, compression: &str) -> Result<Self, String> {
         let (c_name, c_key, c_value) = (c_string(name)?, c_string("compression.type")?, c_string(compression)?);
         let mut message = [0 as c_char; 512];
-        // SAFETY: live client, NUL-terminated strings. The configuration belongs to the topic once that is made; it is
-        // freed here otherwise.
+        // SAFETY: live client, NUL-terminated strings. `rd_kafka_topic_new` takes the configuration
+        // over.
         unsafe {
             // A copy of the producer's own topic settings (acks, time-outs): a fresh one would have librdkafka's.
             let conf = rd::rd_kafka_default_topic_conf_dup(client.as_ptr());
@@ -282,13 +292,10 @@ impl Topic {
                 rd::rd_kafka_topic_conf_destroy(conf);
                 return Err(text(message.as_ptr()));
             }
-            match NonNull::new(rd::rd_kafka_topic_new(client.as_ptr(), c_name.as_ptr(), conf)) {
-                Some(topic) => Ok(Self { topic, _client: Arc::clone(client) }),
-                None => {
-                    rd::rd_kafka_topic_conf_destroy(conf);
-                    Err(format!("librdkafka refuses the topic name `{name}`"))
-                }
-            }
+            // Frees the configuration when it fails.
+            NonNull::new(rd::rd_kafka_topic_new(client.as_ptr(), c_name.as_ptr(), conf))
+                .map(|topic| Self { topic, _client: Arc::clone(client) })
+                .ok_or_else(|| format!("librdkafka refuses the topic name `{name}`"))
         }
     }
 
@@ -371,9 +378,7 @@ impl PartitionList {
                         topic: text(element.topic),
                         partition: element.partition,
                         offset: element.offset,
-                        // Read as a number: a broker may send codes that this library does not name.
-                        error: Code::try_from((&raw const element.err).cast::<i32>().read())
-                            .unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN),
+                        error: read_code(&raw const element.err),
                     }
                 })
                 .collect()

@@ -171,12 +171,10 @@ impl Probe {
             let found = (0..usize::try_from(answer.topic_cnt).unwrap_or(0))
                 .map(|i| {
                     let topic = answer.topics.add(i);
-                    // Read as a number: a broker may send codes that this library does not name.
-                    let error = (&raw const (*topic).err).cast::<i32>().read();
                     Found {
                         name: ffi::text((*topic).topic),
                         partitions: u32::try_from((*topic).partition_cnt).unwrap_or(0),
-                        error: Code::try_from(error).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN),
+                        error: ffi::read_code(&raw const (*topic).err),
                     }
                 })
                 .collect();

@@ -22,6 +22,9 @@ pub struct PartitionQueue {
     /// Taken from librdkafka, not packed yet.
     waiting: VecDeque<Message>,
     drained: Vec<*mut rd::rd_kafka_message_t>,
+    /// librdkafka handed out an error in a record's place, and counts it as that record in its position
+    /// (confluentinc/librdkafka#4844): the position says nothing any more.
+    tainted: bool,
 }
 
 // SAFETY: the pointers in `drained` are dead between calls; messages may be read and freed on any thread.
@@ -55,7 +58,7 @@ impl PartitionQueue {
         // SAFETY: live queue; null ends the forwarding to the consumer's queue.
         unsafe { rd::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut()) };
         queue.wake(waker);
-        Ok(Self { queue, waiting: VecDeque::new(), drained: Vec::with_capacity(DRAIN) })
+        Ok(Self { queue, waiting: VecDeque::new(), drained: Vec::with_capacity(DRAIN), tainted: false })
     }
 
     /// True when there may be something to fill a burst with.
@@ -65,10 +68,10 @@ impl PartitionQueue {
         !self.waiting.is_empty() || self.queue.is_ready()
     }
 
-    /// True when every message that librdkafka handed out was packed.
+    /// True when every message that librdkafka handed out was packed, so that its position is where the lane stands.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+    pub fn is_read_up(&self) -> bool {
+        self.waiting.is_empty() && !self.tainted
     }
 
     /// Looks again though nobody said so: a lost wake-up must not stop a partition for ever.
@@ -93,12 +96,13 @@ impl PartitionQueue {
             let Some(message) = self.waiting.front() else { break };
             // SAFETY: a live message.
             let raw = unsafe { message.0.as_ref() };
-            // SAFETY: the field is read as a number, because a broker may send codes that this library does not name.
-            let code = unsafe { (&raw const raw.err).cast::<i32>().read() };
-            if code != 0 {
+            // SAFETY: a live field.
+            let code = unsafe { ffi::read_code(&raw const raw.err) };
+            if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
                 // SAFETY: live message.
                 let text = ffi::text(unsafe { rd::rd_kafka_message_errstr(message.0.as_ptr()) });
-                filled.problem = Some((Code::try_from(code).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN), text));
+                filled.problem = Some((code, text));
+                self.tainted = true;
                 self.waiting.pop_front();
                 break;
             }

@@ -20,7 +20,7 @@ use super::ffi::{self, Client, Conf, Queue, Topic};
 use super::problem::{self, Delivery};
 use crate::config::{Compression, OutputTimestamp};
 use crate::delivery::outgoing::Outgoing;
-use crate::delivery::ticket::Ticket;
+use crate::delivery::ticket::{LaneId, Ticket};
 use crate::wake::Waker;
 
 /// Bytes of a chunk of more than one record; below the default `max.message.bytes` of topics, which limits batches too.
@@ -139,8 +139,14 @@ impl Entry {
         if len == NULL { 0 } else { len as usize }
     }
 
+    /// Bytes of key, value and headers.
     fn size(&self) -> usize {
         Self::len(self.key_len) + Self::len(self.value_len) + self.headers_len as usize
+    }
+
+    /// Bytes that it holds: a record without any content costs something, too.
+    fn held(&self) -> usize {
+        self.size() + size_of::<Self>()
     }
 
     /// Key, value and header block of an entry whose chunk is frozen or at hand.
@@ -173,6 +179,11 @@ impl Extras for Entry {
 impl Chunk {
     fn has_room(&self, size: usize) -> bool {
         !self.sealed && self.wire_size() + size + RECORD_OVERHEAD <= CHUNK_BYTES
+    }
+
+    /// Memory that it keeps.
+    fn capacity(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
     fn wire_size(&self) -> usize {
@@ -306,7 +317,7 @@ impl Producer {
             out.gathered.push_back(recycled(&mut self.spare, &mut self.spare_bytes));
         }
         if let Some(chunk) = out.gathered.back_mut() {
-            self.bytes += chunk.push(record, timestamp, ticket, place);
+            self.bytes += chunk.push(record, timestamp, ticket, place) + size_of::<Entry>();
             self.records += 1;
         }
         if !out.is_due && out.in_flight.is_none() && out.not_before.is_none() {
@@ -372,12 +383,13 @@ impl Producer {
         }
         out.left = 0;
         for (i, native) in self.native.iter().enumerate() {
-            match native.err {
+            // SAFETY: a live field.
+            match unsafe { ffi::read_code(&raw const native.err) } {
                 Code::RD_KAFKA_RESP_ERR_NO_ERROR => out.left += 1,
                 // librdkafka looked at this record by itself, so its word is about this one alone.
                 code if problem::delivery(code) == Delivery::Refused => {
                     let entry = &chunk.entries[i];
-                    self.bytes -= entry.size();
+                    self.bytes -= entry.held();
                     self.records -= 1;
                     output.refused += 1;
                     refused.push((entry.ticket, refusal(code, &output.name)));
@@ -415,7 +427,7 @@ impl Producer {
             let out = &mut output.partitions[place.partition as usize];
             out.left -= 1;
             if code == 0 {
-                self.bytes -= size;
+                self.bytes -= size + size_of::<Entry>();
                 self.records -= 1;
                 output.produced += 1;
                 output.produced_bytes += size as u64;
@@ -452,7 +464,7 @@ impl Producer {
                 }
                 Some(code) => {
                     let entry = &chunk.entries[indices[0]];
-                    self.bytes -= entry.size();
+                    self.bytes -= entry.held();
                     self.records -= 1;
                     output.refused += 1;
                     refused.push((entry.ticket, refusal(code, &output.name)));
@@ -474,8 +486,8 @@ impl Producer {
         }
         chunk.bytes.clear();
         chunk.entries.clear();
-        if !chunk.sealed && self.spare_bytes + chunk.bytes.capacity() <= SPARE_BYTES {
-            self.spare_bytes += chunk.bytes.capacity();
+        if !chunk.sealed && self.spare_bytes + chunk.capacity() <= SPARE_BYTES {
+            self.spare_bytes += chunk.capacity();
             self.spare.push(chunk);
         }
         if !out.gathered.is_empty() && out.not_before.is_none() && !out.is_due {
@@ -497,6 +509,25 @@ impl Producer {
                 out.is_due = true;
                 self.due.push(place);
             }
+        }
+    }
+
+    /// Drops what waits to be sent for these lanes. Their partitions have another owner now, who does the records again:
+    /// sent later, ours would come after his and turn the order back. What is in flight cannot be called back.
+    pub fn forget(&mut self, lanes: &[LaneId]) {
+        let (bytes, records) = (&mut self.bytes, &mut self.records);
+        for chunk in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions).flat_map(|out| &mut out.gathered) {
+            chunk.entries.retain(|entry| {
+                let stays = !lanes.contains(&entry.ticket.lane);
+                if !stays {
+                    *bytes -= entry.held();
+                    *records -= 1;
+                }
+                stays
+            });
+        }
+        for out in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
+            out.gathered.retain(|chunk| !chunk.entries.is_empty());
         }
     }
 
@@ -549,7 +580,7 @@ impl Drop for Producer {
 fn recycled(spare: &mut Vec<Chunk>, spare_bytes: &mut usize) -> Chunk {
     match spare.pop() {
         Some(chunk) => {
-            *spare_bytes -= chunk.bytes.capacity();
+            *spare_bytes -= chunk.capacity();
             chunk
         }
         None => Chunk::default(),

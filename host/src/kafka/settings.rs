@@ -108,6 +108,8 @@ pub fn producer(cluster: &Cluster, pipeline: &str) -> Result<Conf, String> {
     // The host gathers batches itself, one in flight per partition: librdkafka's own lingering spins and stalls.
     host.set("linger.ms", "0")?;
     host.set("batch.num.messages", "100000")?;
+    // Which records are too large is the topic's to say; librdkafka's own limit is below the broker's default.
+    host.set("message.max.bytes", "100000000")?;
     // A record is never given up: an outage is waited out, whatever its length.
     host.set("message.timeout.ms", "0")?;
     host.set("queue.buffering.max.messages", "0")?;

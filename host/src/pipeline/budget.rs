@@ -48,6 +48,13 @@ impl Share {
         self.held + self.since == 0 || self.budget.held.load(Ordering::Relaxed) + self.since < self.budget.limit
     }
 
+    /// True when so many bytes at the producers alone fill the budget: no call is made then that could add to them.
+    #[inline]
+    #[must_use]
+    pub fn is_filled_by(&self, bytes: usize) -> bool {
+        bytes as u64 >= self.budget.limit
+    }
+
     /// So many bytes came in.
     #[inline]
     pub fn took(&mut self, bytes: u64) {

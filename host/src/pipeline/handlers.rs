@@ -38,8 +38,8 @@ pub struct Answered {
     pub lane: LaneId,
     /// The call's frame, given back.
     pub frame: Frame,
-    /// How it ended.
-    pub reply: Reply,
+    /// How it ended; `None`: the call's task panicked, and its messages are gone with it.
+    pub reply: Option<Reply>,
     /// How long the call took.
     pub took: Duration,
     /// Memory of the lane's instance afterwards, bytes; 0 when it is gone.
@@ -147,6 +147,24 @@ impl Drop for HandlerThread {
     }
 }
 
+/// Answers a call whose task panics (a bug of the host's): else its lane would wait for ever.
+struct Alarm<'a> {
+    lane: LaneId,
+    answers: &'a AnswerSender,
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let (frame, took) = (Frame::default(), Duration::ZERO);
+            let answered = Answered { lane: self.lane, frame, reply: None, took, memory: 0 };
+            // A full channel is emptied soon, but this cannot wait; the pipeline's next stop finds the lane then.
+            _ = self.answers.answers.try_send(answered);
+            self.answers.waker.wake();
+        }
+    }
+}
+
 struct LaneTask {
     lane: LaneId,
     version: Arc<Version>,
@@ -159,6 +177,7 @@ impl LaneTask {
     async fn run(mut self, mut calls: mpsc::Receiver<Call>) {
         while let Some(call) = calls.recv().await {
             let started = Instant::now();
+            let _alarm = Alarm { lane: self.lane, answers: &self.answers.clone() };
             let reply = match self.call(&call).await {
                 Ok(reply) => reply,
                 Err(fault) => {
@@ -168,7 +187,8 @@ impl LaneTask {
                 }
             };
             let memory = self.instance.as_ref().map_or(0, Instance::memory_bytes);
-            let answered = Answered { lane: self.lane, frame: call.frame, reply, took: started.elapsed(), memory };
+            let answered =
+                Answered { lane: self.lane, frame: call.frame, reply: Some(reply), took: started.elapsed(), memory };
             if self.answers.answers.send(answered).await.is_err() {
                 return; // the pipeline has stopped
             }

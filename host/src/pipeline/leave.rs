@@ -48,9 +48,14 @@ enum Step {
 }
 
 impl Leaving {
+    /// The last step.
+    fn close(now: Instant) -> Self {
+        Self { lanes: Vec::new(), partitions: None, step: Step::Close, deadline: now + CLOSE, say: now + CLOSE }
+    }
+
     /// When it goes on though nothing happened.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        Some(self.deadline.min(self.say))
+        Some(if self.step == Step::Drain { self.deadline.min(self.say) } else { self.deadline })
     }
 }
 
@@ -73,10 +78,10 @@ impl Run {
             return self.release(&lanes, &partitions);
         }
         self.parts.outlets.figures.rebalances[1] += 1;
-        let already = self.closing;
+        let already = self.close_begun;
         for id in &lanes {
             if let Some(slot) = &mut self.lanes[*id as usize] {
-                slot.lane.drain(if already { Trigger::Shutdown } else { Trigger::Revoke });
+                slot.lane.drain(if self.closing { Trigger::Shutdown } else { Trigger::Revoke });
             }
         }
         // After a shutdown's own drain there is nothing left to wait for.
@@ -96,14 +101,16 @@ impl Run {
             return; // a revocation is under way; it has its own deadline
         }
         self.closing = true;
-        self.parts.status.set(State::Draining, None);
+        if self.failure.is_none() {
+            self.parts.status.set(State::Draining, None);
+        }
         let lanes = self.active.clone();
         for id in &lanes {
             if let Some(slot) = &mut self.lanes[*id as usize] {
                 slot.lane.drain(Trigger::Shutdown);
             }
         }
-        let deadline = self.parts.stop.deadline().unwrap_or(now);
+        let deadline = self.parts.stop.deadline().unwrap_or(now + REVOKE_DRAIN);
         self.leaving = Some(Leaving { lanes, partitions: None, step: Step::Drain, deadline, say: now + SAY });
     }
 
@@ -155,27 +162,23 @@ impl Run {
                         return Ok(false);
                     }
                     self.commit_in_flight = false;
-                    match leaving.partitions.take() {
-                        Some(partitions) => {
-                            telemetry::revoked(&self.parts.config.name, &names(&partitions), false);
-                            self.leaving = None;
-                            self.release(&lanes, &partitions)?;
-                        }
-                        None => {
-                            leaving.step = Step::Close;
-                            leaving.deadline = now + CLOSE;
-                        }
+                    if let Some(partitions) = leaving.partitions.take() {
+                        telemetry::revoked(&self.parts.config.name, &names(&partitions), false);
+                        self.leaving = None;
+                        self.release(&lanes, &partitions)?;
                     }
-                    if self.closing && self.leaving.is_none() {
-                        self.leaving = Some(Leaving {
-                            lanes: Vec::new(),
-                            partitions: None,
-                            step: Step::Close,
-                            deadline: now + CLOSE,
-                            say: now + CLOSE,
-                        });
-                    } else if self.closing {
+                    if !self.closing {
+                        continue;
+                    }
+                    if self.close_begun {
+                        self.leaving = Some(Leaving::close(now));
+                    } else if self.leaving.is_none() {
+                        // A revocation came while a shutdown drained: that goes on with the lanes that are left.
+                        self.begin_shutdown(now);
+                    } else {
                         // A last revocation comes now, which takes the steps above for what is left.
+                        self.close_begun = true;
+                        self.leaving = Some(Leaving::close(now));
                         self.parts.consumer.begin_close()?;
                     }
                 }
@@ -190,6 +193,12 @@ impl Run {
         let lanes = std::mem::take(&mut self.active);
         for id in lanes {
             self.remove(id);
+        }
+        // A rebalance that waits for its answer would keep the group from being left.
+        if let Some(partitions) = self.leaving.take().and_then(|leaving| leaving.partitions)
+            && let Err(reason) = self.parts.consumer.unassign(&partitions)
+        {
+            telemetry::trouble(&self.parts.config.name, &reason);
         }
         let deadline = Instant::now() + ABANDON;
         if self.parts.consumer.begin_close().is_err() {
@@ -213,6 +222,7 @@ impl Run {
         for id in lanes {
             self.remove(*id);
         }
+        self.parts.outlets.forget(lanes);
         self.parts.consumer.unassign(partitions)
     }
 }

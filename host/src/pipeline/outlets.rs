@@ -96,6 +96,13 @@ impl Outlets {
         }
     }
 
+    /// Drops what waits to be sent for lanes whose partitions are given back.
+    pub fn forget(&mut self, lanes: &[crate::delivery::ticket::LaneId]) {
+        for producer in &mut self.producers {
+            producer.forget(lanes);
+        }
+    }
+
     /// Looks for reports though nobody announced any.
     pub fn look_again(&self) {
         self.producers.iter().for_each(Producer::look_again);

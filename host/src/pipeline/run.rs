@@ -84,7 +84,14 @@ pub(super) struct Run {
     pub(super) active: Vec<LaneId>,
     pub(super) parts: Parts,
     pub(super) leaving: Option<Leaving>,
+    /// The group is on its way to be left.
     pub(super) closing: bool,
+    /// It was told so.
+    pub(super) close_begun: bool,
+    /// Why it is left, when not for a stop: the pipeline begins anew then.
+    pub(super) failure: Option<String>,
+    /// Something could not be fetched or called because too many bytes are in flight.
+    starved: bool,
     pub(super) commit_in_flight: bool,
     topics: BTreeMap<String, Arc<str>>,
     last_commit: Instant,
@@ -127,6 +134,9 @@ impl Run {
             parts,
             leaving: None,
             closing: false,
+            close_begun: false,
+            failure: None,
+            starved: false,
             commit_in_flight: false,
             topics,
             last_commit: now,
@@ -168,11 +178,11 @@ impl Run {
             self.parts.outlets.send(&mut self.refused);
             self.stop_refused();
             self.commit(now)?;
-            if self.parts.stop.requested() && !self.closing {
+            if (self.parts.stop.requested() || self.failure.is_some()) && !self.closing {
                 self.begin_shutdown(now);
             }
             if self.go_on_leaving(now)? {
-                return Ok(());
+                return self.failure.take().map_or(Ok(()), Err);
             }
             self.housekeeping(now);
             if !worked {
@@ -183,11 +193,15 @@ impl Run {
 
     /// Waits for an event or the next thing to do by time.
     fn rest(&mut self, now: Instant) {
+        // A starved lane cannot use its deadline: it is looked at when the bytes in flight are counted again.
         let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref()?.lane.deadline());
-        let commit = (!self.commit_in_flight && self.any_dirty())
+        let lanes = lanes.filter(|_| !self.starved);
+        let count = self.starved.then(|| self.last_count + COUNT);
+        let commit = (!self.commit_in_flight && self.leaving.is_none() && self.any_dirty())
             .then(|| self.last_commit + self.parts.config.ack.commit_interval);
         let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
         let next = lanes
+            .chain(count)
             .chain(commit)
             .chain(leaving)
             .chain(self.parts.outlets.deadline())
@@ -243,15 +257,15 @@ impl Run {
     }
 
     fn committed(&mut self, result: Code, partitions: &[PartitionOffset]) {
-        self.commit_in_flight = false;
         let mut failed = None;
         for partition in partitions {
             let ours = |slot: &&mut Box<Slot>| {
                 *slot.lane.topic == *partition.topic && slot.lane.partition == partition.partition
             };
             // Of the lane that owns the partition now; a commit of an earlier owner's is nobody's any more.
+            // And of the commit that is awaited: the answer to one that was given up may come late.
             if let Some(slot) = self.lanes.iter_mut().flatten().find(ours)
-                && let Some(offset) = slot.committing.take()
+                && let Some(offset) = slot.committing.take_if(|offset| *offset == partition.offset)
             {
                 match if result == Code::RD_KAFKA_RESP_ERR_NO_ERROR { partition.error } else { result } {
                     Code::RD_KAFKA_RESP_ERR_NO_ERROR => slot.committed = Some(offset),
@@ -259,6 +273,7 @@ impl Run {
                 }
             }
         }
+        self.commit_in_flight = self.lanes.iter().flatten().any(|slot| slot.committing.is_some());
         match failed {
             None => {
                 self.parts.outlets.figures.commits[0] += 1;
@@ -300,6 +315,12 @@ impl Run {
             Code::RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED => {
                 return Err(format!("{reason}: the process stood still"));
             }
+            // librdkafka could not ask for committed offsets: it keeps the partitions and never fetches from them.
+            Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED | Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED
+                if !self.active.is_empty() =>
+            {
+                self.fail(reason);
+            }
             _ => {
                 let reason = format!("group {}: {reason}", self.parts.config.source.group);
                 if self.troubles.add("group", reason.clone()) {
@@ -310,6 +331,12 @@ impl Run {
         }
         self.show_troubles();
         Ok(())
+    }
+
+    /// Ends the run in order: what handlers saw becomes durable and is committed, then the pipeline begins anew.
+    fn fail(&mut self, reason: String) {
+        self.parts.status.set(State::Waiting, Some(reason.clone()));
+        self.failure.get_or_insert(reason);
     }
 
     fn cluster_trouble(&mut self, cause: &str) {
@@ -335,7 +362,7 @@ impl Run {
     }
 
     fn show_troubles(&self) {
-        if self.closing {
+        if self.closing || self.failure.is_some() {
             return;
         }
         let state = match (self.troubles.reason(), self.joined) {
@@ -355,22 +382,30 @@ impl Run {
             let Some(slot) = self.lanes.get_mut(answered.lane as usize).and_then(Option::as_mut) else {
                 continue; // a partition that was given back meanwhile
             };
+            let Some(reply) = answered.reply else {
+                return Err(format!("{}: a handler thread panicked, a bug of the host's", slot.name()));
+            };
             slot.memory = answered.memory;
             let figures = &mut self.parts.outlets.figures;
             let calls = &mut figures.calls[usize::from(slot.lane.is_running_batch())];
             calls.0 += 1;
             calls.1 += u64::try_from(answered.took.as_nanos()).unwrap_or(u64::MAX);
-            if let Reply::Fault(failure) = &answered.reply {
+            if let Reply::Fault(failure) = &reply {
                 *figures.faults.entry(failure.class).or_default() += 1;
             }
             self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
-            slot.lane.on_reply(answered.frame, answered.reply, answered.took, now, &mut self.parts.outlets);
+            slot.lane.on_reply(answered.frame, reply, answered.took, now, &mut self.parts.outlets);
         }
         Ok(any)
     }
 
     fn serve_lanes(&mut self, now: Instant) -> Result<bool, String> {
-        let (mut any, mut changed) = (false, false);
+        let (mut any, mut changed, mut failure) = (false, false, None);
+        if !self.parts.share.admits() {
+            self.count(now);
+        }
+        self.starved = false;
+        let filled = self.parts.share.is_filled_by(self.parts.outlets.bytes());
         for place in 0..self.active.len() {
             // Turns begin with another lane each time, so that none is always served last.
             let id = self.active[place];
@@ -380,14 +415,26 @@ impl Run {
             }
             let outlets = &mut self.parts.outlets;
             outlets.serve(&slot.lane.topic, slot.lane.partition);
-            if slot.lane.wants_messages() && slot.queue.is_ready() && self.parts.share.admits() {
+            let ready = slot.lane.wants_messages() && slot.queue.is_ready();
+            if ready && !self.parts.share.admits() {
+                self.starved = true;
+                // Open batches hold bytes, too. When nothing else is on its way to give some back, the oldest runs now.
+                any |= outlets.records() == 0 && slot.lane.relieve();
+            } else if ready {
                 let limit = slot.lane.burst_limit();
                 let queue = &mut slot.queue;
                 let filled = slot.lane.fill(now, outlets, |burst, offer| {
                     let filled = queue.fill(burst, limit, MAX_BYTES, offer)?;
                     Ok(filled.problem)
                 });
-                let (fetched, trouble) = filled.map_err(|reset| format!("{}: {reset}", slot.name()))?;
+                let (fetched, trouble) = match filled {
+                    Ok(found) => found,
+                    Err(reset) => {
+                        failure.get_or_insert_with(|| format!("{}: {reset}", slot.name()));
+                        slot.lane.drain(sluicebox_frames::Trigger::Revoke);
+                        continue;
+                    }
+                };
                 if fetched.messages > 0 {
                     any = true;
                     self.parts.share.took(fetched.bytes as u64);
@@ -404,12 +451,17 @@ impl Run {
                 if let Some((code, text)) = trouble {
                     let key = (self.parts.cluster.name.clone(), ffi::name(code).to_lowercase());
                     *outlets.figures.broker_errors.entry(key).or_default() += 1;
+                    // librdkafka counts this as a record in its position and would go on behind it: begin anew from what
+                    // is committed instead.
                     let reason = format!("topic `{}`: {}", slot.lane.topic, problem::explain(code, &text));
-                    if self.troubles.add(&slot.lane.topic, reason.clone()) {
-                        telemetry::trouble(&self.parts.config.name, &reason);
-                        changed = true;
-                    }
+                    failure.get_or_insert(reason);
+                    slot.lane.drain(sluicebox_frames::Trigger::Revoke);
+                    any = true;
                 }
+            }
+            if filled {
+                self.starved = true;
+                continue;
             }
             if let Some(call) = slot.lane.next_call(now, outlets) {
                 any = true;
@@ -419,7 +471,9 @@ impl Run {
         if !self.active.is_empty() {
             self.active.rotate_left(1);
         }
-        if changed {
+        if let Some(reason) = failure {
+            self.fail(reason);
+        } else if changed {
             self.show_troubles();
         }
         Ok(any)
@@ -490,7 +544,7 @@ impl Run {
         let idle: Vec<LaneId> = lanes
             .iter()
             .copied()
-            .filter(|id| self.lanes[*id as usize].as_ref().is_some_and(|slot| slot.queue.is_empty()))
+            .filter(|id| self.lanes[*id as usize].as_ref().is_some_and(|slot| slot.queue.is_read_up()))
             .collect();
         let places = idle.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
         let places: Vec<(Arc<str>, i32)> =
@@ -537,16 +591,17 @@ impl Run {
 
     // ---- figures ----
 
+    /// Counts the bytes in flight.
+    fn count(&mut self, now: Instant) {
+        self.last_count = now;
+        let slots = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
+        let lanes: usize = slots.map(|slot| slot.lane.bytes()).sum();
+        self.parts.share.holds((lanes + self.parts.outlets.bytes()) as u64);
+    }
+
     fn housekeeping(&mut self, now: Instant) {
         if now >= self.last_count + COUNT {
-            self.last_count = now;
-            let lanes: usize = self
-                .active
-                .iter()
-                .filter_map(|id| self.lanes[*id as usize].as_ref())
-                .map(|slot| slot.lane.bytes())
-                .sum();
-            self.parts.share.holds((lanes + self.parts.outlets.bytes()) as u64);
+            self.count(now);
         }
         if now >= self.last_sweep + SWEEP {
             self.last_sweep = now;

@@ -104,9 +104,13 @@ impl Supervised {
         let mut wait = RETRY.0;
         while !self.stop.requested() {
             let started = Instant::now();
-            let reason = match self.start(&waker).and_then(Run::run) {
-                Ok(()) => break,
-                Err(reason) => reason,
+            // A bug of the host's ends the run before anything more is committed; the next one begins from what is.
+            let run = || self.start(&waker).and_then(Run::run);
+            let reason = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+                Ok(Ok(())) => break,
+                Ok(Err(reason)) => reason,
+                Err(_) => "the host stopped this pipeline because of a bug of its own, see the log; it starts again"
+                    .to_owned(),
             };
             if started.elapsed() >= HEALTHY {
                 wait = RETRY.0;

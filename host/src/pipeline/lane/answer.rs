@@ -1,9 +1,11 @@
 //! Looks at a handler's whole answer before any effect of it leaves: the layout, the counts, the names. What breaks a
 //! rule is a *bad answer*, which acks nothing.
 
-use sluicebox_frames::{Answer, Content, DestinationKind, Emission, Frame, HeaderMode, Headers, Message, Outcome};
+use sluicebox_frames::{
+    Answer, Content, DestinationKind, Emission, Frame, HeaderMode, Headers, Message, Messages, Outcome,
+};
 
-use super::LaneRules;
+use super::{LaneRules, Pending};
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::partitioner::{self, Sticky};
 use crate::delivery::ticket::Ticket;
@@ -20,6 +22,9 @@ enum Route {
     Output(OutputNumber),
     Batcher(usize),
 }
+
+/// Bytes that the emissions of one answer may come to, inherited ones included.
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// A checked answer to a burst.
 pub(super) struct BurstAnswer<'a>(Checked<'a>);
@@ -151,6 +156,31 @@ impl<'a> Checked<'a> {
             .sum()
     }
 
+    /// Bounds what the emissions come to with what they inherit, which costs the handler nothing and the host a copy each.
+    fn check_resolved(&self, frame: &Frame, first: usize) -> Result<(), Failure> {
+        // Nearly always so little that the messages need not be looked at.
+        if self.answer.emission_count().saturating_mul(frame.payload.len()) <= MAX_BYTES {
+            return Ok(());
+        }
+        let messages = Messages::new(frame);
+        let (mut emission, mut bytes) = (0, 0);
+        for i in 0..self.answer.outcome_count() {
+            let Outcome::Done { emissions } = self.answer.outcome(i) else { continue };
+            for _ in 0..emissions {
+                bytes += resolve(&self.answer.emission(emission), Some(&messages.get(first + i))).bytes();
+                emission += 1;
+            }
+        }
+        let own = (emission..self.answer.emission_count()).map(|i| self.answer.emission(i).own_bytes());
+        bytes += own.sum::<usize>();
+        if bytes > MAX_BYTES {
+            let reason =
+                format!("its emissions come to {bytes} bytes, what they inherit included; the limit is {MAX_BYTES}");
+            return Err(Failure { class: "output_limit", reason });
+        }
+        Ok(())
+    }
+
     fn refuse_holds(&self) -> Result<(), Failure> {
         match (0..self.answer.outcome_count()).find(|i| self.answer.outcome(*i) == Outcome::Hold) {
             Some(i) => Err(bad(format!("outcome {i} is `hold`, which this host does not support yet"))),
@@ -171,6 +201,7 @@ fn place<'n>(name: &str, mut declared: impl Iterator<Item = &'n String> + Clone,
 impl<'a> BurstAnswer<'a> {
     pub(super) fn check(
         frame: &'a Frame,
+        pending: &Pending,
         messages: usize,
         rules: &LaneRules,
         sink: &dyn Sink,
@@ -188,6 +219,7 @@ impl<'a> BurstAnswer<'a> {
             )));
         }
         checked.refuse_holds()?;
+        checked.check_resolved(&pending.frame, pending.decided)?;
         Ok(Self(checked))
     }
 
@@ -225,12 +257,8 @@ impl<'a> BurstAnswer<'a> {
 }
 
 impl<'a> BatchAnswer<'a> {
-    pub(super) fn check(
-        frame: &'a Frame,
-        messages: usize,
-        rules: &LaneRules,
-        sink: &dyn Sink,
-    ) -> Result<Self, Failure> {
+    pub(super) fn check(frame: &'a Frame, batch: &Frame, rules: &LaneRules, sink: &dyn Sink) -> Result<Self, Failure> {
+        let messages = Messages::new(batch).len();
         let checked = Checked::new(frame, messages, rules, false, sink)?;
         let outcomes = checked.answer.outcome_count();
         if outcomes != 0 && outcomes != messages {
@@ -238,6 +266,7 @@ impl<'a> BatchAnswer<'a> {
         }
         checked.refuse_holds()?;
         let own = checked.own_emissions();
+        checked.check_resolved(batch, 0)?;
         for i in own..checked.answer.emission_count() {
             let emission = checked.answer.emission(i);
             if emission.key() == Content::Inherit

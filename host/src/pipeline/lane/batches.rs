@@ -34,9 +34,18 @@ impl Content for BatchContent {
     }
 }
 
-/// A closed batch that waits for its turn.
+impl BatchContent {
+    /// Bytes that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        self.frame.len() + self.sources.len()
+    }
+}
+
+/// A closed batch that waits for its turn, or a part of one.
 #[derive(Debug)]
 pub(super) struct DueBatch {
+    /// The batch that it was closed as; parts of one share it.
+    number: u64,
     batcher: usize,
     key: Vec<u8>,
     pub(super) content: BatchContent,
@@ -142,7 +151,8 @@ impl Lane {
             }
             content.records.push(seq);
         };
-        let bytes = record.bytes() as u64;
+        let kept = if keep_source { record_bytes(source) } else { 0 };
+        let bytes = (record.bytes() + kept) as u64;
         self.batchers[batcher].push(key, bytes, flush, now, new, add, &mut closed);
         self.enqueue(batcher, &mut closed);
     }
@@ -150,7 +160,10 @@ impl Lane {
     pub(super) fn enqueue(&mut self, batcher: usize, closed: &mut Vec<Closed<BatchContent>>) {
         for Closed { key, mut content, trigger } in closed.drain(..) {
             set_trigger(&mut content.frame, trigger);
+            let number = self.next_batch;
+            self.next_batch += 1;
             self.due.push_back(DueBatch {
+                number,
                 batcher,
                 key,
                 content,
@@ -171,24 +184,37 @@ impl Lane {
         // A lane that may not run further ahead, with nothing running, closes its oldest batch: else it would stand still
         // until the batch's time is up.
         if self.tracker.span() >= self.rules.max_ahead && self.due.is_empty() {
-            let oldest = (0..self.batchers.len())
-                .filter_map(|i| self.batchers[i].oldest().map(|since| (since, i)))
-                .min()
-                .map(|(_, i)| i);
-            if let Some(batcher) = oldest {
-                self.batchers[batcher].close_oldest(Trigger::Pressure, &mut closed);
-                self.enqueue(batcher, &mut closed);
-            }
+            self.close_oldest_batch();
         }
+    }
+
+    /// Closes the batch that waits longest; false when none is open.
+    pub(super) fn close_oldest_batch(&mut self) -> bool {
+        let oldest = (0..self.batchers.len())
+            .filter_map(|i| self.batchers[i].oldest().map(|since| (since, i)))
+            .min()
+            .map(|(_, i)| i);
+        let Some(batcher) = oldest else { return false };
+        let mut closed = Vec::new();
+        self.batchers[batcher].close_oldest(Trigger::Pressure, &mut closed);
+        self.enqueue(batcher, &mut closed);
+        true
+    }
+
+    /// True when an earlier batch of the same key has to run first. A blocked item does not hold back the others of its
+    /// own batch: some of those may have gone already.
+    pub(super) fn is_held_back(&self, place: usize) -> bool {
+        let batch = &self.due[place];
+        self.due.iter().take(place).any(|earlier| {
+            let beside = earlier.is_blocked() && earlier.number == batch.number;
+            earlier.batcher == batch.batcher && earlier.key == batch.key && !beside
+        })
     }
 
     /// The first batch whose time has come and whose key has no earlier one waiting.
     pub(super) fn next_batch(&mut self, now: Instant, sink: &mut dyn Sink) -> Option<Call> {
-        let place = (0..self.due.len()).find(|i| {
-            let batch = &self.due[*i];
-            let ready = batch.not_before.is_none_or(|at| at <= now);
-            ready && !self.due.iter().take(*i).any(|earlier| same_key(earlier, batch))
-        })?;
+        let place = (0..self.due.len())
+            .find(|i| self.due[*i].not_before.is_none_or(|at| at <= now) && !self.is_held_back(*i))?;
         let mut batch = self.due.remove(place)?;
         let messages = batch.content.messages();
         if let Some(trigger) = batch.announced.take() {
@@ -206,7 +232,7 @@ impl Lane {
 
     pub(super) fn on_batch_reply(&mut self, batch: DueBatch, reply: Reply, now: Instant, sink: &mut dyn Sink) {
         match reply {
-            Reply::Answer(answer) => match BatchAnswer::check(&answer, batch.content.messages(), &self.rules, &*sink) {
+            Reply::Answer(answer) => match BatchAnswer::check(&answer, &batch.content.frame, &self.rules, &*sink) {
                 Ok(answer) => self.apply_batch(batch, &answer, now, sink),
                 Err(failure) => self.narrow_batch(batch, failure, now, sink),
             },
@@ -257,6 +283,7 @@ impl Lane {
         }
         content.records = items.iter().map(|i| batch.content.records[*i]).collect();
         DueBatch {
+            number: batch.number,
             batcher: batch.batcher,
             key: batch.key.clone(),
             content,
@@ -315,9 +342,8 @@ impl Lane {
                 self.tracker.settle(seq);
             }
         }
-        // Retried first, then rejected: each is put before what waits already, so the last one put is the next to run; a
-        // blocked reject must not run before older retried ones of its key, nor the other way round. Items keep their
-        // order because both go back in one pass, newest first.
+        // Both go back to the front. Which comes first does not matter: neither holds the other back for good (see
+        // `is_held_back`).
         if let Some((failure, after)) = wish {
             self.fail_items_of(&batch, &retried, &failure, after, false, now, sink);
         }
@@ -421,13 +447,15 @@ impl Lane {
     }
 }
 
-fn same_key(a: &DueBatch, b: &DueBatch) -> bool {
-    a.batcher == b.batcher && a.key == b.key
+/// Bytes of a message's content.
+fn record_bytes(message: &Message<'_>) -> usize {
+    message.key().map_or(0, <[u8]>::len) + message.value().map_or(0, <[u8]>::len) + message.headers().block().len()
 }
 
 impl DueBatch {
     fn nothing() -> Self {
         Self {
+            number: 0,
             batcher: 0,
             key: Vec::new(),
             content: BatchContent::default(),

@@ -46,7 +46,7 @@ struct Progress {
 
 impl Lane {
     pub(super) fn next_messages(&mut self, now: Instant) -> Option<Call> {
-        if self.draining {
+        if self.draining.is_some() {
             self.abandon_pending();
             return None;
         }
@@ -78,7 +78,7 @@ impl Lane {
     pub(super) fn on_messages_reply(&mut self, count: usize, reply: Reply, now: Instant, sink: &mut dyn Sink) {
         let Some(mut pending) = self.pending.take() else { return };
         let progress = match reply {
-            Reply::Answer(answer) => match BurstAnswer::check(&answer, count, &self.rules, &*sink) {
+            Reply::Answer(answer) => match BurstAnswer::check(&answer, &pending, count, &self.rules, &*sink) {
                 Ok(answer) => self.apply(&pending, count, &answer, now, sink),
                 Err(failure) => {
                     sink.notice(Notice::BadAnswer { failure: &failure });

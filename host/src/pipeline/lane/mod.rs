@@ -117,7 +117,12 @@ pub struct Lane {
     sticky: Vec<Sticky>,
     next_token: u64,
     chance: Chance,
-    draining: bool,
+    /// Why it drains, once it does.
+    draining: Option<Trigger>,
+    /// Bytes of the frame that is with the handler.
+    running_bytes: usize,
+    /// Number of the next batch to close.
+    next_batch: u64,
     /// Effects that were handed to the producer and not reported on.
     in_flight: usize,
     /// A produced record that the broker refuses for good: the lane stays at it.
@@ -176,7 +181,9 @@ impl Lane {
             rules,
             next_token: 1,
             chance: Chance::new(epoch),
-            draining: false,
+            draining: None,
+            running_bytes: 0,
+            next_batch: 0,
             in_flight: 0,
             refused: None,
         }
@@ -187,7 +194,7 @@ impl Lane {
     pub fn wants_messages(&self) -> bool {
         self.running.is_none()
             && self.pending.is_none()
-            && !self.draining
+            && self.draining.is_none()
             && self.refused.is_none()
             && self.tracker.span() < self.rules.max_ahead
             && !self.due.iter().any(DueBatch::is_blocked)
@@ -244,15 +251,15 @@ impl Lane {
             return None;
         }
         self.close_due_batches(now);
-        if let Some(call) = self.next_batch(now, sink) {
-            return Some(call);
-        }
-        self.next_messages(now)
+        let call = self.next_batch(now, sink).or_else(|| self.next_messages(now))?;
+        self.running_bytes = call.frame.len();
+        Some(call)
     }
 
     /// A call ended.
     pub fn on_reply(&mut self, frame: Frame, reply: Reply, took: Duration, now: Instant, sink: &mut dyn Sink) {
         let restarted = matches!(reply, Reply::Fault(_));
+        self.running_bytes = 0;
         match self.running.take() {
             Some(Running::Messages { count, whole }) => {
                 if whole {
@@ -274,9 +281,25 @@ impl Lane {
         if restarted {
             self.burst.restart();
         }
+        match self.draining {
+            // What this call put into batches goes with the rest.
+            Some(trigger) => self.close_all(trigger),
+            None => self.end_of_burst(),
+        }
+    }
+
+    fn end_of_burst(&mut self) {
         let mut closed = Vec::new();
         for batcher in 0..self.batchers.len() {
             self.batchers[batcher].end_of_burst(&mut closed);
+            self.enqueue(batcher, &mut closed);
+        }
+    }
+
+    fn close_all(&mut self, trigger: Trigger) {
+        let mut closed = Vec::new();
+        for batcher in 0..self.batchers.len() {
+            self.batchers[batcher].close_all(trigger, &mut closed);
             self.enqueue(batcher, &mut closed);
         }
     }
@@ -311,18 +334,14 @@ impl Lane {
 
     /// Stops taking in messages, gives back what no handler saw, and closes the batches.
     pub fn drain(&mut self, trigger: Trigger) {
-        if self.draining {
+        if self.draining.is_some() {
             return;
         }
-        self.draining = true;
+        self.draining = Some(trigger);
         if self.running_messages().is_none() {
             self.abandon_pending();
         }
-        let mut closed = Vec::new();
-        for batcher in 0..self.batchers.len() {
-            self.batchers[batcher].close_all(trigger, &mut closed);
-            self.enqueue(batcher, &mut closed);
-        }
+        self.close_all(trigger);
     }
 
     fn running_messages(&self) -> Option<usize> {
@@ -342,7 +361,7 @@ impl Lane {
     /// owner of the partition.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.draining
+        self.draining.is_some()
             && self.running.is_none()
             && self.in_flight == 0
             && (self.refused.is_some() || self.due.iter().all(|batch| batch.not_before.is_some()))
@@ -393,8 +412,9 @@ impl Lane {
     /// Bytes that the lane holds: pending messages and batches.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.pending.as_ref().map_or(0, |pending| pending.frame.len())
-            + self.due.iter().map(|batch| batch.content.frame.len()).sum::<usize>()
+        self.running_bytes
+            + self.pending.as_ref().map_or(0, |pending| pending.frame.len())
+            + self.due.iter().map(|batch| batch.content.bytes()).sum::<usize>()
             + self.batchers.iter().map(Batcher::bytes).sum::<u64>() as usize
     }
 
@@ -407,7 +427,7 @@ impl Lane {
         if let Some(reason) = self.due.iter().find_map(|batch| batch.blocked.clone()).or_else(|| self.head.blocked()) {
             return LaneState::Blocked(reason);
         }
-        if self.draining {
+        if self.draining.is_some() {
             return LaneState::Draining;
         }
         match self.head.backing_off() {
@@ -419,12 +439,20 @@ impl Lane {
     /// When the lane has something to do though nothing comes from outside.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        if self.running.is_some() {
+        if self.running.is_some() || self.refused.is_some() {
             return None;
         }
-        let head = self.pending.as_ref().and_then(|_| self.head.not_before());
-        let batches = self.due.iter().filter_map(|batch| batch.not_before);
+        // Only what could go on then: a time in the past that nothing can use would make the loop spin.
+        let blocked = self.due.iter().any(DueBatch::is_blocked);
+        let head = self.pending.as_ref().filter(|_| !blocked).and_then(|_| self.head.not_before());
+        let batches = (0..self.due.len()).filter(|i| !self.is_held_back(*i)).filter_map(|i| self.due[i].not_before);
         head.into_iter().chain(batches).chain(self.batchers.iter().filter_map(Batcher::deadline)).min()
+    }
+
+    /// Closes the oldest open batch, if nothing of this lane is under way: memory is short, and only a batch that runs
+    /// gives some back.
+    pub fn relieve(&mut self) -> bool {
+        self.running.is_none() && self.due.is_empty() && self.close_oldest_batch()
     }
 
     /// Names an effect that is about to be handed to the producer.

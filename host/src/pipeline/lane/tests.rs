@@ -449,7 +449,7 @@ fn bad_answers_settle_nothing_and_name_the_rule() {
         let LaneState::BackingOff(reason) = world.lane.state() else { panic!("{expected}: {:?}", world.lane.state()) };
         let class = if expected.contains("the limit is 1010") { "output_limit: " } else { "bad_answer: " };
         assert!(reason.contains(expected) && reason.starts_with(class), "{reason}");
-        assert_eq!((world.lane.committable(), world.out.open.len()), (None, 0));
+        assert_eq!((world.lane.committable(), world.out.open.len()), (Some(OFFSETS_FROM), 0));
     }
 }
 
@@ -473,6 +473,76 @@ fn emissions_may_not_share_bytes() {
     world.lane.on_reply(call.frame, Reply::Answer(frame), Duration::ZERO, world.now, &mut world.out);
     let LaneState::BackingOff(reason) = world.lane.state() else { panic!("{:?}", world.lane.state()) };
     assert!(reason.contains("its emissions claim 200 bytes, its payload has 103"), "{reason}");
+}
+
+#[test]
+fn what_a_burst_puts_into_batches_while_the_lane_drains_is_run_too() {
+    let batch = Plan::Batch { key: 0, retries: 0, traps: 0, reject: false };
+    let mut world = World::new(vec![batch], false, 100);
+    world.fill(1);
+    let call = world.lane.next_call(world.now, &mut world.out).expect("a message to offer");
+    world.lane.drain(Trigger::Shutdown);
+    let reply = world.handle_messages(&call.frame);
+    world.lane.on_reply(call.frame, reply, Duration::ZERO, world.now, &mut world.out);
+    assert!(!world.lane.is_drained(), "its batch is still to run");
+    assert!(world.step());
+    while !world.out.open.is_empty() {
+        world.report(0);
+    }
+    assert!(world.lane.is_drained());
+    assert_eq!(world.lane.committable(), Some(OFFSETS_FROM + 1));
+}
+
+#[test]
+fn a_blocked_item_holds_back_neither_its_batch_nor_the_loop() {
+    let retried = Plan::Batch { key: 0, retries: 1, traps: 0, reject: false };
+    let rejected = Plan::Batch { key: 0, retries: 0, traps: 0, reject: true };
+    let done = Plan::Batch { key: 0, retries: 0, traps: 0, reject: false };
+    let mut world = World::new(vec![retried, rejected, done.clone(), done], false, 100);
+    for _ in 0..100 {
+        world.fill(4);
+        while world.step() {}
+        let deadline = world.lane.deadline().expect("the blocked item is tried again");
+        assert!(deadline > world.now, "a time in the past that nothing can use");
+        world.now += Duration::from_millis(400);
+    }
+    let mut emitted = world.out.emitted.clone();
+    emitted.sort_unstable();
+    assert_eq!(emitted, [OFFSETS_FROM, OFFSETS_FROM + 2, OFFSETS_FROM + 3]);
+    assert!(matches!(world.lane.state(), LaneState::Blocked(_)));
+}
+
+#[test]
+fn inherited_bytes_count_against_the_answer() {
+    let mut world = World::new(vec![Plan::Emit(1)], true, 100);
+    let value = vec![7u8; 1 << 20];
+    world
+        .lane
+        .fill(world.now, &mut world.out, |burst, offer| {
+            offer(OFFSETS_FROM)?;
+            let message = NewMessage {
+                offset: OFFSETS_FROM,
+                timestamp: 5,
+                timestamp_type: TimestampType::CreateTime,
+                key: None,
+                value: Some(&value),
+                attempt: 1,
+                source: 0,
+            };
+            burst.push(&message, Headers::default());
+            Ok(())
+        })
+        .expect("offsets grow");
+    let call = world.lane.next_call(world.now, &mut world.out).expect("a message to offer");
+    let mut answer = AnswerWriter::new();
+    let destination = Some(answer.destination(DestinationKind::Output, "out"));
+    for _ in 0..1000 {
+        answer.emission(&NewEmission { destination, ..NewEmission::default() });
+    }
+    answer.done(1000);
+    world.lane.on_reply(call.frame, Reply::Answer(answer.finish()), Duration::ZERO, world.now, &mut world.out);
+    let LaneState::BackingOff(reason) = world.lane.state() else { panic!("{:?}", world.lane.state()) };
+    assert!(reason.starts_with("output_limit: ") && world.out.open.is_empty(), "{reason}");
 }
 
 #[test]
