@@ -1,8 +1,8 @@
 //! librdkafka's mock cluster: one broker inside this process, everything in memory. Thread-safe.
 //!
 //! What it cannot do (measured): groups of the classic protocol that rejoin (44 s until they are served; Java's members are
-//! disconnected), transactions
-//! that hold back records, topics made or described by clients, more than 5 MiB per partition (the oldest goes).
+//! disconnected), transactions that hold back records, topics made or described by clients, more than 5 MiB per partition
+//! (the oldest goes).
 
 use std::ffi::c_int;
 use std::ptr::NonNull;
