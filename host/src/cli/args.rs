@@ -182,7 +182,7 @@ pub enum StartArg {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  sluicebox dev examples/orders           until Ctrl-C; use Kafka's own tools on 127.0.0.1:19092
+  sluicebox dev examples/orders           until Ctrl-C; other clients use 127.0.0.1:19092
   sluicebox dev examples/orders --once    exit 0 when every sample record met its fate
 
 It builds the handler (build.command under [handler], else cargo where there is a Cargo.toml), starts a
@@ -193,7 +193,8 @@ A sample file has one record per line, a JSON object; what is left out is null:
   {\"key\": \"c1\", \"value\": {\"amount\": 7}, \"headers\": {\"source\": \"web\"}}
 A value that is a string is that text, anything else its JSON.
 
-The broker lives in memory and is not for production: it keeps the newest 5 MiB per partition.")]
+The broker lives in memory and is not for production: it keeps the newest 5 MiB per partition. kcat and
+Kafka's console tools work with it (kafka-console-consumer with --partition: Java's groups do not).")]
 pub struct DevArgs {
     /// Directory with a pipeline.toml, or the manifest itself
     #[arg(value_name = "DIR", default_value = ".")]

@@ -2,8 +2,12 @@
 //!
 //! The mock listens on a port of the system's choice only, so a small TCP proxy stands on the fixed one, and that is the
 //! address that the mock tells its clients. Invariant: the proxy listens on 127.0.0.1 and nowhere else.
+//!
+//! The proxy also mends one answer. Clients begin with the newest `ApiVersions` request that they know, and the mock refuses
+//! versions above 2 in a form that Java's client reads as "come back in 20 minutes"; so the proxy refuses them, as a broker
+//! does. Everything else passes untouched.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -116,20 +120,69 @@ fn connect(client: TcpStream, behind: SocketAddr) -> io::Result<()> {
     // Requests and answers are small; waiting to fill a packet would add 40 ms to each.
     client.set_nodelay(true)?;
     broker.set_nodelay(true)?;
-    let back = (broker.try_clone()?, client.try_clone()?);
-    pump(client, broker)?;
-    pump(back.0, back.1)
+    let (from_client, to_client) = (client.try_clone()?, client.try_clone()?);
+    let (from_broker, to_broker) = (broker.try_clone()?, broker);
+    let back = move || pump(from_broker, client);
+    std::thread::Builder::new().name("dev-broker-in".to_owned()).spawn(move || {
+        // Nothing comes back before the first request is passed on, so nobody else writes to the client until then. When
+        // this fails, all ends of both connections are dropped, which closes them.
+        let back = begin(&from_client, &to_client, &to_broker)
+            .and_then(|()| std::thread::Builder::new().name("dev-broker-out".to_owned()).spawn(back));
+        match back {
+            Ok(_) => pump(from_client, to_broker),
+            Err(error) => tracing::debug!("embedded broker: a connection ended early: {error}"),
+        }
+    })?;
+    Ok(())
+}
+
+/// `ApiVersions`: its number, and the highest version that the mock answers well.
+const API_VERSIONS: (i16, i16) = (18, 2);
+/// `UNSUPPORTED_VERSION`.
+const UNSUPPORTED: i16 = 35;
+/// Size, API, version, correlation number: how every request begins.
+const HEAD: usize = 12;
+/// A first request is never so long: it names a client and its version.
+const MAX_FIRST: u64 = 64 * 1024;
+
+/// Passes the first request on, or refuses it when the mock would do that badly. The next one is then known to be good.
+fn begin(mut client: &TcpStream, mut answers: &TcpStream, mut broker: &TcpStream) -> io::Result<()> {
+    let mut head = [0; HEAD];
+    client.read_exact(&mut head)?;
+    let Some(answer) = refusal(&head) else { return broker.write_all(&head) };
+    let size = u64::from(u32::from_be_bytes([head[0], head[1], head[2], head[3]]));
+    let rest = (size + 4).saturating_sub(HEAD as u64);
+    if rest > MAX_FIRST {
+        return Err(io::Error::other("its first request is too long"));
+    }
+    io::copy(&mut client.take(rest), &mut io::sink())?;
+    answers.write_all(&answer)
+}
+
+/// A broker's answer to an `ApiVersions` request of a version that it does not know: the error, and the versions that it
+/// does know, in the form of version 0 (KIP-511).
+fn refusal(head: &[u8; HEAD]) -> Option<Vec<u8>> {
+    let word = |at: usize| i16::from_be_bytes([head[at], head[at + 1]]);
+    if word(4) != API_VERSIONS.0 || word(6) <= API_VERSIONS.1 {
+        return None;
+    }
+    let mut answer = Vec::with_capacity(20);
+    answer.extend_from_slice(&16u32.to_be_bytes());
+    answer.extend_from_slice(&head[8..]);
+    answer.extend_from_slice(&UNSUPPORTED.to_be_bytes());
+    answer.extend_from_slice(&1u32.to_be_bytes());
+    for number in [API_VERSIONS.0, 0, API_VERSIONS.1] {
+        answer.extend_from_slice(&number.to_be_bytes());
+    }
+    Some(answer)
 }
 
 /// Copies until one side ends, then ends both.
-fn pump(mut from: TcpStream, mut to: TcpStream) -> io::Result<()> {
-    let copy = move || {
-        // However it ends, the connection is over; its client sees that.
-        _ = io::copy(&mut from, &mut to);
-        _ = from.shutdown(Shutdown::Both);
-        _ = to.shutdown(Shutdown::Both);
-    };
-    std::thread::Builder::new().name("dev-broker-pump".to_owned()).spawn(copy).map(drop)
+fn pump(mut from: TcpStream, mut to: TcpStream) {
+    // However it ends, the connection is over; its client sees that.
+    _ = io::copy(&mut from, &mut to);
+    _ = from.shutdown(Shutdown::Both);
+    _ = to.shutdown(Shutdown::Both);
 }
 
 #[cfg(test)]
@@ -152,6 +205,15 @@ mod tests {
         let offsets = Offsets::new(&cluster, "nobody").expect("a client");
         assert_eq!(offsets.end("orders", 4, PATIENCE), Ok(0));
         assert_eq!(offsets.committed(&[("orders", 0)], PATIENCE), Ok(vec![None]));
+    }
+
+    #[test]
+    fn new_requests_for_versions_are_refused_as_a_broker_does() {
+        let head = |api: u8, version: u8| [0, 0, 0, 40, 0, api, 0, version, 1, 2, 3, 4];
+        let answer = [0, 0, 0, 16, 1, 2, 3, 4, 0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 2];
+        assert_eq!(refusal(&head(18, 4)).as_deref(), Some(&answer[..]));
+        assert_eq!(refusal(&head(18, 3)).as_deref(), Some(&answer[..]));
+        assert_eq!((refusal(&head(18, 2)), refusal(&head(3, 12))), (None, None));
     }
 
     #[test]

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use rdkafka_sys::types::RDKafkaRespErr as Code;
 use sluicebox_frames::{Frame, Message, Messages, MessagesWriter, Source};
 
 use super::embed::FETCH_WAIT;
 use super::show::{Place, Role};
 use crate::config::{Cluster, Fetch, Isolation, Pipeline, Protocol, Start, Then};
+use crate::kafka::Code;
 use crate::kafka::consumer::{Consumer, Event};
 use crate::kafka::ffi::PartitionOffset;
 use crate::kafka::partition::PartitionQueue;

@@ -1,7 +1,8 @@
 //! librdkafka's mock cluster: one broker inside this process, everything in memory. Thread-safe.
 //!
-//! What it cannot do (measured): groups of the classic protocol that rejoin (44 s until they are served), transactions
-//! that hold back records, topics made or described by clients, more than 5 MiB per partition (the oldest goes).
+//! What it cannot do (measured): groups of the classic protocol that rejoin (44 s until they are served; Java's members are
+//! disconnected), transactions that hold back records, topics made or described by clients, more than 5 MiB per partition
+//! (the oldest goes).
 
 use std::ffi::c_int;
 use std::ptr::NonNull;
@@ -42,7 +43,11 @@ impl MockCluster {
         let cluster = unsafe { rd::rd_kafka_mock_cluster_new(client.as_ptr(), 1) };
         let cluster = NonNull::new(cluster).ok_or("librdkafka's mock cluster does not start")?;
         // SAFETY: live cluster.
-        unsafe { rd::rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(cluster.as_ptr(), HEARTBEAT_MS) };
+        unsafe {
+            rd::rd_kafka_mock_set_group_consumer_heartbeat_interval_ms(cluster.as_ptr(), HEARTBEAT_MS);
+            // Groups of the classic protocol (other clients) wait 3 s for more members otherwise.
+            rd::rd_kafka_mock_group_initial_rebalance_delay_ms(cluster.as_ptr(), 0);
+        }
         Ok(Self { cluster, _client: client })
     }
 
