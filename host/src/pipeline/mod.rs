@@ -5,12 +5,15 @@
 //! - [`outlets`], [`dead_letter`]: where that goes.
 //! - [`handlers`]: threads that call handler instances.
 //! - [`run`]: the loop that puts them together, on one thread per pipeline; [`leave`]: giving partitions back.
+//! - `commits`, `figures`: the parts of the loop that commit and count.
 //! - [`supervise`]: starts the loop, says what it waits for, starts it again.
 //! - [`status`]: what the outside sees.
 //! - [`budget`]: bytes in flight of the process.
 
 pub mod budget;
+mod commits;
 pub mod dead_letter;
+mod figures;
 pub mod handlers;
 pub mod lane;
 mod leave;

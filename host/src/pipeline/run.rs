@@ -12,11 +12,12 @@ use crate::kafka::Code;
 use tokio::sync::mpsc;
 
 use super::budget::Share;
+use super::figures::{COUNT, SWEEP};
 use super::handlers::{AnswerSender, Answered, HandlerThreads, LaneHandle};
 use super::lane::{Lane, LaneRules, Reply};
 use super::leave::Leaving;
 use super::outlets::Outlets;
-use super::status::{Figures, LaneFigures, PipelineStatus, State};
+use super::status::{Figures, PipelineStatus, State};
 use super::supervise::Stop;
 use super::trouble::Troubles;
 use crate::config::{Cluster, Pipeline};
@@ -30,13 +31,6 @@ use crate::kafka::producer::Refusal;
 use crate::plugin::{InstanceConfig, Version};
 use crate::telemetry;
 use crate::wake::Waker;
-
-/// Looks at everything this often though nobody woke it: a lost wake-up must not stop a pipeline for ever.
-const SWEEP: Duration = Duration::from_millis(500);
-/// Housekeeping: bytes in flight are counted this often.
-const COUNT: Duration = Duration::from_millis(5);
-/// Figures are published this often.
-const PUBLISH: Duration = Duration::from_millis(250);
 
 /// What a run is made of; see `supervise`, which makes it.
 pub(super) struct Parts {
@@ -60,10 +54,10 @@ pub(super) struct Slot {
     // Messages of the queue must go before the client, which the queue holds.
     pub(super) queue: PartitionQueue,
     pub(super) lane: Lane,
-    handle: LaneHandle,
+    pub(super) handle: LaneHandle,
     pub(super) committed: Option<i64>,
-    committing: Option<i64>,
-    memory: u64,
+    pub(super) committing: Option<i64>,
+    pub(super) memory: u64,
 }
 
 impl Slot {
@@ -72,7 +66,7 @@ impl Slot {
         self.lane.committable().filter(|offset| Some(*offset) != self.committed)
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         format!("{}[{}]", self.lane.topic, self.lane.partition)
     }
 }
@@ -91,21 +85,21 @@ pub(super) struct Run {
     /// Why it is left, when not for a stop: the pipeline begins anew then.
     pub(super) failure: Option<String>,
     /// Something could not be fetched or called because too many bytes are in flight.
-    starved: bool,
+    pub(super) starved: bool,
     pub(super) commit_in_flight: bool,
-    topics: BTreeMap<String, Arc<str>>,
-    last_commit: Instant,
-    last_count: Instant,
-    last_publish: Instant,
-    last_sweep: Instant,
+    pub(super) topics: BTreeMap<String, Arc<str>>,
+    pub(super) last_commit: Instant,
+    pub(super) last_count: Instant,
+    pub(super) last_publish: Instant,
+    pub(super) last_sweep: Instant,
     refused: Vec<(Ticket, Refusal)>,
     trouble: Vec<crate::kafka::producer::Trouble>,
-    troubles: Troubles,
+    pub(super) troubles: Troubles,
     joined: bool,
     last_problem: String,
-    retired: BTreeMap<Arc<str>, u64>,
+    pub(super) retired: BTreeMap<Arc<str>, u64>,
     /// Counters of the runs before this one.
-    earlier: Figures,
+    pub(super) earlier: Figures,
 }
 
 /// Ownership epochs grow within a process and, by the clock, across its restarts.
@@ -256,40 +250,6 @@ impl Run {
         Ok(())
     }
 
-    fn committed(&mut self, result: Code, partitions: &[PartitionOffset]) {
-        let mut failed = None;
-        for partition in partitions {
-            let ours = |slot: &&mut Box<Slot>| {
-                *slot.lane.topic == *partition.topic && slot.lane.partition == partition.partition
-            };
-            // Of the lane that owns the partition now; a commit of an earlier owner's is nobody's any more.
-            // And of the commit that is awaited: the answer to one that was given up may come late.
-            if let Some(slot) = self.lanes.iter_mut().flatten().find(ours)
-                && let Some(offset) = slot.committing.take_if(|offset| *offset == partition.offset)
-            {
-                match if result == Code::RD_KAFKA_RESP_ERR_NO_ERROR { partition.error } else { result } {
-                    Code::RD_KAFKA_RESP_ERR_NO_ERROR => slot.committed = Some(offset),
-                    code => failed = Some(code),
-                }
-            }
-        }
-        self.commit_in_flight = self.lanes.iter().flatten().any(|slot| slot.committing.is_some());
-        match failed {
-            None => {
-                self.parts.outlets.figures.commits[0] += 1;
-                self.troubles.over("commit");
-                self.show_troubles();
-            }
-            Some(code) => {
-                self.parts.outlets.figures.commits[1] += 1;
-                let reason = problem::explain(code, "");
-                telemetry::commit_failed(&self.parts.config.name, &reason);
-                self.troubles.add("commit", format!("commit failed: {reason}"));
-                self.show_troubles();
-            }
-        }
-    }
-
     fn count_error(&mut self, code: Code) {
         let key = (self.parts.cluster.name.clone(), ffi::name(code).to_lowercase());
         *self.parts.outlets.figures.broker_errors.entry(key).or_default() += 1;
@@ -361,7 +321,7 @@ impl Run {
         self.show_troubles();
     }
 
-    fn show_troubles(&self) {
+    pub(super) fn show_troubles(&self) {
         if self.closing || self.failure.is_some() {
             return;
         }
@@ -529,142 +489,12 @@ impl Run {
         }
     }
 
-    // ---- commits ----
-
-    fn commit(&mut self, now: Instant) -> Result<(), String> {
-        if now >= self.last_commit + self.parts.config.ack.commit_interval && self.leaving.is_none() {
-            let all = self.active.clone();
-            self.commit_lanes(&all, now)?;
-        }
-        Ok(())
-    }
-
-    /// Lets lanes whose records were all handed out know how far the log has been read.
-    fn pass_gaps(&mut self, lanes: &[LaneId]) {
-        let idle: Vec<LaneId> = lanes
-            .iter()
-            .copied()
-            .filter(|id| self.lanes[*id as usize].as_ref().is_some_and(|slot| slot.queue.is_read_up()))
-            .collect();
-        let places = idle.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
-        let places: Vec<(Arc<str>, i32)> =
-            places.map(|slot| (Arc::clone(&slot.lane.topic), slot.lane.partition)).collect();
-        let positions = self.parts.consumer.positions(places.iter().map(|(topic, partition)| (&**topic, *partition)));
-        for (id, position) in idle.iter().zip(positions) {
-            if let (Some(slot), Some(position)) = (self.lanes[*id as usize].as_mut(), position) {
-                slot.lane.skip_to(position);
-            }
-        }
-    }
-
-    /// Sends a commit of what is settled in these lanes. False when there was nothing to send.
-    pub(super) fn commit_lanes(&mut self, lanes: &[LaneId], now: Instant) -> Result<bool, String> {
-        if self.commit_in_flight {
-            return Ok(false);
-        }
-        self.pass_gaps(lanes);
-        let mut offsets = Vec::new();
-        for id in lanes {
-            if let Some(slot) = self.lanes[*id as usize].as_mut()
-                && let Some(offset) = slot.dirty()
-            {
-                slot.committing = Some(offset);
-                offsets.push((Arc::clone(&slot.lane.topic), slot.lane.partition, offset));
-            }
-        }
-        self.last_commit = now;
-        if offsets.is_empty() {
-            return Ok(false);
-        }
-        self.parts.consumer.commit(offsets.iter().map(|(topic, partition, offset)| (&**topic, *partition, *offset)))?;
-        self.commit_in_flight = true;
-        Ok(true)
-    }
-
     /// Takes a lane out. Its late answers and reports find nobody.
     pub(super) fn remove(&mut self, id: LaneId) {
         if let Some(slot) = self.lanes[id as usize].take() {
             *self.retired.entry(Arc::clone(&slot.lane.topic)).or_default() += slot.lane.settled();
         }
         self.active.retain(|active| *active != id);
-    }
-
-    // ---- figures ----
-
-    /// Counts the bytes in flight.
-    fn count(&mut self, now: Instant) {
-        self.last_count = now;
-        let slots = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
-        let lanes: usize = slots.map(|slot| slot.lane.bytes()).sum();
-        self.parts.share.holds((lanes + self.parts.outlets.bytes()) as u64);
-    }
-
-    fn housekeeping(&mut self, now: Instant) {
-        if now >= self.last_count + COUNT {
-            self.count(now);
-        }
-        if now >= self.last_sweep + SWEEP {
-            self.last_sweep = now;
-            self.parts.outlets.look_again();
-            for id in &self.active {
-                if let Some(slot) = &self.lanes[*id as usize] {
-                    slot.queue.look_again();
-                }
-            }
-        }
-        if now >= self.last_publish + PUBLISH {
-            self.publish(now);
-        }
-    }
-
-    fn publish(&mut self, now: Instant) {
-        self.last_publish = now;
-        let mut figures: Figures = self.parts.outlets.figures.clone();
-        let mut settled = self.retired.clone();
-        for id in &self.active {
-            let Some(slot) = &mut self.lanes[*id as usize] else { continue };
-            let end = self.parts.consumer.log_end(&slot.lane.topic, slot.lane.partition);
-            let done = slot.lane.committable().or(slot.committed);
-            let lag = end.zip(done).map(|(end, done)| u64::try_from(end - done).unwrap_or(0));
-            let committed = slot.committed.or(done);
-            if let (Some(next), Some(committed)) = (slot.lane.next_offset(), committed) {
-                figures.uncommitted += u64::try_from(next - committed).unwrap_or(0);
-            }
-            figures.in_flight += slot.lane.open() as u64;
-            figures.handler_memory += slot.memory;
-            *settled.entry(Arc::clone(&slot.lane.topic)).or_default() += slot.lane.settled();
-            if let Some(topic) = figures.topics.get_mut(&slot.lane.topic) {
-                topic.lag += lag.unwrap_or(0);
-            }
-            figures.lanes.push(LaneFigures {
-                topic: Arc::clone(&slot.lane.topic),
-                partition: slot.lane.partition,
-                state: slot.lane.state(),
-                committed: slot.committed,
-                committable: slot.lane.committable(),
-                open: slot.lane.open() as u64,
-                lag,
-            });
-        }
-        for (topic, count) in settled {
-            figures.topics.entry(topic).or_default().settled = count;
-        }
-        figures.lanes.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-        figures.outputs = self.parts.outlets.output_figures();
-        figures.buffer_bytes = self.parts.share.held();
-        figures.add_counters(&self.earlier);
-        self.parts.status.publish(figures);
-    }
-
-    /// Names of the lanes that are not drained, for people.
-    pub(super) fn busy(&self, lanes: &[LaneId]) -> String {
-        let busy: Vec<String> = lanes
-            .iter()
-            .filter_map(|id| self.lanes[*id as usize].as_ref())
-            .filter(|slot| !slot.lane.is_drained())
-            .map(|slot| format!("{} ({} open)", slot.name(), slot.lane.open()))
-            .collect();
-        if busy.len() > 8 { format!("{} and {} more", busy[..8].join(", "), busy.len() - 8) } else { busy.join(", ") }
     }
 }
 

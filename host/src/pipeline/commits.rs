@@ -1,0 +1,96 @@
+//! Commits of a run. Invariant: what is committed for a partition is the committable offset of the lane that owns it now.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::run::{Run, Slot};
+use crate::delivery::ticket::LaneId;
+use crate::kafka::ffi::PartitionOffset;
+use crate::kafka::{Code, problem};
+use crate::telemetry;
+
+impl Run {
+    pub(super) fn commit(&mut self, now: Instant) -> Result<(), String> {
+        if now >= self.last_commit + self.parts.config.ack.commit_interval && self.leaving.is_none() {
+            let all = self.active.clone();
+            self.commit_lanes(&all, now)?;
+        }
+        Ok(())
+    }
+
+    /// Lets lanes whose records were all handed out know how far the log has been read.
+    pub(super) fn pass_gaps(&mut self, lanes: &[LaneId]) {
+        let idle: Vec<LaneId> = lanes
+            .iter()
+            .copied()
+            .filter(|id| self.lanes[*id as usize].as_ref().is_some_and(|slot| slot.queue.is_read_up()))
+            .collect();
+        let places = idle.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
+        let places: Vec<(Arc<str>, i32)> =
+            places.map(|slot| (Arc::clone(&slot.lane.topic), slot.lane.partition)).collect();
+        let positions = self.parts.consumer.positions(places.iter().map(|(topic, partition)| (&**topic, *partition)));
+        for (id, position) in idle.iter().zip(positions) {
+            if let (Some(slot), Some(position)) = (self.lanes[*id as usize].as_mut(), position) {
+                slot.lane.skip_to(position);
+            }
+        }
+    }
+
+    /// Sends a commit of what is settled in these lanes. False when there was nothing to send.
+    pub(super) fn commit_lanes(&mut self, lanes: &[LaneId], now: Instant) -> Result<bool, String> {
+        if self.commit_in_flight {
+            return Ok(false);
+        }
+        self.pass_gaps(lanes);
+        let mut offsets = Vec::new();
+        for id in lanes {
+            if let Some(slot) = self.lanes[*id as usize].as_mut()
+                && let Some(offset) = slot.dirty()
+            {
+                slot.committing = Some(offset);
+                offsets.push((Arc::clone(&slot.lane.topic), slot.lane.partition, offset));
+            }
+        }
+        self.last_commit = now;
+        if offsets.is_empty() {
+            return Ok(false);
+        }
+        self.parts.consumer.commit(offsets.iter().map(|(topic, partition, offset)| (&**topic, *partition, *offset)))?;
+        self.commit_in_flight = true;
+        Ok(true)
+    }
+
+    pub(super) fn committed(&mut self, result: Code, partitions: &[PartitionOffset]) {
+        let mut failed = None;
+        for partition in partitions {
+            let ours = |slot: &&mut Box<Slot>| {
+                *slot.lane.topic == *partition.topic && slot.lane.partition == partition.partition
+            };
+            // Of the lane that owns the partition now; a commit of an earlier owner's is nobody's any more.
+            // And of the commit that is awaited: the answer to one that was given up may come late.
+            if let Some(slot) = self.lanes.iter_mut().flatten().find(ours)
+                && let Some(offset) = slot.committing.take_if(|offset| *offset == partition.offset)
+            {
+                match if result == Code::RD_KAFKA_RESP_ERR_NO_ERROR { partition.error } else { result } {
+                    Code::RD_KAFKA_RESP_ERR_NO_ERROR => slot.committed = Some(offset),
+                    code => failed = Some(code),
+                }
+            }
+        }
+        self.commit_in_flight = self.lanes.iter().flatten().any(|slot| slot.committing.is_some());
+        match failed {
+            None => {
+                self.parts.outlets.figures.commits[0] += 1;
+                self.troubles.over("commit");
+                self.show_troubles();
+            }
+            Some(code) => {
+                self.parts.outlets.figures.commits[1] += 1;
+                let reason = problem::explain(code, "");
+                telemetry::commit_failed(&self.parts.config.name, &reason);
+                self.troubles.add("commit", format!("commit failed: {reason}"));
+                self.show_troubles();
+            }
+        }
+    }
+}

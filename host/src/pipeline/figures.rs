@@ -1,0 +1,93 @@
+//! Figures of a run: bytes in flight, and what `status` shows. Looks at lanes and outlets; changes none.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::run::Run;
+use super::status::{Figures, LaneFigures};
+use crate::delivery::ticket::LaneId;
+
+/// Bytes in flight are counted this often.
+pub(super) const COUNT: Duration = Duration::from_millis(5);
+/// Figures are published this often.
+const PUBLISH: Duration = Duration::from_millis(250);
+/// Looks at everything this often though nobody woke it: a lost wake-up must not stop a pipeline for ever.
+pub(super) const SWEEP: Duration = Duration::from_millis(500);
+
+impl Run {
+    /// Counts the bytes in flight.
+    pub(super) fn count(&mut self, now: Instant) {
+        self.last_count = now;
+        let slots = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
+        let lanes: usize = slots.map(|slot| slot.lane.bytes()).sum();
+        self.parts.share.holds((lanes + self.parts.outlets.bytes()) as u64);
+    }
+
+    pub(super) fn housekeeping(&mut self, now: Instant) {
+        if now >= self.last_count + COUNT {
+            self.count(now);
+        }
+        if now >= self.last_sweep + SWEEP {
+            self.last_sweep = now;
+            self.parts.outlets.look_again();
+            for id in &self.active {
+                if let Some(slot) = &self.lanes[*id as usize] {
+                    slot.queue.look_again();
+                }
+            }
+        }
+        if now >= self.last_publish + PUBLISH {
+            self.publish(now);
+        }
+    }
+
+    pub(super) fn publish(&mut self, now: Instant) {
+        self.last_publish = now;
+        let mut figures: Figures = self.parts.outlets.figures.clone();
+        let mut settled = self.retired.clone();
+        for id in &self.active {
+            let Some(slot) = &mut self.lanes[*id as usize] else { continue };
+            let end = self.parts.consumer.log_end(&slot.lane.topic, slot.lane.partition);
+            let done = slot.lane.committable().or(slot.committed);
+            let lag = end.zip(done).map(|(end, done)| u64::try_from(end - done).unwrap_or(0));
+            let committed = slot.committed.or(done);
+            if let (Some(next), Some(committed)) = (slot.lane.next_offset(), committed) {
+                figures.uncommitted += u64::try_from(next - committed).unwrap_or(0);
+            }
+            figures.in_flight += slot.lane.open() as u64;
+            figures.handler_memory += slot.memory;
+            *settled.entry(Arc::clone(&slot.lane.topic)).or_default() += slot.lane.settled();
+            if let Some(topic) = figures.topics.get_mut(&slot.lane.topic) {
+                topic.lag += lag.unwrap_or(0);
+            }
+            figures.lanes.push(LaneFigures {
+                topic: Arc::clone(&slot.lane.topic),
+                partition: slot.lane.partition,
+                state: slot.lane.state(),
+                committed: slot.committed,
+                committable: slot.lane.committable(),
+                open: slot.lane.open() as u64,
+                lag,
+            });
+        }
+        for (topic, count) in settled {
+            figures.topics.entry(topic).or_default().settled = count;
+        }
+        figures.lanes.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        figures.outputs = self.parts.outlets.output_figures();
+        figures.buffer_bytes = self.parts.share.held();
+        figures.add_counters(&self.earlier);
+        self.parts.status.publish(figures);
+    }
+
+    /// Names of the lanes that are not drained, for people.
+    pub(super) fn busy(&self, lanes: &[LaneId]) -> String {
+        let busy: Vec<String> = lanes
+            .iter()
+            .filter_map(|id| self.lanes[*id as usize].as_ref())
+            .filter(|slot| !slot.lane.is_drained())
+            .map(|slot| format!("{} ({} open)", slot.name(), slot.lane.open()))
+            .collect();
+        if busy.len() > 8 { format!("{} and {} more", busy[..8].join(", "), busy.len() - 8) } else { busy.join(", ") }
+    }
+}
