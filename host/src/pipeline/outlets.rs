@@ -189,6 +189,7 @@ impl Sink for Outlets {
                     *self.figures.retries.entry(failure.class).or_default() += 1;
                 }
             }
+            Notice::Refused { offset, reason } => telemetry::refused(self.at(offset), reason),
             Notice::Unblocked { offset } => telemetry::unblocked(self.at(offset)),
             Notice::Isolating { messages, failure } => telemetry::isolating(self.at(-1), messages, failure),
             Notice::BatchClosed { batcher, trigger, messages } => {
