@@ -19,8 +19,12 @@
 //! | `dead_letters` | one dead letter per failed record, with all that it was and why; none is acked unwritten |
 //! | `bad_answers` | an answer that breaks the contract fails its own record only |
 //! | `bad_input` | mistakes of the command line end it at once with their reason |
+//! | `manifests` | mistakes of manifests are named all at once, by `check` and by a start |
+//! | `admin` | health and metrics agree with Kafka; a port in use |
+//! | `memory` | a slow handler does not fill the memory |
 //! | `security` | TLS, SASL and rights; what a host says while it waits for them |
 
+mod admin;
 mod bad_answers;
 mod bad_input;
 mod bytes;
@@ -29,6 +33,8 @@ mod dead_letters;
 mod faults;
 mod forms;
 mod group;
+mod manifests;
+mod memory;
 mod outage;
 mod pipelines;
 mod protocols;
