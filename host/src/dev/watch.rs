@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 
-use rdkafka_sys::types::RDKafkaRespErr as Code;
+use crate::kafka::Code;
 use sluicebox_frames::{Frame, Message, Messages, MessagesWriter, Source};
 
 use super::embed::FETCH_WAIT;
