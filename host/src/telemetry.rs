@@ -96,6 +96,21 @@ pub fn blocked(at: At<'_>, attempt: u32, failure: &Failure, wait: Duration) {
     );
 }
 
+/// A lane stops because no broker takes what was made of a message. It is not tried again before the partition is
+/// assigned anew.
+pub fn refused(at: At<'_>, reason: &str) {
+    let At { pipeline, topic, partition, offset } = at;
+    tracing::error!(
+        pipeline,
+        topic,
+        partition,
+        offset,
+        class = "refused",
+        "lane stopped at {topic}[{partition}]@{offset}: {reason}; make the topic take it, or deploy a handler that makes \
+         another record, and restart the host"
+    );
+}
+
 /// A blocked lane goes on.
 pub fn unblocked(at: At<'_>) {
     let At { pipeline, topic, partition, offset } = at;

@@ -153,6 +153,13 @@ impl OffsetTracker {
         self.last_offset.map(|last| last + 1)
     }
 
+    /// Offset of a record that is not settled.
+    #[must_use]
+    pub fn offset_of(&self, seq: Seq) -> Option<i64> {
+        let place = usize::try_from(seq.checked_sub(self.first)?).ok()?;
+        self.slots.get(place).map(|slot| slot.offset)
+    }
+
     /// Offset of the oldest open record.
     #[must_use]
     pub fn oldest_open(&self) -> Option<i64> {

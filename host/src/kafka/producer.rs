@@ -87,6 +87,7 @@ struct Output {
     partitions: Vec<Partition>,
     produced: u64,
     produced_bytes: u64,
+    refused: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,6 +282,7 @@ impl Producer {
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
             produced: 0,
             produced_bytes: 0,
+            refused: 0,
         });
         Ok(number)
     }
@@ -377,6 +379,7 @@ impl Producer {
                     let entry = &chunk.entries[i];
                     self.bytes -= entry.size();
                     self.records -= 1;
+                    output.refused += 1;
                     refused.push((entry.ticket, refusal(code, &output.name)));
                 }
                 code => out.failed.push((i, code)),
@@ -451,6 +454,7 @@ impl Producer {
                     let entry = &chunk.entries[indices[0]];
                     self.bytes -= entry.size();
                     self.records -= 1;
+                    output.refused += 1;
                     refused.push((entry.ticket, refusal(code, &output.name)));
                 }
                 None => {
@@ -519,6 +523,12 @@ impl Producer {
     pub fn produced(&self, topic: TopicNumber) -> (u64, u64) {
         let output = &self.topics[topic.0 as usize];
         (output.produced, output.produced_bytes)
+    }
+
+    /// Records of a topic that were refused for good since the start.
+    #[must_use]
+    pub fn refused(&self, topic: TopicNumber) -> u64 {
+        self.topics[topic.0 as usize].refused
     }
 
     /// Looks for reports though nobody announced any.

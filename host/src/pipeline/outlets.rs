@@ -35,8 +35,8 @@ pub struct Outlets {
     pipeline: String,
     version: String,
     producers: Vec<Producer>,
-    outputs: Vec<(String, Outlet, u64)>,
-    dead_letter: Option<(DeadLetterOutlet, u64)>,
+    outputs: Vec<(String, Outlet)>,
+    dead_letter: Option<DeadLetterOutlet>,
     /// Used again for every dead letter.
     block: Vec<u8>,
     /// Counts of the pipeline.
@@ -60,8 +60,8 @@ impl Outlets {
             pipeline: pipeline.to_owned(),
             version: version.to_owned(),
             producers,
-            outputs: outputs.into_iter().map(|(name, outlet)| (name, outlet, 0)).collect(),
-            dead_letter: dead_letter.map(|outlet| (outlet, 0)),
+            outputs,
+            dead_letter,
             block: Vec::new(),
             figures: Figures { batchers, ..Figures::default() },
             at: ("".into(), 0),
@@ -81,7 +81,6 @@ impl Outlets {
         for producer in &mut self.producers {
             producer.send(refused);
         }
-        self.count_refused(refused);
     }
 
     /// Takes in delivery reports.
@@ -94,16 +93,6 @@ impl Outlets {
     ) {
         for producer in &mut self.producers {
             producer.poll(now, &mut delivered, refused, trouble);
-        }
-    }
-
-    fn count_refused(&mut self, refused: &[(Ticket, Refusal)]) {
-        for (_, refusal) in refused {
-            for (name, _, count) in &mut self.outputs {
-                if refusal.text.contains(name.as_str()) {
-                    *count += 1;
-                }
-            }
         }
     }
 
@@ -133,12 +122,14 @@ impl Outlets {
     /// Figures of the outputs.
     #[must_use]
     pub fn output_figures(&self) -> Vec<OutputFigures> {
-        let figures = |name: &str, outlet: &Outlet, refused| {
-            let (produced, produced_bytes) = self.producers[outlet.producer].produced(outlet.topic);
+        let figures = |name: &str, outlet: &Outlet| {
+            let producer = &self.producers[outlet.producer];
+            let (produced, produced_bytes) = producer.produced(outlet.topic);
+            let refused = producer.refused(outlet.topic);
             OutputFigures { name: name.to_owned(), produced, produced_bytes, refused }
         };
-        let outputs = self.outputs.iter().map(|(name, outlet, refused)| figures(name, outlet, *refused));
-        let dead = self.dead_letter.iter().map(|(dead, refused)| figures("dead-letter", &dead.outlet, *refused));
+        let outputs = self.outputs.iter().map(|(name, outlet)| figures(name, outlet));
+        let dead = self.dead_letter.iter().map(|dead| figures("dead-letter", &dead.outlet));
         outputs.chain(dead).collect()
     }
 
@@ -164,7 +155,7 @@ impl Sink for Outlets {
         if let Some(figures) = self.figures.topics.get_mut(&self.at.0) {
             figures.dead_lettered += 1;
         }
-        let Some((dead, _)) = &self.dead_letter else {
+        let Some(dead) = &self.dead_letter else {
             panic!("a lane without a dead-letter topic wrote a dead letter");
         };
         let origin = Origin {
@@ -199,6 +190,7 @@ impl Sink for Outlets {
                 }
             }
             Notice::BadAnswer { failure } => *self.figures.faults.entry(failure.class).or_default() += 1,
+            Notice::Refused { offset, reason } => telemetry::refused(self.at(offset), reason),
             Notice::Unblocked { offset } => telemetry::unblocked(self.at(offset)),
             Notice::Isolating { messages, failure } => telemetry::isolating(self.at(-1), messages, failure),
             Notice::BatchClosed { batcher, trigger, messages } => {

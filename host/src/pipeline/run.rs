@@ -470,7 +470,7 @@ impl Run {
         for (ticket, refusal) in std::mem::take(&mut self.refused) {
             if let Some(slot) = self.lanes.get_mut(ticket.lane as usize).and_then(Option::as_mut) {
                 self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
-                slot.lane.on_refused(&refusal.text, &mut self.parts.outlets);
+                slot.lane.on_refused(ticket.target, &refusal.text, &mut self.parts.outlets);
             }
         }
     }

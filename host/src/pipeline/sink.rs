@@ -60,6 +60,13 @@ pub enum Notice<'a> {
         /// When it tries again.
         wait: Duration,
     },
+    /// The lane stops: no broker takes a record that it made.
+    Refused {
+        /// Offset of the message that it was made of, or of the oldest one of the batch.
+        offset: i64,
+        /// Topic and reason.
+        reason: &'a str,
+    },
     /// The lane goes on.
     Unblocked {
         /// The offset it stood at.

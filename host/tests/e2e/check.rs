@@ -4,15 +4,17 @@
 //! order can be told apart.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::support::client::{Commits, NewRecord, Producer, Record, create_topic, read_within};
-use crate::support::host::HostOptions;
+use crate::support::host::{HostOptions, SluiceHost};
 use crate::support::kafka::Kafka;
-use crate::support::{PATIENCE, unique};
+use crate::support::tools::Tools;
+use crate::support::{PATIENCE, scratch, unique};
 
 /// The topics and the group of one test.
 pub struct Stage<'a> {
@@ -43,14 +45,13 @@ impl<'a> Stage<'a> {
 
     /// The same as a manifest: `source` and `rest` are lines of `[source]` and after it.
     pub fn manifest(&self, plugin: &Path, source: &str, rest: &str) -> HostOptions {
-        let text = format!(
-            "schema = 1\nname = \"{group}\"\n[handler]\ncomponent = \"{plugin}\"\n\
-             [source]\ntopics = [\"{input}\"]\n{source}\n{rest}\n",
-            group = self.group,
-            plugin = plugin.display(),
-            input = self.input,
-        );
+        let text = manifest(&self.group, plugin, &self.input, source, rest);
         HostOptions::manifest(self.kafka, &self.group, &text)
+    }
+
+    /// A manifest as a file of a [`Site`]: a pipeline of this name, which is its group too, that reads the input.
+    pub fn pipeline(&self, name: &str, plugin: &Path, rest: &str) -> String {
+        manifest(name, plugin, &self.input, "", rest)
     }
 
     /// A further topic of this test.
@@ -77,8 +78,70 @@ impl<'a> Stage<'a> {
 
     /// Waits until the group has committed all of the input.
     pub fn wait_committed(&self) {
-        self.commits().wait_for_end(self.kafka, &self.input, PATIENCE);
+        wait_committed(self.kafka, &self.group, &self.input);
     }
+}
+
+/// The text of a manifest: `source` and `rest` are lines of `[source]` and after it.
+pub fn manifest(name: &str, plugin: &Path, topic: &str, source: &str, rest: &str) -> String {
+    format!(
+        "schema = 1\nname = \"{name}\"\n[handler]\ncomponent = \"{plugin}\"\n\
+         [source]\ntopics = [\"{topic}\"]\n{source}\n{rest}\n",
+        plugin = plugin.display(),
+    )
+}
+
+/// The lines of a manifest that declare an output.
+pub fn output(name: &str, topic: &str) -> String {
+    format!("[output.{name}]\ntopic = \"{topic}\"\n")
+}
+
+/// A directory of manifests and the platform team's file beside it.
+pub struct Site {
+    directory: PathBuf,
+    config: PathBuf,
+}
+
+impl Site {
+    /// `config` is the text of the file; clusters are part of it.
+    pub fn new(config: &str) -> Site {
+        let directory = scratch().join(unique("site"));
+        let pipelines = directory.join("pipelines");
+        std::fs::create_dir_all(&pipelines).unwrap_or_else(|error| panic!("{}: {error}", pipelines.display()));
+        let site = Site { config: directory.join("host.toml"), directory: pipelines };
+        site.write(&site.config, config);
+        site
+    }
+
+    /// The lines that name a cluster.
+    pub fn cluster(name: &str, kafka: &Kafka) -> String {
+        format!("[cluster.{name}]\nbootstrap = \"{}\"\n", kafka.bootstrap())
+    }
+
+    /// Adds a manifest.
+    pub fn add(&self, name: &str, text: &str) {
+        self.write(&self.directory.join(format!("{name}.toml")), text);
+    }
+
+    fn write(&self, path: &Path, text: &str) {
+        std::fs::write(path, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+    }
+
+    /// A host that runs all of it.
+    pub fn start(&self) -> SluiceHost {
+        let (pipelines, config) = (self.directory.display().to_string(), self.config.display().to_string());
+        SluiceHost::start(&["host", "--pipelines", &pipelines, "--config", &config, "--admin", "127.0.0.1:0"])
+    }
+}
+
+/// Waits until a group has committed all of a topic.
+pub fn wait_committed(kafka: &Kafka, group: &str, topic: &str) {
+    Commits::of(kafka, group, topic).wait_for_end(kafka, topic, PATIENCE);
+}
+
+/// The label of a metric of this pipeline.
+pub fn pipeline(name: &str) -> String {
+    format!("pipeline=\"{name}\"")
 }
 
 /// Numbered records that keep coming until told to stop, so that whatever a test does happens in mid-flow.
@@ -91,13 +154,18 @@ impl Load {
     const CHUNK: u64 = 20_000;
 
     pub fn start(stage: &Stage<'_>, size: usize, keys: u64) -> Load {
+        Load::of(stage, move |n, key, value| numbered(n, size, keys, key, value))
+    }
+
+    /// Records that `fill` writes by their numbers.
+    pub fn of(stage: &Stage<'_>, fill: impl Fn(u64, &mut Vec<u8>, &mut Vec<u8>) + Send + 'static) -> Load {
         let (producer, topic) = (Producer::new(stage.kafka), stage.input.clone());
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let run = move || {
             let mut first = 0;
             while !stopped.load(Ordering::Relaxed) {
-                producer.fill(&topic, Load::CHUNK, |n, key, value| numbered(first + n, size, keys, key, value));
+                producer.fill(&topic, Load::CHUNK, |n, key, value| fill(first + n, key, value));
                 first += Load::CHUNK;
             }
             first
@@ -116,6 +184,19 @@ impl Load {
 pub fn wait_for_records(kafka: &Kafka, topic: &str, count: usize) {
     let found = read_within(kafka, topic, count, PATIENCE).len();
     assert!(found >= count, "{topic} has {found} records after {PATIENCE:?}, not {count}");
+}
+
+/// Waits until all partitions are owned, by so many members, as Kafka's own tool says. Each look takes it a second.
+pub fn wait_for_owners(stage: &Stage<'_>, members: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let positions = Tools(stage.kafka).describe_group(&stage.group);
+        let owners: BTreeSet<&str> = positions.iter().filter_map(|position| position.consumer.as_deref()).collect();
+        if owners.len() == members && positions.iter().all(|position| position.consumer.is_some()) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{members} members never owned all partitions: {positions:?}");
+    }
 }
 
 /// Writes record `n`.

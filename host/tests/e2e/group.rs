@@ -1,14 +1,9 @@
 //! Two hosts in one group under load: one joins, one leaves.
 
-use std::collections::BTreeSet;
-use std::time::Instant;
-
-use crate::check::{Difference, Load, Stage, assert_in_order, difference, wait_for_records};
-use crate::support::PATIENCE;
+use crate::check::{Difference, Load, Stage, assert_in_order, difference, wait_for_owners, wait_for_records};
 use crate::support::client::{read_all, total};
 use crate::support::guests::guest;
 use crate::support::kafka::kafka_or_not_run;
-use crate::support::tools::Tools;
 
 /// Proves: partitions move to a host that joins and back from a host that leaves while records flow; a revoked partition
 /// is drained and committed before it goes, so nothing is lost, nothing repeated, and the order of keys is kept.
@@ -32,17 +27,4 @@ fn a_host_joins_and_a_host_leaves_under_load() {
     let output = read_all(kafka, &stage.output);
     assert_eq!(difference(&output, count), Difference::default());
     assert_in_order(&output);
-}
-
-/// Waits until all partitions are owned, by so many members, as Kafka's own tool says. Each look takes it a second.
-fn wait_for_owners(stage: &Stage<'_>, members: usize) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let positions = Tools(stage.kafka).describe_group(&stage.group);
-        let owners: BTreeSet<&str> = positions.iter().filter_map(|position| position.consumer.as_deref()).collect();
-        if owners.len() == members && positions.iter().all(|position| position.consumer.is_some()) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{members} members never owned all partitions: {positions:?}");
-    }
 }

@@ -8,21 +8,39 @@
 //! | `throughput` | a million records arrive exactly as expected and are committed |
 //! | `forms` | both forms of the contract, message only, batch only, both; fan-out |
 //! | `bytes` | every byte, null and header survives |
+//! | `records` | copies, partitions, event times, compression; transactions in the input |
 //! | `stopping` | SIGTERM loses and repeats nothing; SIGKILL loses nothing and repeats little |
+//! | `signals` | a second signal forces, the drain deadline is kept, who is busy is said |
 //! | `group` | hosts join and leave a group under load |
+//! | `protocols` | every way of sharing partitions keeps the same promises |
+//! | `pipelines` | several pipelines in one process leave each other alone; other clusters |
 //! | `outage` | the broker restarts under load; the host starts before the broker |
 //! | `faults` | a trap, a panic, an endless loop, a memory hog fail their own record only |
+//! | `dead_letters` | one dead letter per failed record, with all that it was and why; none is acked unwritten |
+//! | `bad_answers` | an answer that breaks the contract fails its own record only |
 //! | `bad_input` | mistakes of the command line end it at once with their reason |
+//! | `manifests` | mistakes of manifests are named all at once, by `check` and by a start |
+//! | `admin` | health and metrics agree with Kafka; a port in use |
+//! | `memory` | a slow handler does not fill the memory |
 //! | `security` | TLS, SASL and rights; what a host says while it waits for them |
 
+mod admin;
+mod bad_answers;
 mod bad_input;
 mod bytes;
 mod check;
+mod dead_letters;
 mod faults;
 mod forms;
 mod group;
+mod manifests;
+mod memory;
 mod outage;
+mod pipelines;
+mod protocols;
+mod records;
 mod security;
+mod signals;
 mod stopping;
 mod throughput;
 

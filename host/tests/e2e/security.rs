@@ -1,11 +1,16 @@
 //! TLS, SASL and rights: they work, and a host that waits for them says so.
 
+use std::time::{Duration, Instant};
+
 use crate::check::{Stage, wait_for_records};
 use crate::support::guests::guest;
 use crate::support::host::{HostOptions, SluiceHost};
 use crate::support::kafka::{Options, kafka_or_not_run};
 use crate::support::security::{ADMIN, ALICE, Listener, Login};
 use crate::support::tools::Tools;
+
+/// An operator who looks finds the reason.
+const WITHIN_SECONDS: Duration = Duration::from_secs(20);
 
 /// A host that comes by this listener with this login.
 fn start(stage: &Stage<'_>, listener: Listener, login: &Login, group: &str) -> SluiceHost {
@@ -18,12 +23,20 @@ fn start(stage: &Stage<'_>, listener: Listener, login: &Login, group: &str) -> S
     options.start()
 }
 
-/// Waits until `/readyz` gives a reason that contains one of `words`.
+/// Waits until `/readyz` gives a reason that contains one of `words`; the metrics and the log then say the same.
 fn wait_for_reason(host: &SluiceHost, words: &[&str]) {
+    let asked = Instant::now();
     host.wait_for_answer("/readyz", &format!("any of {words:?}"), |answer| {
         let text = answer.body.to_lowercase();
         answer.status != 200 && words.iter().any(|word| text.contains(word))
     });
+    assert!(asked.elapsed() < WITHIN_SECONDS, "it took {:?} to say {words:?}", asked.elapsed());
+    host.wait_for_metric("sluicebox_pipeline_state", &["state=\"waiting\""], 1.0);
+    let logged = host.output().into_iter().any(|line| {
+        let line = line.to_lowercase();
+        line.contains("waiting: ") && words.iter().any(|word| line.contains(word))
+    });
+    assert!(logged, "the log does not say {words:?}\n{}", host.tail());
 }
 
 /// Proves: records flow over SASL_SSL with SCRAM, SASL_PLAINTEXT with PLAIN, and TLS; a wrong password and a missing right
@@ -48,6 +61,7 @@ fn logins_and_rights() {
     let host = start(&stage, Listener::SaslSsl, &wrong, &stage.group);
     wait_for_reason(&host, &["authentication", "credentials", "password"]);
     host.stop();
+    assert!(!host.output().join("\n").contains("not-the-password"), "the password was printed");
     // Alice may log in, but nobody allowed her this group.
     Tools(&kafka).allow(ALICE.name, &["--operation", "All", "--topic", &stage.input]);
     Tools(&kafka).allow(ALICE.name, &["--operation", "All", "--topic", &stage.output]);

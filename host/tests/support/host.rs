@@ -129,8 +129,10 @@ impl SluiceHost {
                     .parse()
                     .ok()
             };
-            let line = self.process.wait_for("admin … http://ADDRESS", PATIENCE, |line| find(line).is_some());
-            find(&line).expect("the line was chosen by this")
+            // Anywhere in the output: a test may have waited for a later line already.
+            let found = || self.process.output().iter().find_map(|line| find(line));
+            self.process.wait_until("it never named its admin address", PATIENCE, || found().is_some());
+            found().expect("it was there a moment ago")
         })
     }
 
@@ -141,8 +143,19 @@ impl SluiceHost {
 
     /// The sum of a metric over all its labels, `None` when it is not there. `name` is the sample's full name.
     pub fn metric(&self, name: &str) -> Option<f64> {
-        let values: Vec<f64> = self.get("/metrics").body.lines().filter_map(|line| sample(name, line)).collect();
-        (!values.is_empty()).then(|| values.iter().sum())
+        self.metric_with(name, &[])
+    }
+
+    /// The sum of the samples of a metric that have all these labels, written `name="value"`.
+    pub fn metric_with(&self, name: &str, labels: &[&str]) -> Option<f64> {
+        sum_of(&self.get("/metrics").body, name, labels)
+    }
+
+    /// Waits until the samples of a metric that have all these labels add up to `value`.
+    pub fn wait_for_metric(&self, name: &str, labels: &[&str], value: f64) {
+        self.wait_for_answer("/metrics", &format!("{name}{labels:?} {value}"), |answer| {
+            sum_of(&answer.body, name, labels) == Some(value)
+        });
     }
 
     /// Waits until an answer of the admin port is `right`; the answer.
@@ -158,6 +171,11 @@ impl SluiceHost {
     /// Asks for a graceful end (SIGTERM).
     pub fn terminate(&self) {
         self.process.signal(libc::SIGTERM);
+    }
+
+    /// Asks for a graceful end as Ctrl-C does (SIGINT).
+    pub fn interrupt(&self) {
+        self.process.signal(libc::SIGINT);
     }
 
     /// Ends it without a chance to tidy up (SIGKILL) and waits until it is gone.
@@ -202,6 +220,13 @@ impl Drop for SluiceHost {
             eprintln!("{}", self.tail());
         }
     }
+}
+
+/// The sum of the samples of this name that have all these labels.
+fn sum_of(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
+    let wanted = |line: &&str| labels.iter().all(|label| line.contains(label));
+    let values: Vec<f64> = text.lines().filter(wanted).filter_map(|line| sample(name, line)).collect();
+    (!values.is_empty()).then(|| values.iter().sum())
 }
 
 /// The value of a line of Prometheus text if it is a sample of this name.

@@ -159,6 +159,11 @@ impl Kafka {
         command
     }
 
+    /// The first file of a partition's log, which holds all of a test's few records.
+    pub fn segment(&self, topic: &str, partition: i32) -> PathBuf {
+        self.broker().directory.join(format!("data/{topic}-{partition}/00000000000000000000.log"))
+    }
+
     fn format(&self, secured: bool) {
         let mut command = self.java(&["-Xmx256m", "-XX:TieredStopAtLevel=1"]);
         // Any 16 bytes in URL-safe base64 name a cluster; this broker is alone.

@@ -67,6 +67,32 @@ impl Tools<'_> {
         positions
     }
 
+    /// How the members of a group share its partitions, as the group's protocol names it.
+    pub fn assignment_strategy(&self, group: &str) -> String {
+        let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+        let text = self.run(class, &["--describe", "--group", group, "--state"], b"");
+        // GROUP, COORDINATOR (ID), ASSIGNMENT-STRATEGY, STATE, #MEMBERS; the coordinator is two words.
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(group));
+        let word = line.and_then(|line| line.split_whitespace().nth(3));
+        word.unwrap_or_else(|| panic!("no strategy of {group} in {text}")).to_owned()
+    }
+
+    /// Whether Kafka has heard of a group: its members or its commits.
+    pub fn group_exists(&self, group: &str) -> bool {
+        let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+        self.run(class, &["--list"], b"").lines().any(|line| line == group)
+    }
+
+    /// What is in a file of a broker's log, batch by batch.
+    pub fn dump_log(&self, segment: &std::path::Path) -> String {
+        let mut command = self.0.java(&["-Xmx256m", "-XX:TieredStopAtLevel=1"]);
+        command.arg("org.apache.kafka.tools.DumpLogSegments").arg("--files").arg(segment);
+        let output = feed(command, b"");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "DumpLogSegments: {}\n{error}", output.status);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Sends lines as records; with `separator` a line is key, separator, value.
     pub fn console_produce(&self, topic: &str, lines: &str, separator: Option<char>) {
         let separator = separator.map(|separator| format!("key.separator={separator}"));

@@ -296,13 +296,16 @@ impl Lane {
     }
 
     /// An effect can never be durable. The record stays open, so nothing is committed past it; the lane stops.
-    pub fn on_refused(&mut self, reason: &str, sink: &mut dyn Sink) {
+    pub fn on_refused(&mut self, target: Target, reason: &str, sink: &mut dyn Sink) {
         self.in_flight -= 1;
         if self.refused.is_none() {
-            let offset = self.tracker.oldest_open().unwrap_or(0);
-            let failure = Failure { class: "refused", reason: reason.to_owned() };
-            sink.notice(Notice::Blocked { offset, attempt: 1, failure: &failure, first: true, wait: Duration::ZERO });
-            self.refused = Some(failure.reason);
+            let record = match target {
+                Target::Record(seq) => Some(seq),
+                Target::Gate(number) => self.gates.records(number).first().copied(),
+            };
+            let offset = record.and_then(|seq| self.tracker.offset_of(seq)).unwrap_or(-1);
+            sink.notice(Notice::Refused { offset, reason });
+            self.refused = Some(format!("refused: {reason} (offset {offset})"));
         }
     }
 

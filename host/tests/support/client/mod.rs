@@ -12,7 +12,7 @@ mod read;
 pub use admin::{committed, create_topic, create_topic_with, delete_topic, end_offsets, total};
 pub use commits::{Commit, Commits};
 pub use native::partition_of;
-pub use produce::{NewRecord, Producer};
+pub use produce::{NewRecord, Producer, Transactions};
 pub use read::{Reader, read_all, read_within};
 
 /// One record with all that Kafka keeps of it.

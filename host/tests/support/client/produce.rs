@@ -198,6 +198,36 @@ impl Producer {
     }
 }
 
+/// A producer that writes in transactions.
+pub struct Transactions(Producer);
+
+impl Transactions {
+    pub fn new(kafka: &Kafka, id: &str) -> Transactions {
+        let mut config = config(kafka.bootstrap());
+        config.set("transactional.id", id);
+        let producer = Producer::try_new(config).expect("a producer");
+        producer.0.init_transactions(PATIENCE).expect("the broker coordinates transactions");
+        Transactions(producer)
+    }
+
+    /// One transaction with these records.
+    pub fn commit(&mut self, topic: &str, records: &[NewRecord]) {
+        self.write(topic, records);
+        self.0.0.commit_transaction(PATIENCE).expect("a transaction can be committed");
+    }
+
+    /// The same, and then it is aborted: the records are in the log, and nobody shall read them.
+    pub fn abort(&mut self, topic: &str, records: &[NewRecord]) {
+        self.write(topic, records);
+        self.0.0.abort_transaction(PATIENCE).expect("a transaction can be aborted");
+    }
+
+    fn write(&mut self, topic: &str, records: &[NewRecord]) {
+        self.0.0.begin_transaction().expect("a transaction can begin");
+        self.0.send(topic, records);
+    }
+}
+
 fn message(key: &[u8], value: &[u8]) -> rd_kafka_message_t {
     rd_kafka_message_t {
         err: rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR,
