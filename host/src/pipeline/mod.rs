@@ -14,6 +14,7 @@ pub mod dead_letter;
 pub mod handlers;
 pub mod lane;
 mod leave;
+mod names;
 mod outlets;
 mod run;
 pub mod sink;
