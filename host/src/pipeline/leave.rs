@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use sluicebox_frames::Trigger;
 
-use super::run::{Run, names};
+use super::names::names;
+use super::run::Run;
 use super::status::State;
 use crate::delivery::ticket::LaneId;
 use crate::kafka::consumer::Event;

@@ -17,6 +17,7 @@ mod figures;
 pub mod handlers;
 pub mod lane;
 mod leave;
+mod names;
 mod outlets;
 mod run;
 pub mod sink;
