@@ -95,8 +95,13 @@ pub(super) fn until_stopped(app: App, drain: Duration) -> Exit {
             }
         }
     });
+    let unfinished = app.statuses().iter().any(|status| status.is_unfinished());
     match forced {
         Ok(false) if app.join() => {
+            if unfinished {
+                tracing::warn!("stopped, not finished in time: the rest is done by the next owner");
+                return Exit::TimedOut;
+            }
             tracing::info!("stopped");
             Exit::Ok
         }

@@ -141,6 +141,9 @@ impl Run {
                     if !drained {
                         let busy = self.busy(&lanes);
                         if !busy.is_empty() {
+                            if self.closing && self.failure.is_none() {
+                                self.parts.status.left_unfinished();
+                            }
                             telemetry::drain_gave_up(&self.parts.config.name, &busy);
                         }
                     }

@@ -2,6 +2,7 @@
 //! times a second, read by health checks and metrics.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -191,6 +192,8 @@ pub struct PipelineStatus {
     pub group: String,
     /// Digest of its component.
     pub version: String,
+    /// A shutdown left something to the next owner.
+    unfinished: AtomicBool,
     inner: Mutex<Inner>,
 }
 
@@ -207,7 +210,13 @@ impl PipelineStatus {
     #[must_use]
     pub fn new(name: &str, group: &str, version: &str) -> Self {
         let inner = Inner { state: State::Starting, reason: None, since: Instant::now(), figures: Figures::default() };
-        Self { name: name.to_owned(), group: group.to_owned(), version: version.to_owned(), inner: Mutex::new(inner) }
+        Self {
+            name: name.to_owned(),
+            group: group.to_owned(),
+            version: version.to_owned(),
+            unfinished: false.into(),
+            inner: Mutex::new(inner),
+        }
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -235,6 +244,17 @@ impl PipelineStatus {
     pub fn state(&self) -> (State, Option<String>, Instant) {
         let inner = self.inner();
         (inner.state, inner.reason.clone(), inner.since)
+    }
+
+    /// Says that a shutdown left something to the next owner.
+    pub fn left_unfinished(&self) {
+        self.unfinished.store(true, Ordering::Release);
+    }
+
+    /// True when a shutdown left something to the next owner.
+    #[must_use]
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished.load(Ordering::Acquire)
     }
 
     /// Counts an error of a cluster or one of its topics.
