@@ -56,12 +56,13 @@ fn an_endless_loop_ends_at_its_deadline() {
 
 #[test]
 fn a_call_shorter_than_its_deadline_is_let_through() {
-    let (config, _) = config(HandlerLimits { running_time: Duration::from_millis(300), ..limits() }, "{}");
+    let (config, _) = config(HandlerLimits { running_time: Duration::from_secs(2), ..limits() }, "{}");
     on_handler_thread(async {
         let mut instance = Instance::start(&version("raw-frames"), &config).await.expect("it starts");
-        // Longer than many ticks, several times: what one call uses does not count for the next.
-        for _ in 0..3 {
-            instance.handle_messages(&burst(&["!spin 150"], false)).await.expect("an answer");
+        // Each longer than many ticks, together longer than the limit: what one call uses does not count for the next. One
+        // alone is far below it, because a thread that has to wait for a core is running, too.
+        for _ in 0..25 {
+            instance.handle_messages(&burst(&["!spin 100"], false)).await.expect("an answer");
         }
     });
 }
@@ -206,7 +207,7 @@ fn a_call_that_the_caller_gave_up_on_leaves_no_instance() {
 /// on one thread; while one loops until its deadline, the other answers, and a message from another thread arrives.
 #[test]
 fn a_looping_instance_does_not_stop_the_others_of_its_thread() {
-    let (config, _) = config(HandlerLimits { running_time: Duration::from_millis(500), ..limits() }, "{}");
+    let (config, _) = config(HandlerLimits { running_time: Duration::from_secs(3), ..limits() }, "{}");
     on_handler_thread(async {
         let version = version("raw-frames");
         let mut looping = Instance::start(&version, &config).await.expect("it starts");
@@ -242,14 +243,15 @@ fn a_looping_instance_does_not_stop_the_others_of_its_thread() {
             }
             let fault = bad.await.expect("no panic").expect_err("it loops");
             assert_eq!(fault.class, FaultClass::Deadline);
-            assert!(answered.load(Ordering::SeqCst) >= 20, "{answered:?} answers beside a loop of 500 ms");
+            assert!(answered.load(Ordering::SeqCst) >= 20, "{answered:?} answers beside a loop of 3 s");
             // The channel closes when the sender is done.
             let slowest = events.await.expect("no panic");
             sender.join().expect("no panic");
             slowest
         });
         let slowest = slowest.await;
-        assert!(slowest < Duration::from_millis(200), "an event waited for {slowest:?}");
+        // Not for the loop's end: some slices, on a machine that may have other work.
+        assert!(slowest < Duration::from_secs(1), "an event waited for {slowest:?}");
     });
 }
 

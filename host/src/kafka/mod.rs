@@ -6,6 +6,7 @@
 //! - [`consumer`]: group membership, events, partition queues, commits.
 //! - [`partition`]: drains one partition's queue into burst frames.
 //! - [`producer`]: self-clocked producing and its reports.
+//! - `chunk`: the batch that is with librdkafka, and the one that gathers.
 //! - [`event_time`]: event time and headers for batched producing.
 //! - [`log`]: librdkafka's lines, into ours.
 //! - [`metadata`]: do the topics exist, how many partitions have they.
@@ -13,6 +14,7 @@
 //! - [`offsets`]: where a group stands, where partitions end.
 //! - [`problem`]: what an error means: wait, refused for good, or the end of a client.
 
+mod chunk;
 pub mod consumer;
 pub mod event_time;
 pub mod ffi;

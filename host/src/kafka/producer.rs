@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use super::Code;
 use rdkafka_sys as rd;
-use sluicebox_frames::{Headers, HeadersWriter};
 
+use super::chunk::{Chunk, Entry, Place};
 use super::event_time::{self, Extras};
 use super::ffi::{self, Client, Conf, Queue, Topic};
 use super::problem::{self, Delivery};
@@ -23,10 +23,6 @@ use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::{LaneId, Ticket};
 use crate::wake::Waker;
 
-/// Bytes of a chunk of more than one record; below the default `max.message.bytes` of topics, which limits batches too.
-const CHUNK_BYTES: usize = 900_000;
-/// What a record costs on the wire beside its key, value and headers, at most.
-const RECORD_OVERHEAD: usize = 36;
 /// Memory of chunks that are kept for use again.
 const SPARE_BYTES: usize = 16 * 1024 * 1024;
 /// Wait before records that the broker did not take, through no fault of theirs, are sent again.
@@ -90,12 +86,6 @@ struct Output {
     refused: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    topic: u16,
-    partition: u32,
-}
-
 #[derive(Default)]
 struct Partition {
     /// What gathers; the front is the next to go.
@@ -109,129 +99,8 @@ struct Partition {
     not_before: Option<Instant>,
 }
 
-#[derive(Default)]
-struct Chunk {
-    bytes: Vec<u8>,
-    entries: Vec<Entry>,
-    /// Takes no more records (a part of one that failed).
-    sealed: bool,
-}
-
-struct Entry {
-    /// Set when the chunk is sent: its bytes do not move from then on.
-    base: *const u8,
-    timestamp: i64,
-    ticket: Ticket,
-    place: Place,
-    start: u32,
-    key_len: u32,
-    value_len: u32,
-    headers_len: u32,
-}
-
 // SAFETY: the pointers in entries point into the chunk's own heap memory; the producer is used by one thread at a time.
 unsafe impl Send for Producer {}
-
-const NULL: u32 = u32::MAX;
-
-impl Entry {
-    fn len(len: u32) -> usize {
-        if len == NULL { 0 } else { len as usize }
-    }
-
-    /// Bytes of key, value and headers.
-    fn size(&self) -> usize {
-        Self::len(self.key_len) + Self::len(self.value_len) + self.headers_len as usize
-    }
-
-    /// Bytes that it holds: a record without any content costs something, too.
-    fn held(&self) -> usize {
-        self.size() + size_of::<Self>()
-    }
-
-    /// Key, value and header block of an entry whose chunk is frozen or at hand.
-    fn parts<'a>(&self, bytes: &'a [u8]) -> (Option<&'a [u8]>, Option<&'a [u8]>, &'a [u8]) {
-        let key_end = self.start as usize + Self::len(self.key_len);
-        let value_end = key_end + Self::len(self.value_len);
-        (
-            (self.key_len != NULL).then(|| &bytes[self.start as usize..key_end]),
-            (self.value_len != NULL).then(|| &bytes[key_end..value_end]),
-            &bytes[value_end..value_end + self.headers_len as usize],
-        )
-    }
-}
-
-impl Extras for Entry {
-    fn timestamp(&self) -> i64 {
-        self.timestamp
-    }
-
-    fn headers(&self) -> Headers<'_> {
-        if self.headers_len == 0 {
-            return Headers::default();
-        }
-        let at = self.start as usize + Self::len(self.key_len) + Self::len(self.value_len);
-        // SAFETY: called while the chunk is being sent: `base` points to its bytes, which hold this range.
-        Headers::new(unsafe { std::slice::from_raw_parts(self.base.add(at), self.headers_len as usize) })
-    }
-}
-
-impl Chunk {
-    fn has_room(&self, size: usize) -> bool {
-        !self.sealed && self.wire_size() + size + RECORD_OVERHEAD <= CHUNK_BYTES
-    }
-
-    /// Memory that it keeps.
-    fn capacity(&self) -> usize {
-        self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
-    }
-
-    fn wire_size(&self) -> usize {
-        self.bytes.len() + self.entries.len() * RECORD_OVERHEAD
-    }
-
-    #[inline]
-    fn push(&mut self, record: &Outgoing<'_>, timestamp: i64, ticket: Ticket, place: Place) -> usize {
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(record.key.unwrap_or_default());
-        self.bytes.extend_from_slice(record.value.unwrap_or_default());
-        let headers_at = self.bytes.len();
-        match record.headers {
-            [a, b] if b.is_empty() => self.bytes.extend_from_slice(a.block()),
-            [a, b] => {
-                let mut writer = HeadersWriter::new(&mut self.bytes);
-                writer.push_all(a);
-                writer.push_all(b);
-                _ = writer.finish();
-            }
-        }
-        let size = self.bytes.len() - start;
-        assert!(self.bytes.len() < NULL as usize, "a chunk below 4 GiB");
-        self.entries.push(Entry {
-            base: ptr::null(),
-            timestamp,
-            ticket,
-            place,
-            start: start as u32,
-            key_len: record.key.map_or(NULL, |key| key.len() as u32),
-            value_len: record.value.map_or(NULL, |value| value.len() as u32),
-            headers_len: (self.bytes.len() - headers_at) as u32,
-        });
-        size
-    }
-
-    /// Entries of another chunk as a sealed one of their own.
-    fn part(from: &Self, entries: &[usize]) -> Self {
-        let mut part = Self { sealed: true, ..Self::default() };
-        for i in entries {
-            let entry = &from.entries[*i];
-            let (key, value, headers) = entry.parts(&from.bytes);
-            let record = Outgoing { key, value, headers: [Headers::new(headers), Headers::default()], timestamp: 0 };
-            part.push(&record, entry.timestamp, entry.ticket, entry.place);
-        }
-        part
-    }
-}
 
 impl Producer {
     /// Creates the client.
