@@ -73,7 +73,11 @@ const GROUPS: [Group; 21] = [
         "the host splits its memory budget over the partitions",
         "`fetch.buffer` in [source], `memory` in [limits] of the host's file",
     ),
-    group(&["enable.partition.eof"], "librdkafka counts the end of a partition as a record, which would be skipped after a rebalance", ""),
+    group(
+        &["enable.partition.eof"],
+        "librdkafka counts the end of a partition as a record, which would be skipped after a rebalance",
+        "",
+    ),
     group(
         &[
             "linger.ms",
