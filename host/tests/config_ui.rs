@@ -168,7 +168,7 @@ fn flag_cases() -> Vec<(String, LoadRequest)> {
                     ("acks", "1"),
                     ("sasl.password", "hunter2-flag"),
                     ("sasl.password", "hunter2-twice"),
-                    ("plugin.library.paths", "/tmp/evil.so"),
+                    ("plugin.library.paths", "/opt/evil.so"),
                     ("debug", "all"),
                 ]);
             }),
