@@ -156,11 +156,6 @@ impl<C: Content> Batcher<C> {
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
-
-    /// New rules, for messages from now on.
-    pub fn set_rules(&mut self, rules: BatchRules) {
-        self.rules = rules;
-    }
 }
 
 #[cfg(test)]

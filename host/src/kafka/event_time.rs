@@ -10,7 +10,7 @@
 use std::ffi::{c_char, c_void};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::Code;
 use rdkafka_sys as rd;
@@ -87,7 +87,6 @@ pub(super) fn native_headers(headers: Headers<'_>) -> *mut rd::rd_kafka_headers_
 /// The message of the self-test.
 const PROBE_TIME: i64 = 1_234_567_890_123;
 static SEEN: AtomicI64 = AtomicI64::new(0);
-static LAYOUT_FITS: AtomicBool = AtomicBool::new(false);
 
 unsafe extern "C" fn probe_new(
     client: *mut rd::rd_kafka_t,
@@ -114,10 +113,7 @@ unsafe extern "C" fn probe_send(
 /// True when a message's timestamp lies where [`intercept`] writes it. Tried once per process, without a broker.
 pub fn supported() -> bool {
     static RESULT: OnceLock<bool> = OnceLock::new();
-    *RESULT.get_or_init(|| {
-        LAYOUT_FITS.store(probe().is_ok() && SEEN.load(Ordering::SeqCst) == PROBE_TIME, Ordering::SeqCst);
-        LAYOUT_FITS.load(Ordering::SeqCst)
-    })
+    *RESULT.get_or_init(|| probe().is_ok() && SEEN.load(Ordering::SeqCst) == PROBE_TIME)
 }
 
 fn probe() -> Result<(), String> {

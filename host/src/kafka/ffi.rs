@@ -162,7 +162,8 @@ pub struct Queue {
     queue: NonNull<rd::rd_kafka_queue_t>,
     /// What the callback writes to; outlives the callback because `drop` unsets that first.
     signal: Option<Box<Signal>>,
-    client: Arc<Client>,
+    /// Lives at least as long as its queue.
+    _client: Arc<Client>,
 }
 
 /// Set by librdkafka when a queue gets its first element.
@@ -177,15 +178,11 @@ unsafe impl Send for Queue {}
 impl Queue {
     /// Takes over a queue that librdkafka gave us a reference to. `None` for null.
     pub(super) fn adopt(client: &Arc<Client>, queue: *mut rd::rd_kafka_queue_t) -> Option<Self> {
-        NonNull::new(queue).map(|queue| Self { queue, signal: None, client: Arc::clone(client) })
+        NonNull::new(queue).map(|queue| Self { queue, signal: None, _client: Arc::clone(client) })
     }
 
     pub(super) fn as_ptr(&self) -> *mut rd::rd_kafka_queue_t {
         self.queue.as_ptr()
-    }
-
-    pub(super) fn client(&self) -> &Arc<Client> {
-        &self.client
     }
 
     /// Wakes `waker` when the queue stops being empty. Starts as ready: what came before the callback is not announced.

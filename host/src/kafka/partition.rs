@@ -139,12 +139,6 @@ impl PartitionQueue {
         }
         taken > 0
     }
-
-    /// The client that the queue belongs to.
-    #[must_use]
-    pub fn client(&self) -> &Arc<Client> {
-        self.queue.client()
-    }
 }
 
 impl Drop for PartitionQueue {

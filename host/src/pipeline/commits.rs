@@ -18,6 +18,15 @@ impl Run {
         Ok(())
     }
 
+    /// The commit that was sent is not waited for any more: an answer that comes all the same is nobody's, and what it was
+    /// about is committed again.
+    pub(super) fn forget_commit(&mut self) {
+        self.commit_in_flight = false;
+        for slot in self.lanes.iter_mut().flatten() {
+            slot.committing = None;
+        }
+    }
+
     /// Lets lanes whose records were all handed out know how far the log has been read.
     pub(super) fn pass_gaps(&mut self, lanes: &[LaneId]) {
         let idle: Vec<LaneId> = lanes

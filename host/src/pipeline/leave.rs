@@ -126,13 +126,14 @@ impl Run {
                         .iter()
                         .all(|id| self.lanes[*id as usize].as_ref().is_none_or(|slot| slot.lane.is_drained()));
                     if !drained && now < leaving.deadline {
-                        if now >= leaving.say && leaving.partitions.is_none() {
+                        if now >= leaving.say {
                             leaving.say = now + SAY;
-                            let left = leaving.deadline - now;
-                            let busy = self.busy(&lanes);
-                            telemetry::still_draining(&self.parts.config.name, &busy, left);
-                        } else if now >= leaving.say {
-                            leaving.say = now + SAY;
+                            // A revocation is short; what it waits for is said when it gives up.
+                            if leaving.partitions.is_none() {
+                                let left = leaving.deadline - now;
+                                let busy = self.busy(&lanes);
+                                telemetry::still_draining(&self.parts.config.name, &busy, left);
+                            }
                         }
                         return Ok(false);
                     }
@@ -153,7 +154,7 @@ impl Run {
                     if self.commit_in_flight && now < leaving.deadline {
                         return Ok(false);
                     }
-                    self.commit_in_flight = false;
+                    self.forget_commit();
                     let sent = self.commit_lanes(&lanes, now)?;
                     let Some(leaving) = &mut self.leaving else { return Ok(false) };
                     leaving.step = Step::AwaitCommit;
@@ -165,8 +166,9 @@ impl Run {
                     if self.commit_in_flight && now < leaving.deadline {
                         return Ok(false);
                     }
-                    self.commit_in_flight = false;
-                    if let Some(partitions) = leaving.partitions.take() {
+                    let partitions = leaving.partitions.take();
+                    self.forget_commit();
+                    if let Some(partitions) = partitions {
                         telemetry::revoked(&self.parts.config.name, &names(&partitions), false);
                         self.leaving = None;
                         self.release(&lanes, &partitions)?;

@@ -361,12 +361,12 @@ impl Run {
     }
 
     fn serve_lanes(&mut self, now: Instant) -> Result<bool, String> {
-        let (mut any, mut changed, mut failure) = (false, false, None);
+        let (mut any, mut works, mut failure) = (false, false, None);
         if !self.parts.share.admits() {
             self.count(now);
         }
         self.starved = false;
-        let filled = self.parts.share.is_filled_by(self.parts.outlets.bytes());
+        let no_calls = self.parts.share.is_filled_by(self.parts.outlets.bytes());
         for place in 0..self.active.len() {
             // Turns begin with another lane each time, so that none is always served last.
             let id = self.active[place];
@@ -391,7 +391,7 @@ impl Run {
                 let (fetched, trouble) = match filled {
                     Ok(found) => found,
                     Err(reset) => {
-                        failure.get_or_insert_with(|| format!("{}: {reset}", slot.name()));
+                        failure.get_or_insert_with(|| (None, format!("{}: {reset}", slot.name())));
                         slot.lane.drain(sluicebox_frames::Trigger::Revoke);
                         continue;
                     }
@@ -402,25 +402,18 @@ impl Run {
                     let figures = outlets.figures.topics.entry(Arc::clone(&slot.lane.topic)).or_default();
                     figures.consumed += fetched.messages as u64;
                     figures.consumed_bytes += fetched.bytes as u64;
-                    if !self.troubles.is_empty() {
-                        for place in [&*slot.lane.topic, "cluster", "group"] {
-                            self.troubles.over(place);
-                        }
-                        changed = true;
-                    }
+                    works |= !self.troubles.is_empty();
                 }
                 if let Some((code, text)) = trouble {
-                    let key = (self.parts.cluster.name.clone(), ffi::name(code).to_lowercase());
-                    *outlets.figures.broker_errors.entry(key).or_default() += 1;
                     // librdkafka counts this as a record in its position and would go on behind it: begin anew from what
                     // is committed instead.
                     let reason = format!("topic `{}`: {}", slot.lane.topic, problem::explain(code, &text));
-                    failure.get_or_insert(reason);
+                    failure.get_or_insert((Some(code), reason));
                     slot.lane.drain(sluicebox_frames::Trigger::Revoke);
                     any = true;
                 }
             }
-            if filled {
+            if no_calls {
                 self.starved = true;
                 continue;
             }
@@ -432,10 +425,13 @@ impl Run {
         if !self.active.is_empty() {
             self.active.rotate_left(1);
         }
-        if let Some(reason) = failure {
+        if let Some((code, reason)) = failure {
+            if let Some(code) = code {
+                self.count_error(code);
+            }
             self.fail(reason);
-        } else if changed {
-            self.show_troubles();
+        } else if works {
+            self.cluster_works();
         }
         Ok(any)
     }

@@ -403,12 +403,6 @@ impl Lane {
         self.tracker.settled()
     }
 
-    /// Messages wait that no call can take now or that one could take at once.
-    #[must_use]
-    pub const fn has_pending(&self) -> bool {
-        self.pending.is_some()
-    }
-
     /// Bytes that the lane holds: pending messages and batches.
     #[must_use]
     pub fn bytes(&self) -> usize {
