@@ -4,16 +4,23 @@
 //! - [`gates`]: emissions of a whole batch hold back the records of that batch.
 //! - [`batcher`]: which messages make a batch, and when it closes.
 //! - [`retry`]: attempts and back-off.
+//! - [`breaker`]: is most of it failing?
+//! - [`stall`]: does a partition stand still?
+//! - [`position`], [`retention`]: records that were deleted before they were read, or soon will be.
 //! - [`burst`]: how many messages cross to a handler at once.
 //! - [`outgoing`]: one record on its way out.
 //! - [`partitioner`]: which partition a key belongs to, as Java clients say.
 //! - [`ticket`]: what a delivery report has to settle.
 
 pub mod batcher;
+pub mod breaker;
 pub mod burst;
 pub mod gates;
 pub mod offset_tracker;
 pub mod outgoing;
 pub mod partitioner;
+pub mod position;
+pub mod retention;
 pub mod retry;
+pub mod stall;
 pub mod ticket;
