@@ -249,7 +249,7 @@ impl Supervised {
             outputs.push((output.name.clone(), place));
         }
         let dead_letter = match &config.errors.then {
-            Then::Block => None,
+            Then::Block | Then::Drop | Then::Stop => None,
             Then::DeadLetter(dead) => Some(DeadLetterOutlet {
                 outlet: outlet(&dead.cluster, &dead.topic, OutputTimestamp::Now, Compression::None)?,
                 prefix: dead.header_prefix.clone(),
