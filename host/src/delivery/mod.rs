@@ -11,6 +11,7 @@
 //! - [`outgoing`]: one record on its way out.
 //! - [`partitioner`]: which partition a key belongs to, as Java clients say.
 //! - [`ticket`]: what a delivery report has to settle.
+//! - [`verdict`]: what a handler says of a failed message; why a partition is given back.
 
 pub mod batcher;
 pub mod breaker;
@@ -24,3 +25,4 @@ pub mod retention;
 pub mod retry;
 pub mod stall;
 pub mod ticket;
+pub mod verdict;
