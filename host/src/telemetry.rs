@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use crate::config::LostOffset;
 use crate::pipeline::sink::Failure;
 use crate::pipeline::status::State;
 
@@ -11,6 +12,9 @@ use crate::pipeline::status::State;
 pub fn pipeline_state(pipeline: &str, state: State, reason: Option<&str>) {
     match (state, reason) {
         (State::Waiting, Some(reason)) => tracing::warn!(pipeline, "waiting: {reason}"),
+        (State::Stopped, Some(reason)) => {
+            tracing::error!(pipeline, "stopped: {reason}; restart the host when that is dealt with");
+        }
         (_, Some(reason)) => tracing::warn!(pipeline, "{}: {reason}", state.name()),
         (_, None) => tracing::info!(pipeline, "{}", state.name()),
     }
@@ -43,6 +47,16 @@ pub fn still_draining(pipeline: &str, who: &str, left: Duration) {
 /// A commit failed; it is tried again.
 pub fn commit_failed(pipeline: &str, reason: &str) {
     tracing::warn!(pipeline, "commit failed, it is tried again: {reason}");
+}
+
+/// A partition's position is not in its log any more.
+pub fn offset_lost(pipeline: &str, what: &str, skipped: u64, policy: LostOffset) {
+    let then = match policy {
+        LostOffset::Earliest => "goes on at the oldest record that is there",
+        LostOffset::Latest => "goes on at the next record that comes",
+        LostOffset::Stop => "stops",
+    };
+    tracing::error!(pipeline, skipped, "{what}; {skipped} records are skipped, the pipeline {then}");
 }
 
 /// Something is wrong with a cluster or topic; the client goes on trying.

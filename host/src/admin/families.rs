@@ -67,7 +67,7 @@ const fn gauge(
 }
 
 /// All of them, in the order of a scrape.
-pub static FAMILIES: [Family; 23] = [
+pub static FAMILIES: [Family; 25] = [
     Family {
         name: "sluicebox_build_info",
         kind: MetricType::Gauge,
@@ -194,6 +194,22 @@ pub static FAMILIES: [Family; 23] = [
             samples.count(&[kind], count);
         }
     }),
+    counter(
+        "sluicebox_lost_offset_messages_total",
+        &["topic"],
+        "Messages that were deleted, or skipped, before they were read.",
+        |of, samples| {
+            for topic in of.figures.topics.keys() {
+                samples.count(&[topic], of.figures.lost_offsets.get(topic).copied().unwrap_or_default());
+            }
+        },
+    ),
+    counter(
+        "sluicebox_position_resets_total",
+        &[],
+        "Positions in partitions that were lost: their ownership epochs ended.",
+        |of, samples| samples.count(&[], of.figures.renewed),
+    ),
     counter(
         "sluicebox_broker_errors_total",
         &["cluster", "error_type"],

@@ -43,6 +43,8 @@ fn figures() -> Figures {
         batchers: vec!["default".to_owned(), "by-customer".to_owned()],
         commits: [31, 1],
         rebalances: [4, 3, 2],
+        lost_offsets: [("orders".into(), 13)].into(),
+        renewed: 5,
         lanes: vec![
             lane("orders", 10, LaneState::Running, Some(40)),
             lane("orders", 2, LaneState::Blocked("reject: bad amount (offset 17, attempt 1)".to_owned()), Some(2)),

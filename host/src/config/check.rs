@@ -12,7 +12,7 @@ use super::limits::check_limits;
 use super::names::{listed, nearest, topic_fault};
 use super::request::Purpose;
 use super::schema::{ClusterDraft, HostFile};
-use super::types::{AckMode, DEFAULT_CLUSTER, Pipeline, Protocol, Start, Then};
+use super::types::{AckMode, DEFAULT_CLUSTER, Pipeline, Protocol, Then};
 use super::units::format_duration;
 
 /// All that one pipeline is compared with.
@@ -255,11 +255,8 @@ fn check_ack(pipeline: &Pipeline, report: &mut Report) {
 /// Keys that are read and that the host does not carry out yet: refused, never ignored.
 fn check_wired(pipeline: &Pipeline, report: &mut Report) {
     let origin = &pipeline.origin;
-    let (source, errors) = (&pipeline.source, &pipeline.errors);
-    let elsewhere = matches!(source.start, Start::At(_) | Start::Ago(_) | Start::None);
+    let errors = &pipeline.errors;
     let mut unwired = vec![
-        ("source.start".to_owned(), elsewhere),
-        ("source.on_lost_offset".to_owned(), true),
         ("handler.tick".to_owned(), true),
         ("hold".to_owned(), true),
         ("ack.mode".to_owned(), pipeline.ack.mode == AckMode::Receive),

@@ -30,6 +30,7 @@ impl<E: Edges> Run<E> {
         }
         if now >= self.last_sweep + SWEEP {
             self.last_sweep = now;
+            self.look_for_deleted();
             self.parts.outlets.look_again();
             for id in &self.active {
                 if let Some(slot) = &self.lanes[*id as usize] {

@@ -21,6 +21,7 @@ pub mod lane;
 mod leave;
 mod names;
 mod outlets;
+mod place;
 pub mod port;
 mod run;
 pub mod sink;

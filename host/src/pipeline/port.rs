@@ -13,8 +13,10 @@ use super::lane::{Call, Reply};
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::{LaneId, Ticket};
 
+pub use crate::config::Start;
 pub use crate::kafka::consumer::Event;
 pub use crate::kafka::ffi::{PartitionOffset, name as code_name};
+pub use crate::kafka::lookup::{BEGINNING, END, Place};
 pub use crate::kafka::partition::Filled;
 pub use crate::kafka::producer::{Refusal, TopicNumber, Trouble};
 pub use crate::kafka::{Code, problem};
@@ -44,7 +46,13 @@ pub trait Group {
 
     /// The next event, without waiting.
     fn poll(&mut self) -> Option<Event>;
-    /// Takes partitions over; their queues in the same order.
+    /// Takes in that partitions were assigned, and asks where to begin with them; answered by an [`Event::Placed`] of the
+    /// number that this gives. Partitions that are here already are read on meanwhile, where the protocol allows it.
+    ///
+    /// # Errors
+    /// For people.
+    fn look_up(&mut self, partitions: &[PartitionOffset], start: Start) -> Result<u64, String>;
+    /// Reads partitions from the offsets given with them; their queues in the same order.
     ///
     /// # Errors
     /// For people.
@@ -54,6 +62,11 @@ pub trait Group {
     /// # Errors
     /// For people.
     fn unassign(&mut self, partitions: &[PartitionOffset]) -> Result<(), String>;
+    /// Reads an assigned partition from another offset; its queue was told to [`Queue::restart`].
+    ///
+    /// # Errors
+    /// For people.
+    fn seek(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), String>;
     /// Sends a commit of *next* offsets, which is answered by an event.
     ///
     /// # Errors
@@ -63,6 +76,8 @@ pub trait Group {
     fn positions<'a>(&self, partitions: impl ExactSizeIterator<Item = (&'a str, i32)>) -> Vec<Option<i64>>;
     /// The end of a partition's log, as far as known.
     fn log_end(&self, topic: &str, partition: i32) -> Option<i64>;
+    /// The oldest offset of a partition's log, as far as known.
+    fn log_start(&self, topic: &str, partition: i32) -> Option<i64>;
     /// Begins to leave the group: a last revocation comes, which has to be answered.
     ///
     /// # Errors
@@ -82,6 +97,8 @@ pub trait Queue {
     fn is_read_up(&self) -> bool;
     /// Looks again though nobody said so.
     fn look_again(&self);
+    /// Forgets what was fetched.
+    fn restart(&mut self);
     /// Packs messages into a burst until it holds `max_messages`, or `max_bytes` of payload and more than one message, or
     /// there is no more. `each` gets the offset of every message that is packed; what it refuses is not.
     ///

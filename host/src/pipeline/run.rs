@@ -10,19 +10,20 @@ use std::time::{Duration, Instant};
 
 use super::budget::Share;
 use super::figures::{COUNT, SWEEP};
-use super::lane::{Lane, LaneRules, Reply};
+use super::lane::{Fetched, Lane, LaneRules, Reply};
 use super::leave::{Abandoned, LEFT, Leaving};
-use super::names::names;
 use super::outlets::Outlets;
+use super::place::{Jump, Placing, Renewal};
 use super::port::{
-    Code, Edges, Event, Group, Handle, HandleOf, Handlers, PartitionOffset, Queue, QueueOf, Refusal, Trouble, Watch,
-    code_name, problem,
+    Code, Edges, Event, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Refusal, Trouble, Watch, code_name, problem,
 };
 use super::status::{Figures, PipelineStatus, State};
 use super::stop::Stop;
 use super::trouble::Troubles;
 use crate::config::{Cluster, Pipeline};
 use crate::delivery::burst::MAX_BYTES;
+use crate::delivery::offset_tracker::PositionReset;
+use crate::delivery::position::{self, Next};
 use crate::delivery::ticket::{LaneId, Ticket};
 use crate::telemetry;
 
@@ -49,12 +50,24 @@ pub(super) struct Slot<E: Edges> {
     pub(super) committed: Option<i64>,
     pub(super) committing: Option<i64>,
     pub(super) memory: u64,
+    /// Where it began: an offset, or librdkafka's word for one.
+    pub(super) begin: i64,
+    /// Its ownership epoch ends.
+    pub(super) renewal: Option<Renewal>,
+    /// The log's oldest offset at the last look.
+    pub(super) log_start: Option<i64>,
 }
 
 impl<E: Edges> Slot<E> {
+    pub(super) const fn new(queue: QueueOf<E>, lane: Lane, handle: HandleOf<E>, begin: i64) -> Self {
+        let (committed, committing, memory, renewal, log_start) = (None, None, 0, None, None);
+        Self { queue, lane, handle, committed, committing, memory, begin, renewal, log_start }
+    }
+
     /// An offset that is worth committing.
     pub(super) fn dirty(&self) -> Option<i64> {
-        self.lane.committable().filter(|offset| Some(*offset) != self.committed)
+        let back = matches!(self.renewal, Some(Renewal::Back(_)));
+        self.lane.committable().filter(|offset| Some(*offset) != self.committed && !back)
     }
 
     pub(super) fn name(&self) -> String {
@@ -69,8 +82,19 @@ pub(super) enum Step {
     Again,
     /// Nothing to do before so much time has passed, unless somebody wakes it.
     Rest(Duration),
-    /// The group is left. `Err`: why the pipeline has to begin anew.
-    Over(Result<(), String>),
+    /// The group is left.
+    Over(End),
+}
+
+/// Why a run is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The process stops.
+    Asked,
+    /// The pipeline begins anew, for this reason.
+    Again(String),
+    /// The pipeline stays stopped, for this reason.
+    Stopped(String),
 }
 
 /// See the module's text.
@@ -87,6 +111,10 @@ pub(super) struct Run<E: Edges> {
     pub(super) close_begun: bool,
     /// Why it is left, when not for a stop: the pipeline begins anew then.
     pub(super) failure: Option<String>,
+    /// Why it is left for good.
+    pub(super) halted: Option<String>,
+    /// Assigned partitions whose places are not known yet.
+    pub(super) placing: Placing,
     /// Something could not be fetched or called because too many bytes are in flight.
     pub(super) starved: bool,
     pub(super) commit_in_flight: bool,
@@ -98,7 +126,7 @@ pub(super) struct Run<E: Edges> {
     refused: Vec<(Ticket, Refusal)>,
     trouble: Vec<Trouble>,
     pub(super) troubles: Troubles,
-    joined: bool,
+    pub(super) joined: bool,
     last_problem: String,
     pub(super) retired: BTreeMap<Arc<str>, u64>,
     /// Counters of the runs before this one.
@@ -124,6 +152,8 @@ impl<E: Edges> Run<E> {
             closing: false,
             close_begun: false,
             failure: None,
+            halted: None,
+            placing: Placing::new(),
             starved: false,
             commit_in_flight: false,
             topics,
@@ -145,21 +175,21 @@ impl<E: Edges> Run<E> {
     pub(super) fn step(&mut self, now: Instant) -> Step {
         if self.abandoned.is_none() {
             match self.turn(now) {
-                Ok(Step::Over(result)) => return self.over(result, now),
+                Ok(Step::Over(end)) => return self.over(end, now),
                 Ok(step) => return step,
                 Err(reason) => self.abandon(reason, now),
             }
         }
         match self.go_on_abandoning(now) {
-            Some(reason) => self.over(Err(reason), now),
+            Some(reason) => self.over(End::Again(reason), now),
             None => Step::Rest(LEFT),
         }
     }
 
-    fn over(&mut self, result: Result<(), String>, now: Instant) -> Step {
+    fn over(&mut self, end: End, now: Instant) -> Step {
         self.publish(now);
         self.parts.status.publish(self.parts.status.figures().at_rest());
-        Step::Over(result)
+        Step::Over(self.halted.take().map_or(end, End::Stopped))
     }
 
     fn turn(&mut self, now: Instant) -> Result<Step, String> {
@@ -167,14 +197,15 @@ impl<E: Edges> Run<E> {
         worked |= self.take_answers(now)?;
         worked |= self.take_reports(now)?;
         worked |= self.serve_lanes(now)?;
+        worked |= self.renew()?;
         self.parts.outlets.send(now, &mut self.refused);
         self.stop_refused();
         self.commit(now)?;
-        if (self.parts.stop.requested() || self.failure.is_some()) && !self.closing {
+        if (self.parts.stop.requested() || self.failure.is_some() || self.halted.is_some()) && !self.closing {
             self.begin_shutdown(now);
         }
         if self.go_on_leaving(now)? {
-            return Ok(Step::Over(self.failure.take().map_or(Ok(()), Err)));
+            return Ok(Step::Over(self.failure.take().map_or(End::Asked, End::Again)));
         }
         self.housekeeping(now);
         Ok(if worked { Step::Again } else { Step::Rest(self.rest(now)) })
@@ -213,6 +244,7 @@ impl<E: Edges> Run<E> {
             any = true;
             match event {
                 Event::Assigned(partitions) => self.assigned(&partitions)?,
+                Event::Placed { number, places } => self.placed(number, &places)?,
                 Event::Revoked { partitions, lost } => self.revoked(partitions, lost, now)?,
                 Event::Committed { result, partitions } => self.committed(result, &partitions),
                 Event::Problem { code, text, fatal } => self.problem(code, &text, fatal)?,
@@ -224,28 +256,7 @@ impl<E: Edges> Run<E> {
         Ok(any)
     }
 
-    fn assigned(&mut self, partitions: &[PartitionOffset]) -> Result<(), String> {
-        let queues = self.parts.group.assign(partitions)?;
-        for (partition, queue) in partitions.iter().zip(queues) {
-            let topic = self.topics.entry(partition.topic.clone()).or_insert_with(|| partition.topic.as_str().into());
-            let id = LaneId::try_from(self.lanes.len()).map_err(|_| "too many assignments in one run".to_owned())?;
-            let (epoch, rules) = (self.parts.group.next_epoch(), Arc::clone(&self.parts.rules));
-            let mut lane = Lane::new(id, Arc::clone(topic), partition.partition, epoch, rules);
-            if self.closing {
-                lane.drain(sluicebox_frames::Trigger::Shutdown);
-            }
-            let handle = self.parts.handlers.open(id);
-            self.lanes.push(Some(Box::new(Slot { queue, lane, handle, committed: None, committing: None, memory: 0 })));
-            self.active.push(id);
-        }
-        self.parts.outlets.figures.rebalances[0] += 1;
-        telemetry::assigned(&self.parts.config.name, &names(partitions));
-        self.joined = true;
-        self.cluster_works();
-        Ok(())
-    }
-
-    fn count_error(&mut self, code: Code) {
+    pub(super) fn count_error(&mut self, code: Code) {
         let key = (self.parts.cluster.name.clone(), code_name(code).to_lowercase());
         *self.parts.outlets.figures.broker_errors.entry(key).or_default() += 1;
     }
@@ -270,12 +281,6 @@ impl<E: Edges> Run<E> {
             Code::RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED => {
                 return Err(format!("{reason}: the process stood still"));
             }
-            // librdkafka could not ask for committed offsets: it keeps the partitions and never fetches from them.
-            Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED | Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED
-                if !self.active.is_empty() =>
-            {
-                self.fail(reason);
-            }
             _ => {
                 let reason = format!("group {}: {reason}", self.parts.config.source.group);
                 if self.troubles.add("group", reason.clone()) {
@@ -288,8 +293,13 @@ impl<E: Edges> Run<E> {
         Ok(())
     }
 
+    /// Ends the run in order, and the pipeline with it: it stays stopped until the process does.
+    pub(super) fn halt(&mut self, reason: String) {
+        self.halted.get_or_insert(reason);
+    }
+
     /// Ends the run in order: what handlers saw becomes durable and is committed, then the pipeline begins anew.
-    fn fail(&mut self, reason: String) {
+    pub(super) fn fail(&mut self, reason: String) {
         self.parts.status.set(State::Waiting, Some(reason.clone()));
         self.failure.get_or_insert(reason);
     }
@@ -303,7 +313,7 @@ impl<E: Edges> Run<E> {
     }
 
     /// Something that needs the cluster and the group succeeded.
-    fn cluster_works(&mut self) {
+    pub(super) fn cluster_works(&mut self) {
         self.last_problem.clear();
         for place in ["cluster", "group"] {
             self.troubles.over(place);
@@ -312,7 +322,7 @@ impl<E: Edges> Run<E> {
     }
 
     pub(super) fn show_troubles(&self) {
-        if self.closing || self.failure.is_some() {
+        if self.closing || self.failure.is_some() || self.halted.is_some() {
             return;
         }
         let state = match (self.troubles.reason(), self.joined) {
@@ -350,7 +360,8 @@ impl<E: Edges> Run<E> {
     }
 
     fn serve_lanes(&mut self, now: Instant) -> Result<bool, String> {
-        let (mut any, mut works, mut failure) = (false, false, None);
+        let (mut any, mut works) = (false, false);
+        let (mut jumps, mut taints) = (Vec::new(), Vec::new());
         if !self.parts.share.admits() {
             self.count(now);
         }
@@ -365,26 +376,13 @@ impl<E: Edges> Run<E> {
             }
             let outlets = &mut self.parts.outlets;
             outlets.serve(&slot.lane.topic, slot.lane.partition);
-            let ready = slot.lane.wants_messages() && slot.queue.is_ready();
+            let ready = slot.renewal.is_none() && slot.lane.wants_messages() && slot.queue.is_ready();
             if ready && !self.parts.share.admits() {
                 self.starved = true;
                 // Open batches hold bytes, too. When nothing else is on its way to give some back, the oldest runs now.
                 any |= outlets.records() == 0 && slot.lane.relieve();
             } else if ready {
-                let limit = slot.lane.burst_limit();
-                let queue = &mut slot.queue;
-                let filled = slot.lane.fill(now, outlets, |burst, offer| {
-                    let filled = queue.fill(burst, limit, MAX_BYTES, offer)?;
-                    Ok(filled.problem)
-                });
-                let (fetched, trouble) = match filled {
-                    Ok(found) => found,
-                    Err(reset) => {
-                        failure.get_or_insert_with(|| (None, format!("{}: {reset}", slot.name())));
-                        slot.lane.drain(sluicebox_frames::Trigger::Revoke);
-                        continue;
-                    }
-                };
+                let Fill { fetched, jump, trouble } = fill(slot, &self.parts.group, outlets, now)?;
                 if fetched.messages > 0 {
                     any = true;
                     self.parts.share.took(fetched.bytes as u64);
@@ -393,14 +391,9 @@ impl<E: Edges> Run<E> {
                     figures.consumed_bytes += fetched.bytes as u64;
                     works |= !self.troubles.is_empty();
                 }
-                if let Some((code, text)) = trouble {
-                    // librdkafka counts this as a record in its position and would go on behind it: begin anew from what
-                    // is committed instead.
-                    let reason = format!("topic `{}`: {}", slot.lane.topic, problem::explain(code, &text));
-                    failure.get_or_insert((Some(code), reason));
-                    slot.lane.drain(sluicebox_frames::Trigger::Revoke);
-                    any = true;
-                }
+                any |= jump.is_some() || trouble.is_some();
+                jumps.extend(jump.map(|jump| (id, jump)));
+                taints.extend(trouble.map(|trouble| (id, trouble)));
             }
             if no_calls {
                 self.starved = true;
@@ -414,13 +407,14 @@ impl<E: Edges> Run<E> {
         if !self.active.is_empty() {
             self.active.rotate_left(1);
         }
-        if let Some((code, reason)) = failure {
-            if let Some(code) = code {
-                self.count_error(code);
-            }
-            self.fail(reason);
-        } else if works {
+        if works {
             self.cluster_works();
+        }
+        for (id, jump) in jumps {
+            self.jumped(id, jump);
+        }
+        for (id, (code, text)) in taints {
+            self.tainted(id, code, &text);
         }
         Ok(any)
     }
@@ -476,10 +470,58 @@ impl<E: Edges> Run<E> {
     }
 
     /// Takes a lane out. Its late answers and reports find nobody.
-    pub(super) fn remove(&mut self, id: LaneId) {
-        if let Some(slot) = self.lanes[id as usize].take() {
-            *self.retired.entry(Arc::clone(&slot.lane.topic)).or_default() += slot.lane.settled();
-        }
+    pub(super) fn remove(&mut self, id: LaneId) -> Option<QueueOf<E>> {
         self.active.retain(|active| *active != id);
+        let slot = self.lanes[id as usize].take()?;
+        *self.retired.entry(Arc::clone(&slot.lane.topic)).or_default() += slot.lane.settled();
+        Some(slot.queue)
     }
+}
+
+/// What was fetched for a lane.
+struct Fill {
+    fetched: Fetched,
+    /// Something else than the expected message is next.
+    jump: Option<Jump>,
+    /// librdkafka reports an error of the partition.
+    trouble: Option<(Code, String)>,
+}
+
+/// Lets a lane take messages in, up to one that is not the expected one: that is looked at when it is the first of all.
+fn fill<E: Edges>(
+    slot: &mut Slot<E>,
+    group: &E::Group,
+    outlets: &mut Outlets<E::Producer>,
+    now: Instant,
+) -> Result<Fill, String> {
+    let limit = slot.lane.burst_limit();
+    let (topic, partition) = (Arc::clone(&slot.lane.topic), slot.lane.partition);
+    let mut expected = slot.lane.next_offset();
+    let queue = &mut slot.queue;
+    let filled = slot.lane.fill(now, outlets, |burst, offer| {
+        let filled = queue.fill(burst, limit, MAX_BYTES, |offset| {
+            if let Some(expected) = expected.filter(|expected| *expected != offset) {
+                let next = position::next(expected, offset, group.log_start(&topic, partition));
+                if next != Next::InOrder {
+                    return Err(Break::Jump(Jump { expected, came: offset, next }));
+                }
+            }
+            expected = Some(offset + 1);
+            offer(offset).map_err(Break::Reset)
+        });
+        match filled {
+            Ok(filled) => Ok((None, filled.problem)),
+            Err(Break::Jump(jump)) => Ok((Some(jump), None)),
+            Err(Break::Reset(reset)) => Err(reset),
+        }
+    });
+    let (fetched, (jump, trouble)) = filled.map_err(|reset| format!("{}: {reset}", slot.name()))?;
+    let jump = jump.filter(|_| fetched.messages == 0);
+    Ok(Fill { fetched, jump, trouble })
+}
+
+/// Why no more messages are taken in.
+enum Break {
+    Jump(Jump),
+    Reset(PositionReset),
 }

@@ -110,6 +110,10 @@ pub struct Figures {
     pub commits: [u64; 2],
     /// Rebalances: assigned, revoked, lost.
     pub rebalances: [u64; 3],
+    /// Records that were never read, because they were deleted before, by topic.
+    pub lost_offsets: BTreeMap<Arc<str>, u64>,
+    /// Ownership epochs that ended because a position was lost.
+    pub renewed: u64,
     /// Assigned partitions.
     pub lanes: Vec<LaneFigures>,
     /// Bytes in flight.
@@ -160,6 +164,10 @@ impl Figures {
         for (key, count) in &earlier.broker_errors {
             *self.broker_errors.entry(key.clone()).or_default() += count;
         }
+        for (topic, count) in &earlier.lost_offsets {
+            *self.lost_offsets.entry(Arc::clone(topic)).or_default() += count;
+        }
+        self.renewed += earlier.renewed;
         for (sum, count) in self.commits.iter_mut().zip(earlier.commits) {
             *sum += count;
         }

@@ -8,17 +8,21 @@ use std::time::{Duration, Instant};
 use super::budget::{Budget, Share};
 use super::handlers::{HandlerThreads, LaneHandlers};
 use super::lane::LaneRules;
+use super::names::names;
 use super::outlets::{DeadLetterOutlet, Outlet, Outlets};
-use super::run::{Parts, Run};
+use super::place::nowhere;
+use super::port::{Code, END, PartitionOffset};
+use super::run::{End, Parts, Run};
 use super::status::{Figures, OutputFigures, PipelineStatus, State, TopicFigures};
 use super::stop::Stop;
 use super::watch::ClusterWatch;
 use super::wiring::{Member, Real, drive};
-use crate::config::{Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Then};
+use crate::config::{Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Start, Then};
 use crate::delivery::batcher::BatchRules;
 use crate::delivery::retry::RetryRules;
 use crate::kafka::consumer::Consumer;
 use crate::kafka::metadata::Probe;
+use crate::kafka::offsets::Offsets;
 use crate::kafka::producer::Producer;
 use crate::kafka::settings::{self, FetchBudget};
 use crate::plugin::{Instance, InstanceConfig, OutputInfo, Version};
@@ -64,10 +68,11 @@ impl Supervised {
         while !self.stop.requested() {
             let started = Instant::now();
             // A bug of the host's ends the run before anything more is committed; the next one begins from what is.
-            let run = || self.start(&waker).and_then(|run| drive(run, &waker));
+            let run = || self.start(&waker).map_or_else(End::Again, |run| drive(run, &waker));
             let reason = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-                Ok(Ok(())) => break,
-                Ok(Err(reason)) => reason,
+                Ok(End::Asked) => break,
+                Ok(End::Again(reason)) => reason,
+                Ok(End::Stopped(reason)) => return self.stay_stopped(reason, &waker),
                 Err(_) => "the host stopped this pipeline because of a bug of its own, see the log; it starts again"
                     .to_owned(),
             };
@@ -82,6 +87,39 @@ impl Supervised {
             wait = (wait * 2).min(RETRY.1);
         }
         self.status.set(State::Stopped, None);
+    }
+
+    /// The failure policy, or a lost offset, stopped the pipeline. The process goes on, and so do the other pipelines.
+    fn stay_stopped(&self, reason: String, waker: &Waker) {
+        self.status.set(State::Stopped, Some(reason));
+        while !self.stop.requested() {
+            waker.wait(HEALTHY);
+        }
+    }
+
+    /// With `start = "none"` nobody joins a group that has no place in some partition: an operator can give it one only
+    /// while the group has no members.
+    fn check_commits(&self, partitions: impl Fn(&str) -> Option<u32>) -> Result<(), String> {
+        let source = &self.config.source;
+        if source.start != Start::None {
+            return Ok(());
+        }
+        let all: Vec<(&str, i32)> = source
+            .topics
+            .iter()
+            .flat_map(|topic| (0..partitions(topic).unwrap_or(0)).map(|number| (topic.as_str(), number as i32)))
+            .collect();
+        let committed = Offsets::new(&self.source_cluster, &source.group)?.committed(&all, ASK)?;
+        let without: Vec<PartitionOffset> = (all.iter().zip(committed))
+            .filter(|(_, committed)| committed.is_none())
+            .map(|((topic, partition), _)| PartitionOffset {
+                topic: (*topic).to_owned(),
+                partition: *partition,
+                offset: END,
+                error: Code::RD_KAFKA_RESP_ERR_NO_ERROR,
+            })
+            .collect();
+        if without.is_empty() { Ok(()) } else { Err(nowhere(&source.group, &names(&without))) }
     }
 
     /// Counters are there from the beginning, as zeros: rates and alerts need that.
@@ -104,6 +142,7 @@ impl Supervised {
         let counts = self.partition_counts()?;
         let batchers = self.batchers();
         let count = |cluster: &str, topic: &str| counts.get(&(cluster.to_owned(), topic.to_owned())).copied();
+        self.check_commits(|topic| count(&config.source.cluster, topic))?;
         let instance = Arc::new(InstanceConfig {
             limits: config.limits.clone(),
             settings: config.settings.to_string().into(),
@@ -164,7 +203,7 @@ impl Supervised {
             status: Arc::clone(&self.status),
             share: Share::new(Arc::clone(&self.budget)),
             stop: self.stop.clone(),
-            group: Member::new(consumer, waker),
+            group: Member::new(consumer),
             outlets,
             handlers: LaneHandlers::new(&self.handlers, &self.version, instance, waker),
             watch: ClusterWatch::new(self.source_cluster.clone(), topic, waker),

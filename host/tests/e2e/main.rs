@@ -9,6 +9,7 @@
 //! | `forms` | both forms of the contract, message only, batch only, both; fan-out |
 //! | `bytes` | every byte, null and header survives |
 //! | `records` | copies, partitions, event times, compression; transactions in the input |
+//! | `positions` | where a partition begins, and what follows when its records are deleted before they were read |
 //! | `stopping` | SIGTERM loses and repeats nothing; SIGKILL loses nothing and repeats little |
 //! | `signals` | a second signal forces, the drain deadline is kept, who is busy is said |
 //! | `group` | hosts join and leave a group under load |
@@ -37,6 +38,7 @@ mod manifests;
 mod memory;
 mod outage;
 mod pipelines;
+mod positions;
 mod protocols;
 mod records;
 mod security;
