@@ -255,17 +255,9 @@ fn check_ack(pipeline: &Pipeline, report: &mut Report) {
 /// Keys that are read and that the host does not carry out yet: refused, never ignored.
 fn check_wired(pipeline: &Pipeline, report: &mut Report) {
     let origin = &pipeline.origin;
-    let errors = &pipeline.errors;
-    let mut unwired = vec![
-        ("handler.tick".to_owned(), true),
-        ("hold".to_owned(), true),
-        ("ack.mode".to_owned(), pipeline.ack.mode == AckMode::Receive),
-        ("errors.then".to_owned(), matches!(errors.then, Then::Drop | Then::Stop)),
+    let unwired = [
         ("errors.breaker".to_owned(), true),
     ];
-    for output in pipeline.outputs.iter().filter(|output| output.provenance) {
-        unwired.push((format!("output.{}.provenance", output.name), true));
-    }
     for (path, used) in unwired {
         if let Some(place) = origin.get(&path).filter(|_| used) {
             let message = format!("this value of `{path}` is not supported yet");

@@ -121,7 +121,7 @@ impl<E: Edges> Run<E> {
         }
         self.closing = true;
         if self.failure.is_none() {
-            self.parts.status.set(State::Draining, self.halted.clone());
+            self.parts.status.set(State::Draining, self.stopped.clone());
         }
         let lanes = self.active.clone();
         for id in &lanes {
@@ -129,7 +129,7 @@ impl<E: Edges> Run<E> {
                 slot.lane.drain(Trigger::Shutdown);
             }
         }
-        let own = if self.halted.is_some() { HALT_DRAIN } else { REVOKE_DRAIN };
+        let own = if self.stopped.is_some() { HALT_DRAIN } else { REVOKE_DRAIN };
         let deadline = self.parts.stop.deadline().unwrap_or(now + own);
         self.leaving = Some(Leaving { lanes, partitions: None, step: Step::Drain, deadline, say: now + SAY });
     }

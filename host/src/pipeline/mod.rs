@@ -23,6 +23,7 @@ mod names;
 mod outlets;
 mod place;
 pub mod port;
+mod reread;
 mod run;
 pub mod sink;
 pub mod status;

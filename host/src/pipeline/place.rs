@@ -6,6 +6,7 @@
 //! records meet their fate, and a new lane with a new epoch goes on.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use sluicebox_frames::Trigger;
 
@@ -62,7 +63,7 @@ impl<E: Edges> Run<E> {
     }
 
     /// Begins with the partitions whose places are known now, unless they were given back meanwhile.
-    pub(super) fn placed(&mut self, number: u64, places: &[Place]) -> Result<(), String> {
+    pub(super) fn placed(&mut self, number: u64, places: &[Place], now: Instant) -> Result<(), String> {
         let mut asked = std::mem::take(&mut self.placing);
         self.placing = asked.extract_if(.., |(other, _)| *other != number).collect();
         if self.closing || asked.is_empty() && !places.is_empty() {
@@ -99,27 +100,36 @@ impl<E: Edges> Run<E> {
         }
         let queues = self.parts.group.assign(&wanted)?;
         for ((begin, place), queue) in wanted.iter().zip(places).zip(queues) {
-            self.begin(&begin.topic, begin.partition, queue, begin.offset)?;
-            if let Some(slot) = self.lanes.last_mut().and_then(Option::as_mut) {
-                slot.committed = place.committed;
-            }
+            self.begin(&begin.topic, begin.partition, queue, begin.offset, place.committed, now)?;
         }
         self.cluster_works();
         Ok(())
     }
 
     /// A new lane in a new ownership epoch. `begin` is an offset below which nothing is to be done, or librdkafka's word
-    /// for one that is not known.
-    fn begin(&mut self, topic: &str, partition: i32, queue: QueueOf<E>, begin: i64) -> Result<(), String> {
+    /// for one that is not known; `committed` what the group has.
+    fn begin(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        queue: QueueOf<E>,
+        begin: i64,
+        committed: Option<i64>,
+        now: Instant,
+    ) -> Result<(), String> {
         let topic = self.topics.entry(topic.to_owned()).or_insert_with(|| topic.into());
         let id = LaneId::try_from(self.lanes.len()).map_err(|_| "too many assignments in one run".to_owned())?;
         let (epoch, rules) = (self.parts.group.next_epoch(), Arc::clone(&self.parts.rules));
-        let mut lane = Lane::new(id, Arc::clone(topic), partition, epoch, rules);
-        if begin >= 0 {
-            lane.skip_to(begin);
+        let start = Some(begin).filter(|begin| *begin >= 0);
+        let mut lane = Lane::new(id, Arc::clone(topic), partition, epoch, rules, start, now);
+        if let Some(start) = start {
+            lane.skip_to(start);
+        }
+        if let Some(committed) = committed {
+            lane.on_committed(committed);
         }
         let handle = self.parts.handlers.open(id);
-        self.lanes.push(Some(Box::new(Slot::new(queue, lane, handle, begin))));
+        self.lanes.push(Some(Box::new(Slot::new(queue, lane, handle, begin, committed))));
         self.active.push(id);
         Ok(())
     }
@@ -152,7 +162,7 @@ impl<E: Edges> Run<E> {
         telemetry::offset_lost(&self.parts.config.name, &what, skipped, policy);
         if policy == LostOffset::Stop {
             let skipped = if skipped > 0 { format!(" ({skipped} of them)") } else { String::new() };
-            self.halt(format!("{what}{skipped}; `source.on_lost_offset` is \"stop\""));
+            self.stopped.get_or_insert(format!("{what}{skipped}; `source.on_lost_offset` is \"stop\""));
             return;
         }
         slot.renewal = Some(renewal);
@@ -200,7 +210,7 @@ impl<E: Edges> Run<E> {
     }
 
     /// Replaces lanes whose epoch has to end, once their records have met their fate.
-    pub(super) fn renew(&mut self) -> Result<bool, String> {
+    pub(super) fn renew(&mut self, now: Instant) -> Result<bool, String> {
         let mut any = false;
         for id in self.active.clone() {
             let Some(slot) = self.lanes[id as usize].as_mut() else { continue };
@@ -230,10 +240,7 @@ impl<E: Edges> Run<E> {
                 queue.restart();
                 self.parts.group.seek(&topic, partition, begin)?;
             }
-            self.begin(&topic, partition, queue, begin)?;
-            if let Some(slot) = self.lanes.last_mut().and_then(Option::as_mut) {
-                slot.committed = committed;
-            }
+            self.begin(&topic, partition, queue, begin, committed, now)?;
             self.parts.outlets.figures.renewed += 1;
         }
         Ok(any)

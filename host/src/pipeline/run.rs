@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::budget::Share;
 use super::figures::{COUNT, SWEEP};
-use super::lane::{Fetched, Lane, LaneRules, Reply};
+use super::lane::{Fetched, Lane, LaneRules, RefusedEmission, Reply};
 use super::leave::{Abandoned, LEFT, Leaving};
 use super::outlets::Outlets;
 use super::place::{Jump, Placing, Renewal};
 use super::port::{
-    Code, Edges, Event, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Refusal, Trouble, Watch, code_name, problem,
+    Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Reread, Trouble, Watch, code_name,
+    problem,
 };
 use super::status::{Figures, PipelineStatus, State};
 use super::stop::Stop;
@@ -39,6 +40,7 @@ pub(super) struct Parts<E: Edges> {
     pub outlets: Outlets<E::Producer>,
     pub handlers: E::Handlers,
     pub watch: E::Watch,
+    pub rereader: E::Rereader,
 }
 
 /// One lane with its edges.
@@ -49,6 +51,8 @@ pub(super) struct Slot<E: Edges> {
     pub(super) handle: HandleOf<E>,
     pub(super) committed: Option<i64>,
     pub(super) committing: Option<i64>,
+    /// The last commit of it did not work: the next one comes with the interval.
+    pub(super) commit_failed: bool,
     pub(super) memory: u64,
     /// Where it began: an offset, or librdkafka's word for one.
     pub(super) begin: i64,
@@ -59,9 +63,15 @@ pub(super) struct Slot<E: Edges> {
 }
 
 impl<E: Edges> Slot<E> {
-    pub(super) const fn new(queue: QueueOf<E>, lane: Lane, handle: HandleOf<E>, begin: i64) -> Self {
-        let (committed, committing, memory, renewal, log_start) = (None, None, 0, None, None);
-        Self { queue, lane, handle, committed, committing, memory, begin, renewal, log_start }
+    pub(super) const fn new(
+        queue: QueueOf<E>,
+        lane: Lane,
+        handle: HandleOf<E>,
+        begin: i64,
+        committed: Option<i64>,
+    ) -> Self {
+        let (committing, commit_failed, memory, renewal, log_start) = (None, false, 0, None, None);
+        Self { queue, lane, handle, committed, committing, commit_failed, memory, begin, renewal, log_start }
     }
 
     /// An offset that is worth committing.
@@ -75,6 +85,15 @@ impl<E: Edges> Slot<E> {
     }
 }
 
+/// Why a run is over for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was asked to stop.
+    Asked,
+    /// The failure policy `stop`, at this record; or `on_lost_offset = "stop"`.
+    Policy(String),
+}
+
 /// How a step of a run ended.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -82,19 +101,8 @@ pub(super) enum Step {
     Again,
     /// Nothing to do before so much time has passed, unless somebody wakes it.
     Rest(Duration),
-    /// The group is left.
-    Over(End),
-}
-
-/// Why a run is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// The process stops.
-    Asked,
-    /// The pipeline begins anew, for this reason.
-    Again(String),
-    /// The pipeline stays stopped, for this reason.
-    Stopped(String),
+    /// The group is left. `Err`: why the pipeline has to begin anew.
+    Over(Result<Ended, String>),
 }
 
 /// See the module's text.
@@ -111,8 +119,8 @@ pub(super) struct Run<E: Edges> {
     pub(super) close_begun: bool,
     /// Why it is left, when not for a stop: the pipeline begins anew then.
     pub(super) failure: Option<String>,
-    /// Why it is left for good.
-    pub(super) halted: Option<String>,
+    /// The failure policy ends the pipeline, for this reason.
+    pub(super) stopped: Option<String>,
     /// Assigned partitions whose places are not known yet.
     pub(super) placing: Placing,
     /// Something could not be fetched or called because too many bytes are in flight.
@@ -123,7 +131,7 @@ pub(super) struct Run<E: Edges> {
     pub(super) last_count: Instant,
     pub(super) last_publish: Instant,
     pub(super) last_sweep: Instant,
-    refused: Vec<(Ticket, Refusal)>,
+    refused: Vec<(Ticket, RefusedEmission)>,
     trouble: Vec<Trouble>,
     pub(super) troubles: Troubles,
     pub(super) joined: bool,
@@ -152,7 +160,7 @@ impl<E: Edges> Run<E> {
             closing: false,
             close_begun: false,
             failure: None,
-            halted: None,
+            stopped: None,
             placing: Placing::new(),
             starved: false,
             commit_in_flight: false,
@@ -175,21 +183,21 @@ impl<E: Edges> Run<E> {
     pub(super) fn step(&mut self, now: Instant) -> Step {
         if self.abandoned.is_none() {
             match self.turn(now) {
-                Ok(Step::Over(end)) => return self.over(end, now),
+                Ok(Step::Over(result)) => return self.over(result, now),
                 Ok(step) => return step,
                 Err(reason) => self.abandon(reason, now),
             }
         }
         match self.go_on_abandoning(now) {
-            Some(reason) => self.over(End::Again(reason), now),
+            Some(reason) => self.over(Err(reason), now),
             None => Step::Rest(LEFT),
         }
     }
 
-    fn over(&mut self, end: End, now: Instant) -> Step {
+    fn over(&mut self, result: Result<Ended, String>, now: Instant) -> Step {
         self.publish(now);
         self.parts.status.publish(self.parts.status.figures().at_rest());
-        Step::Over(self.halted.take().map_or(end, End::Stopped))
+        Step::Over(self.stopped.take().map_or(result, |reason| Ok(Ended::Policy(reason))))
     }
 
     fn turn(&mut self, now: Instant) -> Result<Step, String> {
@@ -197,15 +205,17 @@ impl<E: Edges> Run<E> {
         worked |= self.take_answers(now)?;
         worked |= self.take_reports(now)?;
         worked |= self.serve_lanes(now)?;
-        worked |= self.renew()?;
+        worked |= self.renew(now)?;
         self.parts.outlets.send(now, &mut self.refused);
-        self.stop_refused();
+        self.take_refused(now);
+        worked |= self.take_sources();
         self.commit(now)?;
-        if (self.parts.stop.requested() || self.failure.is_some() || self.halted.is_some()) && !self.closing {
+        let ends = self.parts.stop.requested() || self.failure.is_some() || self.stopped.is_some();
+        if ends && !self.closing {
             self.begin_shutdown(now);
         }
         if self.go_on_leaving(now)? {
-            return Ok(Step::Over(self.failure.take().map_or(End::Asked, End::Again)));
+            return Ok(Step::Over(self.failure.take().map_or(Ok(Ended::Asked), Err)));
         }
         self.housekeeping(now);
         Ok(if worked { Step::Again } else { Step::Rest(self.rest(now)) })
@@ -244,7 +254,7 @@ impl<E: Edges> Run<E> {
             any = true;
             match event {
                 Event::Assigned(partitions) => self.assigned(&partitions)?,
-                Event::Placed { number, places } => self.placed(number, &places)?,
+                Event::Placed { number, places } => self.placed(number, &places, now)?,
                 Event::Revoked { partitions, lost } => self.revoked(partitions, lost, now)?,
                 Event::Committed { result, partitions } => self.committed(result, &partitions),
                 Event::Problem { code, text, fatal } => self.problem(code, &text, fatal)?,
@@ -293,11 +303,6 @@ impl<E: Edges> Run<E> {
         Ok(())
     }
 
-    /// Ends the run in order, and the pipeline with it: it stays stopped until the process does.
-    pub(super) fn halt(&mut self, reason: String) {
-        self.halted.get_or_insert(reason);
-    }
-
     /// Ends the run in order: what handlers saw becomes durable and is committed, then the pipeline begins anew.
     pub(super) fn fail(&mut self, reason: String) {
         self.parts.status.set(State::Waiting, Some(reason.clone()));
@@ -315,14 +320,14 @@ impl<E: Edges> Run<E> {
     /// Something that needs the cluster and the group succeeded.
     pub(super) fn cluster_works(&mut self) {
         self.last_problem.clear();
-        for place in ["cluster", "group"] {
+        for place in ["cluster", "group", "topic"] {
             self.troubles.over(place);
         }
         self.show_troubles();
     }
 
     pub(super) fn show_troubles(&self) {
-        if self.closing || self.failure.is_some() || self.halted.is_some() {
+        if self.closing || self.failure.is_some() || self.stopped.is_some() {
             return;
         }
         let state = match (self.troubles.reason(), self.joined) {
@@ -355,6 +360,9 @@ impl<E: Edges> Run<E> {
             }
             self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
             slot.lane.on_reply(answered.frame, reply, answered.took, now, &mut self.parts.outlets);
+            if let Some(reason) = slot.lane.stopped() {
+                self.stopped.get_or_insert_with(|| format!("{}: {reason}", slot.name()));
+            }
         }
         Ok(any)
     }
@@ -455,18 +463,38 @@ impl<E: Edges> Run<E> {
                 }
             }
         }
-        self.stop_refused();
+        self.take_refused(now);
         Ok(any)
     }
 
-    /// Lanes stop at records that no broker will take.
-    fn stop_refused(&mut self) {
-        for (ticket, refusal) in std::mem::take(&mut self.refused) {
+    /// Lanes decide about records that no broker will take.
+    fn take_refused(&mut self, now: Instant) {
+        for (ticket, refused) in std::mem::take(&mut self.refused) {
             if let Some(slot) = self.lanes.get_mut(ticket.lane as usize).and_then(Option::as_mut) {
                 self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
-                slot.lane.on_refused(ticket.target, &refusal.text, &mut self.parts.outlets);
+                slot.lane.on_refused(ticket.target, refused, now, &mut self.parts.outlets);
+                if let Some(reason) = slot.lane.stopped() {
+                    self.stopped.get_or_insert_with(|| format!("{}: {reason}", slot.name()));
+                }
+                if slot.lane.wants_sources() {
+                    let offsets = slot.lane.take_wanted();
+                    self.parts.rereader.ask(ticket.lane, &slot.lane.topic, slot.lane.partition, offsets);
+                }
             }
         }
+    }
+
+    /// Source records that lanes asked for.
+    fn take_sources(&mut self) -> bool {
+        let mut any = false;
+        while let Some(Found { lane, frame, offsets }) = self.parts.rereader.answered() {
+            any = true;
+            if let Some(slot) = self.lanes.get_mut(lane as usize).and_then(Option::as_mut) {
+                self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
+                slot.lane.on_sources(&frame, &offsets, &mut self.parts.outlets);
+            }
+        }
+        any
     }
 
     /// Takes a lane out. Its late answers and reports find nobody.
