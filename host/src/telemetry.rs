@@ -15,6 +15,7 @@ pub fn pipeline_state(pipeline: &str, state: State, reason: Option<&str>) {
         (State::Stopped, Some(reason)) => {
             tracing::error!(pipeline, "stopped: {reason}; restart the host when that is dealt with");
         }
+        (State::Paused, Some(reason)) => tracing::error!(pipeline, "paused: {reason}"),
         (_, Some(reason)) => tracing::warn!(pipeline, "{}: {reason}", state.name()),
         (_, None) => tracing::info!(pipeline, "{}", state.name()),
     }
@@ -57,6 +58,16 @@ pub fn offset_lost(pipeline: &str, what: &str, skipped: u64, policy: LostOffset)
         LostOffset::Stop => "stops",
     };
     tracing::error!(pipeline, skipped, "{what}; {skipped} records are skipped, the pipeline {then}");
+}
+
+/// A pause because of failed records is over.
+pub fn tries_again(pipeline: &str) {
+    tracing::info!(pipeline, "tries again after its pause, one call at a time");
+}
+
+/// Few enough records fail again.
+pub fn recovered(pipeline: &str) {
+    tracing::info!(pipeline, "records go through again");
 }
 
 /// Something is wrong with a cluster or topic; the client goes on trying.

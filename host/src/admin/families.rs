@@ -67,7 +67,7 @@ const fn gauge(
 }
 
 /// All of them, in the order of a scrape.
-pub static FAMILIES: [Family; 26] = [
+pub static FAMILIES: [Family; 27] = [
     Family {
         name: "sluicebox_build_info",
         kind: MetricType::Gauge,
@@ -216,6 +216,12 @@ pub static FAMILIES: [Family; 26] = [
         &[],
         "Positions in partitions that were lost: their ownership epochs ended.",
         |of, samples| samples.count(&[], of.figures.renewed),
+    ),
+    counter(
+        "sluicebox_pauses_total",
+        &[],
+        "Times that the pipeline paused because most of its records failed.",
+        |of, samples| samples.count(&[], of.figures.pauses),
     ),
     counter(
         "sluicebox_broker_errors_total",

@@ -62,11 +62,12 @@ impl Health {
         Self { statuses, started: AtomicBool::new(false) }
     }
 
-    /// Every pipeline is running. One without partitions is, and so is one with a blocked lane: sending work elsewhere
-    /// would not help it.
+    /// Every pipeline is a working member of its group. One without partitions is, and so is one with a blocked lane or one
+    /// that pauses because its records fail: sending work elsewhere would not help it.
     pub fn ready(&self) -> (StatusCode, Json<Report>) {
         let mut report = self.look();
-        let ready = report.pipelines.iter().all(|pipeline| pipeline.state == State::Running.name());
+        let works = [State::Running, State::Paused].map(State::name);
+        let ready = report.pipelines.iter().all(|pipeline| works.contains(&pipeline.state));
         report.ready = Some(ready);
         (code(ready), Json(report))
     }
@@ -92,10 +93,9 @@ fn look_at(status: &PipelineStatus, now: Instant, warnings: &mut Vec<String>) ->
     let (state, reason, since) = status.state();
     let figures = status.figures();
     let name = &status.name;
-    if state == State::Running
-        && let Some(reason) = &reason
-    {
-        warnings.push(format!("pipeline `{name}`: {}", clip(reason)));
+    if let (State::Running | State::Paused, Some(reason)) = (state, &reason) {
+        let paused = if state == State::Paused { "paused: " } else { "" };
+        warnings.push(format!("pipeline `{name}`: {paused}{}", clip(reason)));
     }
     let mut blocked = Vec::new();
     let mut unlisted = 0;
@@ -121,7 +121,7 @@ fn look_at(status: &PipelineStatus, now: Instant, warnings: &mut Vec<String>) ->
         since_seconds: now.saturating_duration_since(since).as_secs(),
         partitions: figures.lanes.len(),
         blocked,
-        joined: state == State::Running || figures.rebalances[0] > 0,
+        joined: matches!(state, State::Running | State::Paused) || figures.rebalances[0] > 0,
     }
 }
 

@@ -47,6 +47,7 @@ fn figures() -> Figures {
         rebalances: [4, 3, 2],
         lost_offsets: [("orders".into(), 13)].into(),
         renewed: 5,
+        pauses: 8,
         lanes: vec![
             lane("orders", 10, LaneState::Running, Some(40)),
             lane("orders", 2, LaneState::Blocked("reject: bad amount (offset 17, attempt 1)".to_owned()), Some(2)),

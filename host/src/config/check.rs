@@ -67,7 +67,6 @@ pub fn check_pipeline(pipeline: &mut Pipeline, against: &Against<'_>, report: &m
     check_limits(pipeline, against, report);
     check_waits(pipeline, report);
     check_ack(pipeline, report);
-    check_wired(pipeline, report);
     check_dev(pipeline, report);
 }
 
@@ -249,20 +248,6 @@ fn check_ack(pipeline: &Pipeline, report: &mut Report) {
         let message = "`ack.mode = \"receive\"` leaves nothing to hold";
         let found = Diagnostic::error(codes::CONTRADICTION, message).at(hold.clone());
         report.push(found.related(receive(), "committed before the handler sees it").help("remove [hold]"));
-    }
-}
-
-/// Keys that are read and that the host does not carry out yet: refused, never ignored.
-fn check_wired(pipeline: &Pipeline, report: &mut Report) {
-    let origin = &pipeline.origin;
-    let unwired = [
-        ("errors.breaker".to_owned(), true),
-    ];
-    for (path, used) in unwired {
-        if let Some(place) = origin.get(&path).filter(|_| used) {
-            let message = format!("this value of `{path}` is not supported yet");
-            report.push(Diagnostic::error(codes::NOT_YET, message).at(place.clone()).help("remove it"));
-        }
     }
 }
 

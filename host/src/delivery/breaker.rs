@@ -11,6 +11,10 @@ use std::time::{Duration, Instant};
 
 /// Slices of a window.
 const SLICES: u32 = 60;
+/// Of so many records after a pause it is concluded that the cause is still there.
+const TRIAL: u64 = 10;
+/// A pause does not grow beyond this, unless the window is longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// When the breaker opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +23,7 @@ pub struct BreakerRules {
     pub percent: u32,
     /// Of fewer records than this nothing is concluded.
     pub of_at_least: u64,
-    /// Only records of this last stretch of time count.
+    /// Only records of this last stretch of time count. The first pause is as long.
     pub window: Duration,
 }
 
@@ -29,6 +33,42 @@ pub struct Breaker {
     rules: BreakerRules,
     slices: VecDeque<Slice>,
     total: Counts,
+    phase: Phase,
+    /// The next pause.
+    pause: Duration,
+}
+
+/// What the pipeline may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Everything.
+    Closed,
+    /// Nothing new, until then.
+    Open {
+        /// The end of the pause.
+        until: Instant,
+    },
+    /// One thing at a time: few failures are enough for another pause.
+    Trial {
+        /// The end of the pause before.
+        since: Instant,
+    },
+}
+
+/// The phase is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The pipeline pauses.
+    Opened {
+        /// What it saw.
+        counts: Counts,
+        /// For how long.
+        pause: Duration,
+    },
+    /// The pause is over.
+    Tries,
+    /// All is well again.
+    Closed,
 }
 
 /// Records of a stretch of time.
@@ -50,7 +90,8 @@ impl Breaker {
     /// A breaker that has seen nothing.
     #[must_use]
     pub fn new(rules: BreakerRules) -> Self {
-        Self { rules, slices: VecDeque::new(), total: Counts::default() }
+        let pause = rules.window;
+        Self { rules, slices: VecDeque::new(), total: Counts::default(), phase: Phase::Closed, pause }
     }
 
     /// So many more records met their fate.
@@ -79,17 +120,43 @@ impl Breaker {
         self.total
     }
 
-    /// True when so much fails that the pipeline should pause.
-    pub fn is_open(&mut self, now: Instant) -> bool {
-        let Counts { failed, all } = self.counts(now);
-        all >= self.rules.of_at_least.max(1)
-            && u128::from(failed) * 100 >= u128::from(all) * u128::from(self.rules.percent)
+    /// What the pipeline may do.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
     }
 
-    /// Begins anew: whoever resumes a pipeline says that the cause is gone.
-    pub fn reset(&mut self) {
-        self.slices.clear();
-        self.total = Counts::default();
+    /// Concludes from what was counted, and from the time.
+    pub fn look(&mut self, now: Instant) -> Option<Change> {
+        let (of_at_least, counts) = (self.rules.of_at_least.max(1), self.counts(now));
+        match self.phase {
+            Phase::Closed if self.fails(counts, of_at_least) => Some(self.open(now)),
+            Phase::Open { until } if until <= now => {
+                self.slices.clear();
+                self.total = Counts::default();
+                self.phase = Phase::Trial { since: now };
+                Some(Change::Tries)
+            }
+            Phase::Trial { .. } if self.fails(counts, of_at_least.min(TRIAL)) => Some(self.open(now)),
+            Phase::Trial { since } if counts.all >= of_at_least || since + self.rules.window <= now => {
+                self.phase = Phase::Closed;
+                self.pause = self.rules.window;
+                Some(Change::Closed)
+            }
+            _ => None,
+        }
+    }
+
+    /// So much fails, of at least so many.
+    fn fails(&self, Counts { failed, all }: Counts, of_at_least: u64) -> bool {
+        all >= of_at_least && u128::from(failed) * 100 >= u128::from(all) * u128::from(self.rules.percent)
+    }
+
+    fn open(&mut self, now: Instant) -> Change {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(LONGEST_PAUSE.max(self.rules.window));
+        self.phase = Phase::Open { until: now + pause };
+        Change::Opened { counts: self.total, pause }
     }
 
     fn forget(&mut self, now: Instant) {
@@ -142,10 +209,17 @@ mod tests {
                 prop_assert!((least.all..=most.all).contains(&counts.all), "{least:?} {counts:?} {most:?}");
                 prop_assert!((least.failed..=most.failed).contains(&counts.failed), "{least:?} {counts:?} {most:?}");
                 let enough = counts.all >= of_at_least.max(1);
-                let open = enough && counts.failed * 100 >= counts.all * u64::from(percent);
-                prop_assert_eq!(breaker.is_open(now), open);
+                let fails = enough && counts.failed * 100 >= counts.all * u64::from(percent);
+                prop_assert_eq!(breaker.fails(counts, of_at_least.max(1)), fails);
                 prop_assert!(breaker.slices.len() <= SLICES as usize + 1);
             }
+        }
+    }
+
+    fn opened(change: Option<Change>) -> Option<Duration> {
+        match change {
+            Some(Change::Opened { pause, .. }) => Some(pause),
+            _ => None,
         }
     }
 
@@ -154,11 +228,13 @@ mod tests {
         let now = Instant::now();
         let mut breaker = Breaker::new(rules(50, 100));
         breaker.count(now, 50, 49);
-        assert!(!breaker.is_open(now), "99 records are too few");
+        assert_eq!(breaker.look(now), None, "99 records are too few");
         breaker.count(now, 1, 0);
-        assert!(!breaker.is_open(now), "49 of 100");
+        assert_eq!(breaker.look(now), None, "49 of 100");
         breaker.count(now, 0, 2);
-        assert!(breaker.is_open(now), "51 of 102");
+        let (counts, pause) = (Counts { failed: 51, all: 102 }, Duration::from_secs(60));
+        assert_eq!(breaker.look(now), Some(Change::Opened { counts, pause }));
+        assert_eq!((breaker.look(now), breaker.phase()), (None, Phase::Open { until: now + pause }));
     }
 
     #[test]
@@ -166,25 +242,56 @@ mod tests {
         let start = Instant::now();
         let mut breaker = Breaker::new(rules(50, 10));
         breaker.count(start, 0, 100);
-        assert!(breaker.is_open(start + Duration::from_secs(59)));
-        assert!(!breaker.is_open(start + Duration::from_secs(60)));
+        let counts = breaker.counts(start + Duration::from_secs(59));
+        assert!(breaker.fails(counts, 10));
+        assert_eq!(breaker.look(start + Duration::from_secs(60)), None);
     }
 
     #[test]
     fn a_topic_without_failures_never_opens_it() {
         let now = Instant::now();
         let mut breaker = Breaker::new(rules(1, 0));
-        assert!(!breaker.is_open(now));
+        assert_eq!(breaker.look(now), None);
         breaker.count(now, 1_000_000, 0);
-        assert!(!breaker.is_open(now));
+        assert_eq!(breaker.look(now), None);
     }
 
+    /// While the cause is there, each trial costs a few records and the pauses grow to their limit.
     #[test]
-    fn a_reset_forgets() {
-        let now = Instant::now();
-        let mut breaker = Breaker::new(rules(50, 1));
-        breaker.count(now, 0, 9);
-        breaker.reset();
-        assert!(!breaker.is_open(now));
+    fn pauses_grow_while_trials_fail() {
+        let mut now = Instant::now();
+        let mut breaker = Breaker::new(rules(50, 100));
+        breaker.count(now, 0, 100);
+        let mut pauses = Vec::new();
+        for _ in 0..6 {
+            let pause = opened(breaker.look(now)).expect("so much fails");
+            pauses.push(pause.as_secs());
+            assert_eq!(breaker.look(now + pause - Duration::from_millis(1)), None);
+            now += pause;
+            assert_eq!(breaker.look(now), Some(Change::Tries));
+            breaker.count(now, 0, TRIAL - 1);
+            assert_eq!(breaker.look(now), None);
+            breaker.count(now, 0, 1);
+        }
+        assert_eq!(pauses, [60, 120, 240, 480, 600, 600]);
+    }
+
+    /// After a trial that went well, or in which nothing came, it begins anew.
+    #[test]
+    fn a_good_trial_closes_it() {
+        let start = Instant::now();
+        let minute = Duration::from_secs(60);
+        for (done, later) in [(100, Duration::ZERO), (0, minute)] {
+            let mut breaker = Breaker::new(rules(50, 100));
+            breaker.count(start, 0, 100);
+            let first = opened(breaker.look(start));
+            let now = start + minute;
+            assert_eq!(breaker.look(now), Some(Change::Tries));
+            assert_eq!(breaker.look(now), None);
+            breaker.count(now, done, 0);
+            assert_eq!(breaker.look(now + later), Some(Change::Closed));
+            breaker.count(now + later, 0, 200);
+            assert_eq!(opened(breaker.look(now + later)), first, "the next pause is a first one");
+        }
     }
 }

@@ -25,9 +25,11 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Where a partition begins that has no commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
-    /// At [`BEGINNING`], [`END`], or nowhere: nothing needs to be asked.
+    /// At [`BEGINNING`], or nowhere: nothing needs to be asked.
     Elsewhere,
-    /// At the first record of this time or later, in ms since 1970.
+    /// At the end, as it is now: by its number, so that it can be kept by a commit though no record comes.
+    End,
+    /// At the first record of this time or later, in ms since 1970; without one, at the end.
     Time(i64),
 }
 
@@ -40,7 +42,7 @@ pub struct Place {
     pub partition: i32,
     /// The (next) offset that the group committed.
     pub committed: Option<i64>,
-    /// Without one, and if a time was asked for: the first offset of that time, or [`END`].
+    /// Without one, and if it was asked for: the first offset of a time, or the end.
     pub since: Option<i64>,
 }
 
@@ -94,25 +96,30 @@ impl Lookup {
             places.push(Place { topic, partition, committed: (offset >= 0).then_some(offset), since: None });
         }
         if let From::Time(time) = self.start {
-            self.ask_for_time(client, time, &mut places)?;
+            self.ask_for_time(client, time.max(0), &mut places)?;
+        }
+        if self.start != From::Elsewhere {
+            self.ask_for_time(client, END, &mut places)?;
         }
         Ok(places)
     }
 
+    /// `time` may be [`END`], which brokers know as well.
     fn ask_for_time(&self, client: &Arc<Client>, time: i64, places: &mut [Place]) -> Result<(), Code> {
-        let unknown = places.iter().filter(|place| place.committed.is_none());
-        let list = self.list(unknown.map(|place| (&place.topic, place.partition, Some(time.max(0)))))?;
+        let unknown = |place: &Place| place.committed.or(place.since).is_none();
+        let asked = places.iter().filter(|place| unknown(place));
+        let list = self.list(asked.map(|place| (&place.topic, place.partition, Some(time))))?;
         if list.elements().is_empty() {
             return Ok(());
         }
         // SAFETY: as above.
         done(unsafe { rd::rd_kafka_offsets_for_times(client.as_ptr(), list.as_ptr(), millis(ASK)) })?;
         let found = list.elements();
-        for place in places.iter_mut().filter(|place| place.committed.is_none()) {
+        for place in places.iter_mut().filter(|place| unknown(place)) {
             let of = |found: &&PartitionOffset| found.topic == place.topic && found.partition == place.partition;
             let found = found.iter().find(of).ok_or(Code::RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION)?;
             done(found.error)?;
-            place.since = Some(if found.offset >= 0 { found.offset } else { END });
+            place.since = (found.offset >= 0).then_some(found.offset);
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ pub mod lane;
 mod leave;
 mod names;
 mod outlets;
+mod pause;
 mod place;
 pub mod port;
 mod reread;

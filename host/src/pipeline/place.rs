@@ -78,9 +78,10 @@ impl<E: Edges> Run<E> {
         for place in &places {
             let offset = match (place.committed, self.parts.config.source.start) {
                 (Some(committed), _) => Some(committed),
+                // It was made while the pipeline ran: everything in it is new.
+                (None, _) if self.is_new(place) => Some(0),
                 (None, Start::Earliest) => Some(BEGINNING),
-                (None, Start::Latest) => Some(END),
-                (None, Start::At(_) | Start::Ago(_)) => Some(place.since.unwrap_or(END)),
+                (None, Start::Latest | Start::At(_) | Start::Ago(_)) => Some(place.since.unwrap_or(END)),
                 (None, Start::None) => None,
             };
             let at = |offset| PartitionOffset {
@@ -104,6 +105,12 @@ impl<E: Edges> Run<E> {
         }
         self.cluster_works();
         Ok(())
+    }
+
+    /// The topic had fewer partitions when the run began.
+    fn is_new(&self, place: &Place) -> bool {
+        let known = self.parts.inputs.get(&place.topic);
+        known.is_some_and(|known| place.partition.unsigned_abs() >= *known)
     }
 
     /// A new lane in a new ownership epoch. `begin` is an offset below which nothing is to be done, or librdkafka's word

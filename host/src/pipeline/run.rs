@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Share;
-use super::figures::{COUNT, SWEEP};
+use super::figures::{COUNT, Fates, SWEEP};
 use super::lane::{Fetched, Lane, LaneRules, RefusedEmission, Reply};
 use super::leave::{Abandoned, LEFT, Leaving};
 use super::outlets::Outlets;
+use super::pause::Pause;
 use super::place::{Jump, Placing, Renewal};
 use super::port::{
     Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Reread, Trouble, Watch, code_name,
@@ -32,6 +33,8 @@ use crate::telemetry;
 pub(super) struct Parts<E: Edges> {
     pub config: Arc<Pipeline>,
     pub cluster: Cluster,
+    /// Partitions of the input topics when the run began.
+    pub inputs: BTreeMap<String, u32>,
     pub rules: Arc<LaneRules>,
     pub status: Arc<PipelineStatus>,
     pub share: Share,
@@ -123,6 +126,8 @@ pub(super) struct Run<E: Edges> {
     pub(super) stopped: Option<String>,
     /// Assigned partitions whose places are not known yet.
     pub(super) placing: Placing,
+    /// Most records fail, or did.
+    pub(super) pause: Pause,
     /// Something could not be fetched or called because too many bytes are in flight.
     pub(super) starved: bool,
     pub(super) commit_in_flight: bool,
@@ -136,7 +141,7 @@ pub(super) struct Run<E: Edges> {
     pub(super) troubles: Troubles,
     pub(super) joined: bool,
     last_problem: String,
-    pub(super) retired: BTreeMap<Arc<str>, u64>,
+    pub(super) retired: BTreeMap<Arc<str>, Fates>,
     /// Counters of the runs before this one.
     pub(super) earlier: Figures,
 }
@@ -145,6 +150,7 @@ impl<E: Edges> Run<E> {
     pub(super) fn new(mut parts: Parts<E>, now: Instant) -> Self {
         parts.status.set(State::Joining, None);
         let earlier = parts.status.figures().at_rest();
+        let pause = Pause::new(&parts.config.errors, now);
         let mut topics = BTreeMap::new();
         for topic in &parts.config.source.topics {
             let shared: Arc<str> = topic.as_str().into();
@@ -162,6 +168,7 @@ impl<E: Edges> Run<E> {
             failure: None,
             stopped: None,
             placing: Placing::new(),
+            pause,
             starved: false,
             commit_in_flight: false,
             topics,
@@ -204,6 +211,7 @@ impl<E: Edges> Run<E> {
         let mut worked = self.take_events(now)?;
         worked |= self.take_answers(now)?;
         worked |= self.take_reports(now)?;
+        worked |= self.watch_failures(now);
         worked |= self.serve_lanes(now)?;
         worked |= self.renew(now)?;
         self.parts.outlets.send(now, &mut self.refused);
@@ -224,8 +232,11 @@ impl<E: Edges> Run<E> {
     /// How long until the next thing to do by time.
     fn rest(&self, now: Instant) -> Duration {
         // A starved lane cannot use its deadline: it is looked at when the bytes in flight are counted again.
-        let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref()?.lane.deadline());
-        let lanes = lanes.filter(|_| !self.starved);
+        // Nor can it while the pipeline pauses.
+        let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
+        let paused = self.pause.reason().is_some();
+        let lanes = lanes.filter(|slot| !self.starved && (!paused || slot.lane.is_draining()));
+        let lanes = lanes.filter_map(|slot| slot.lane.deadline());
         let count = self.starved.then(|| self.last_count + COUNT);
         let commit = (!self.commit_in_flight && self.leaving.is_none() && self.any_dirty())
             .then(|| self.last_commit + self.parts.config.ack.commit_interval);
@@ -235,6 +246,7 @@ impl<E: Edges> Run<E> {
             .chain(commit)
             .chain(leaving)
             .chain(self.parts.outlets.deadline())
+            .chain(self.pause.until())
             .chain([self.last_sweep + SWEEP])
             .min()
             .unwrap_or(now + SWEEP);
@@ -330,10 +342,11 @@ impl<E: Edges> Run<E> {
         if self.closing || self.failure.is_some() || self.stopped.is_some() {
             return;
         }
-        let state = match (self.troubles.reason(), self.joined) {
-            (Some(reason), _) => (State::Waiting, Some(reason)),
-            (None, true) => (State::Running, None),
-            (None, false) => (State::Joining, None),
+        let state = match (self.troubles.reason(), self.pause.reason(), self.joined) {
+            (Some(reason), ..) => (State::Waiting, Some(reason)),
+            (None, Some(reason), _) => (State::Paused, Some(reason.to_owned())),
+            (None, None, true) => (State::Running, None),
+            (None, None, false) => (State::Joining, None),
         };
         self.parts.status.set(state.0, state.1);
     }
@@ -375,11 +388,18 @@ impl<E: Edges> Run<E> {
         }
         self.starved = false;
         let no_calls = self.parts.share.is_filled_by(self.parts.outlets.bytes());
+        let (paused, trial) = (self.pause.reason().is_some(), self.pause.is_trial());
+        let mut one_runs = trial && self.lanes.iter().flatten().any(|slot| slot.lane.is_running());
         for place in 0..self.active.len() {
             // Turns begin with another lane each time, so that none is always served last.
             let id = self.active[place];
             let Some(slot) = self.lanes[id as usize].as_mut() else { continue };
             if slot.lane.is_running() {
+                continue;
+            }
+            // What it has to finish on its way out, a lane may call for in any case.
+            let finishes = slot.lane.is_draining();
+            if paused && !finishes {
                 continue;
             }
             let outlets = &mut self.parts.outlets;
@@ -403,12 +423,13 @@ impl<E: Edges> Run<E> {
                 jumps.extend(jump.map(|jump| (id, jump)));
                 taints.extend(trouble.map(|trouble| (id, trouble)));
             }
-            if no_calls {
+            if no_calls || one_runs && !finishes {
                 self.starved = true;
                 continue;
             }
             if let Some(call) = slot.lane.next_call(now, outlets) {
                 any = true;
+                one_runs |= trial;
                 slot.handle.call(call)?;
             }
         }
@@ -501,7 +522,7 @@ impl<E: Edges> Run<E> {
     pub(super) fn remove(&mut self, id: LaneId) -> Option<QueueOf<E>> {
         self.active.retain(|active| *active != id);
         let slot = self.lanes[id as usize].take()?;
-        *self.retired.entry(Arc::clone(&slot.lane.topic)).or_default() += slot.lane.settled();
+        self.retired.entry(Arc::clone(&slot.lane.topic)).or_default().add(&slot.lane);
         Some(slot.queue)
     }
 }

@@ -19,6 +19,8 @@ pub enum State {
     Joining,
     /// Member of its group.
     Running,
+    /// Member of its group, and offers nothing: most of its records fail.
+    Paused,
     /// Finishes what it began.
     Draining,
     /// Ended.
@@ -27,8 +29,8 @@ pub enum State {
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Starting, Self::Waiting, Self::Joining, Self::Running, Self::Draining, Self::Stopped];
+    pub const ALL: [Self; 7] =
+        [Self::Starting, Self::Waiting, Self::Joining, Self::Running, Self::Paused, Self::Draining, Self::Stopped];
 
     /// The name in status and metrics.
     #[must_use]
@@ -38,6 +40,7 @@ impl State {
             Self::Waiting => "waiting",
             Self::Joining => "joining",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
         }
@@ -53,7 +56,7 @@ pub struct TopicFigures {
     pub consumed_bytes: u64,
     /// Records settled, dead-lettered ones included.
     pub settled: u64,
-    /// Records sent to the dead-letter topic.
+    /// Records whose dead letter is durable.
     pub dead_lettered: u64,
     /// Records given up by policy `drop`, and those whose dead letter could not be made any more.
     pub dropped: u64,
@@ -118,6 +121,8 @@ pub struct Figures {
     pub lost_offsets: BTreeMap<Arc<str>, u64>,
     /// Ownership epochs that ended because a position was lost.
     pub renewed: u64,
+    /// Times that the pipeline paused because most of its records failed.
+    pub pauses: u64,
     /// Assigned partitions.
     pub lanes: Vec<LaneFigures>,
     /// Bytes in flight.
@@ -174,6 +179,7 @@ impl Figures {
             *self.lost_offsets.entry(Arc::clone(topic)).or_default() += count;
         }
         self.renewed += earlier.renewed;
+        self.pauses += earlier.pauses;
         for (sum, count) in self.commits.iter_mut().zip(earlier.commits) {
             *sum += count;
         }

@@ -160,10 +160,12 @@ impl Supervised {
             log: Arc::clone(&self.log),
         });
         self.try_instance(&instance)?;
-        let inputs: u64 =
-            config.source.topics.iter().filter_map(|topic| count(&config.source.cluster, topic)).map(u64::from).sum();
+        let topics = config.source.topics.iter();
+        let inputs: std::collections::BTreeMap<String, u32> =
+            topics.filter_map(|topic| Some((topic.clone(), count(&config.source.cluster, topic)?))).collect();
+        let partitions: u64 = inputs.values().copied().map(u64::from).sum();
         let fetch = FetchBudget {
-            per_partition: (config.source.fetch.buffer.min(self.budget.limit()) / inputs.max(1))
+            per_partition: (config.source.fetch.buffer.min(self.budget.limit()) / partitions.max(1))
                 .clamp(64 * 1024, 8 * 1024 * 1024),
         };
         let conf = settings::consumer(&config.source, &self.source_cluster, &config.name, fetch)?;
@@ -212,6 +214,7 @@ impl Supervised {
         let parts = Parts {
             config: Arc::clone(config),
             cluster: self.source_cluster.clone(),
+            inputs,
             rules: Arc::new(rules),
             status: Arc::clone(&self.status),
             share: Share::new(Arc::clone(&self.budget)),

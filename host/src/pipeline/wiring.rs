@@ -78,7 +78,8 @@ impl Group for Member {
 
     fn look_up(&mut self, partitions: &[PartitionOffset], start: Start) -> Result<u64, String> {
         let from = match start {
-            Start::Earliest | Start::Latest | Start::None => From::Elsewhere,
+            Start::Earliest | Start::None => From::Elsewhere,
+            Start::Latest => From::End,
             Start::At(time) => From::Time(time),
             Start::Ago(ago) => From::Time(before(SystemTime::now(), ago)),
         };

@@ -10,6 +10,7 @@
 //! | `bytes` | every byte, null and header survives |
 //! | `records` | copies, partitions, event times, compression; transactions in the input |
 //! | `positions` | where a partition begins, and what follows when its records are deleted before they were read |
+//! | `breaker` | a pipeline most of whose records fail pauses, and goes on by itself |
 //! | `stopping` | SIGTERM loses and repeats nothing; SIGKILL loses nothing and repeats little |
 //! | `signals` | a second signal forces, the drain deadline is kept, who is busy is said |
 //! | `group` | hosts join and leave a group under load |
@@ -28,6 +29,7 @@
 mod admin;
 mod bad_answers;
 mod bad_input;
+mod breaker;
 mod bytes;
 mod check;
 mod dead_letters;

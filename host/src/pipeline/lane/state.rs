@@ -95,10 +95,22 @@ impl Lane {
         matches!(self.running, Some(Running::Batch(_)))
     }
 
+    /// It takes nothing in any more.
+    #[must_use]
+    pub const fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
     /// Records settled so far.
     #[must_use]
     pub const fn settled(&self) -> u64 {
         self.tracker.settled()
+    }
+
+    /// Records whose dead letter is durable.
+    #[must_use]
+    pub const fn dead_lettered(&self) -> u64 {
+        self.dead_lettered
     }
 
     /// Why the failure policy wants the pipeline stopped, once it does.

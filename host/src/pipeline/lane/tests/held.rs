@@ -521,6 +521,50 @@ fn a_refused_emission_of_a_whole_batch_fails_each_of_its_records() {
     assert_eq!(world.lane.committable(), Some(12));
 }
 
+/// A dead letter counts when it is durable: not when it leaves, and not while its writing has to be tried again.
+#[test]
+fn a_dead_letter_counts_when_it_is_durable() {
+    let mut world = World::new(LaneRules { then: Then::DeadLetter, ..rules() });
+    world.fill(10, &["a", "b"]);
+    world.each(|_, _, writer| writer.reject("bad"));
+    assert_eq!(world.out.values(), ["dead a reject message 1", "dead b reject message 1"]);
+    assert_eq!(world.lane.dead_lettered(), 0);
+    world.refuse(None);
+    world.deliver_all();
+    assert_eq!((world.lane.dead_lettered(), world.lane.committable()), (1, Some(10)));
+    world.now = world.lane.deadline().expect("it is tried again");
+    assert!(world.call().is_none());
+    assert_eq!((world.out.values(), world.lane.dead_lettered()), (vec!["dead again dead a reject message 1"], 1));
+    world.deliver_all();
+    assert_eq!((world.lane.dead_lettered(), world.lane.committable()), (2, Some(12)));
+}
+
+/// A record that is dropped counts once, however many of its batch items fail.
+#[test]
+fn a_dropped_record_counts_once() {
+    let mut world = World::new(LaneRules { then: Then::Drop, ..rules() });
+    world.fill(10, &["a"]);
+    while let Some(call) = world.call() {
+        let reply = answer(|writer| match call.kind {
+            CallKind::Messages => {
+                let destination = Some(writer.destination(DestinationKind::Batcher, "b"));
+                for flush in [false, true] {
+                    writer.emission(&NewEmission { destination, flush, ..NewEmission::default() });
+                }
+                writer.done(2);
+            }
+            _ => {
+                for _ in Messages::new(&call.frame).iter() {
+                    writer.reject("bad");
+                }
+            }
+        });
+        world.reply(call, reply);
+    }
+    assert_eq!(world.out.notices.iter().filter(|notice| *notice == "Dropped").count(), 1);
+    assert_eq!(world.lane.committable(), Some(11));
+}
+
 /// Mode "receive": nothing is shown to the handler before the commit of it was answered, and failures do not bring it back.
 #[test]
 fn receive_commits_before_it_offers() {
