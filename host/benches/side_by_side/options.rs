@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::support::scratch;
+use crate::support::{repository, scratch};
 use crate::table::ROWS;
 
 pub const HELP: &str = "\
@@ -17,7 +17,7 @@ cargo bench --bench side_by_side -- [FLAGS]
   --soak TIME      how long memory is watched at full speed, for example 600s [60s]
   --quick          one round of few records: does it work? Its figures mean nothing
   --resume         keep what FILE has and measure what it lacks
-  --file FILE      where the figures are kept [target/side_by_side.json]
+  --file FILE      where the figures are kept, from the repository's root [target/side_by_side.json]
   --publish        write docs/benchmark.json, the chart and the tables of the documents
   --list           name the rows";
 
@@ -92,7 +92,8 @@ impl Options {
                 "--rounds" => options.rounds = number(flag, value()?)? as usize,
                 "--records" => options.scale.records = number(flag, value()?)?,
                 "--soak" => options.scale.soak_seconds = number(flag, value()?.trim_end_matches('s'))?,
-                "--file" => options.file = value()?.into(),
+                // Cargo runs a benchmark in its package's directory, not in the caller's.
+                "--file" => options.file = repository().join(value()?),
                 _ => return Err(format!("{flag} is unknown\n\n{HELP}")),
             }
         }
