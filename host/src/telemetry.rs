@@ -5,6 +5,8 @@
 use std::time::Duration;
 
 use crate::config::LostOffset;
+use crate::delivery::retention::Danger;
+use crate::delivery::stall::Cause;
 use crate::pipeline::sink::Failure;
 use crate::pipeline::status::State;
 
@@ -68,6 +70,51 @@ pub fn tries_again(pipeline: &str) {
 /// Few enough records fail again.
 pub fn recovered(pipeline: &str) {
     tracing::info!(pipeline, "records go through again");
+}
+
+/// A partition stands still though it has something to do.
+pub fn stands_still(pipeline: &str, partition: &str, offset: Option<i64>, time: Duration, cause: Cause, reason: &str) {
+    let (at, seconds) = (offset.map_or_else(String::new, |offset| format!("@{offset}")), time.as_secs());
+    tracing::warn!(pipeline, cause = cause.name(), "{partition}{at} stands still for {seconds} s: {reason}");
+}
+
+/// It does not any more.
+pub fn moves_again(pipeline: &str, partition: &str) {
+    tracing::info!(pipeline, "{partition} moves again");
+}
+
+/// The record at which a partition stands will not be there much longer, or is gone.
+pub fn near_deletion(pipeline: &str, partition: &str, offset: i64, danger: Danger, notice: Duration) {
+    match danger {
+        Danger::None => {}
+        Danger::Soon => tracing::error!(
+            pipeline,
+            "{partition}@{offset} is not done, and is deleted by its topic's retention within {} s: let the topic keep its \
+             records for longer (retention.ms), or help the partition to get on",
+            notice.as_secs()
+        ),
+        Danger::Gone => tracing::error!(
+            pipeline,
+            "{partition}@{offset} is not done, and is deleted from its topic: this host still has it, whoever owns the \
+             partition next will not get it"
+        ),
+    }
+}
+
+/// Partitions were added to input topics.
+pub fn new_inputs(pipeline: &str, partitions: &str) {
+    tracing::warn!(
+        pipeline,
+        "new partitions, read from their first record on: {partitions}; keys map to others from now on"
+    );
+}
+
+/// Partitions were added to a topic that is written.
+pub fn topic_grew(pipeline: &str, topic: &str, before: u32, now: u32) {
+    tracing::warn!(
+        pipeline,
+        "topic `{topic}` has {now} partitions, and had {before}: all are written to, and keys map to others from now on"
+    );
 }
 
 /// Something is wrong with a cluster or topic; the client goes on trying.

@@ -26,9 +26,10 @@ pub struct Facts {
 }
 
 /// See the module's text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Danger {
     /// Not soon.
+    #[default]
     None,
     /// Within the notice.
     Soon,

@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::Code;
 use rdkafka_sys as rd;
 
+use super::aging::{Aged, Aging, Standing};
 use super::ffi::{self, Client, Conf, PartitionList, PartitionOffset, Queue};
 use super::lookup::{self, Lookup, Place};
 use super::partition::PartitionQueue;
@@ -38,6 +39,8 @@ pub enum Event {
         /// In no order.
         places: Vec<Place>,
     },
+    /// What is known of the age of records; empty when it is not known this time.
+    Aged(Vec<Aged>),
     /// A commit was answered.
     Committed {
         /// For the commit as a whole.
@@ -188,6 +191,14 @@ impl Consumer {
         let lookup = Lookup { client: Arc::downgrade(&self.client), number: self.lookups, partitions, start };
         lookup.begin(&self.placed.0, &self.waker)?;
         Ok(self.lookups)
+    }
+
+    /// Asks how long the records have left at which partitions stand; an [`Event::Aged`] comes. `now` in ms since 1970.
+    ///
+    /// # Errors
+    /// Why it was not asked.
+    pub fn ask_for_ages(&self, standing: Vec<Standing>, now: i64) -> Result<(), String> {
+        Aging { client: Arc::downgrade(&self.client), standing, now }.begin(&self.placed.0, &self.waker)
     }
 
     /// Reads partitions from the offsets that are given with them, or from librdkafka's `OFFSET_BEGINNING` or `OFFSET_END`.

@@ -1,9 +1,24 @@
 //! Which librdkafka properties the clients of a pipeline get: the host's own choices (with their reasons), then what the
 //! operator passes through. What the host owns cannot be passed through; `config/` refuses it by name.
 
+use std::time::Duration;
+
 use crate::config::{Cluster, Isolation, LostOffset, Protocol, Source};
 
 use super::ffi::Conf;
+
+/// The property that says how often a client looks for new partitions.
+const REFRESH: &str = "topic.metadata.refresh.interval.ms";
+/// librdkafka's own choice.
+const REFRESH_DEFAULT: Duration = Duration::from_secs(300);
+
+/// How often new partitions are looked for.
+#[must_use]
+pub fn topic_refresh(cluster: &Cluster) -> Duration {
+    let chosen = cluster.properties.iter().rfind(|(key, _)| key == REFRESH);
+    let millis = chosen.and_then(|(_, value)| value.expose().parse().ok());
+    millis.map_or(REFRESH_DEFAULT, Duration::from_millis)
+}
 
 /// Longest time between two polls before the group gives our partitions away, ms. librdkafka's default; the I/O thread
 /// polls all the time, so it is reached only when the whole process stands still.

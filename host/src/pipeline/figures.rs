@@ -59,6 +59,9 @@ impl<E: Edges> Run<E> {
             }
         }
         if now >= self.last_publish + PUBLISH {
+            self.look_for_stalls(now);
+            self.ask_for_ages(now);
+            self.look_for_partitions(now);
             self.publish(now);
         }
     }
@@ -90,6 +93,8 @@ impl<E: Edges> Run<E> {
                 committable: slot.lane.committable(),
                 open: slot.lane.open() as u64,
                 lag,
+                stalled: slot.stalled.clone(),
+                danger: slot.danger,
             });
         }
         for (topic, count) in fates {

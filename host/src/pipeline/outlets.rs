@@ -127,6 +127,27 @@ impl<P: Produce> Outlets<P> {
         }
     }
 
+    /// Partitions of the topic behind an outlet: an output's, or behind the last one that of the dead letters.
+    #[must_use]
+    pub fn partitions_of(&self, outlet: usize) -> Option<u32> {
+        let dead = self.dead_letter.as_ref().map(|dead| &dead.outlet).filter(|_| outlet == self.outputs.len());
+        self.outputs.get(outlet).map(|(_, outlet)| outlet).or(dead).map(|outlet| outlet.partitions)
+    }
+
+    /// The topic behind an outlet has more partitions than it had. True when it is an output's.
+    pub fn grow(&mut self, outlet: usize, partitions: u32) -> bool {
+        let is_output = outlet < self.outputs.len();
+        let outlet = match self.outputs.get_mut(outlet) {
+            Some((_, outlet)) => Some(outlet),
+            None => self.dead_letter.as_mut().map(|dead| &mut dead.outlet),
+        };
+        if let Some(outlet) = outlet {
+            outlet.partitions = partitions;
+            self.producers[outlet.producer].grow(outlet.topic, partitions);
+        }
+        is_output
+    }
+
     /// Drops what waits to be sent for lanes whose partitions are given back.
     pub fn forget(&mut self, lanes: &[crate::delivery::ticket::LaneId]) {
         for producer in &mut self.producers {

@@ -99,6 +99,14 @@ impl<E: Edges> Run<E> {
             self.fail(nowhere(&self.parts.config.source.group, &names(&without)));
             return Ok(());
         }
+        let is_new = |begin: &&PartitionOffset| {
+            let known = self.parts.inputs.get(&begin.topic);
+            known.is_some_and(|known| begin.partition.unsigned_abs() >= *known)
+        };
+        let new: Vec<PartitionOffset> = wanted.iter().filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            telemetry::new_inputs(&self.parts.config.name, &names(&new));
+        }
         let queues = self.parts.group.assign(&wanted)?;
         for ((begin, place), queue) in wanted.iter().zip(places).zip(queues) {
             self.begin(&begin.topic, begin.partition, queue, begin.offset, place.committed, now)?;

@@ -19,13 +19,16 @@ use super::port::{
     Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Reread, Trouble, Watch, code_name,
     problem,
 };
-use super::status::{Figures, PipelineStatus, State};
+use super::standstill::AgingWatch;
+use super::status::{Figures, PipelineStatus, Stalled, State};
 use super::stop::Stop;
 use super::trouble::Troubles;
 use crate::config::{Cluster, Pipeline};
 use crate::delivery::burst::MAX_BYTES;
 use crate::delivery::offset_tracker::PositionReset;
 use crate::delivery::position::{self, Next};
+use crate::delivery::retention::Danger;
+use crate::delivery::stall::Stall;
 use crate::delivery::ticket::{LaneId, Ticket};
 use crate::telemetry;
 
@@ -44,6 +47,9 @@ pub(super) struct Parts<E: Edges> {
     pub handlers: E::Handlers,
     pub watch: E::Watch,
     pub rereader: E::Rereader,
+    pub survey: E::Survey,
+    /// How often topics are counted again.
+    pub refresh: Duration,
 }
 
 /// One lane with its edges.
@@ -63,6 +69,12 @@ pub(super) struct Slot<E: Edges> {
     pub(super) renewal: Option<Renewal>,
     /// The log's oldest offset at the last look.
     pub(super) log_start: Option<i64>,
+    pub(super) stall: Stall,
+    /// What the last look found.
+    pub(super) stalled: Option<Stalled>,
+    /// What the broker said last of the record it stands at, and what may be concluded from that.
+    pub(super) danger_seen: Danger,
+    pub(super) danger: Danger,
 }
 
 impl<E: Edges> Slot<E> {
@@ -73,8 +85,22 @@ impl<E: Edges> Slot<E> {
         begin: i64,
         committed: Option<i64>,
     ) -> Self {
-        let (committing, commit_failed, memory, renewal, log_start) = (None, false, 0, None, None);
-        Self { queue, lane, handle, committed, committing, commit_failed, memory, begin, renewal, log_start }
+        Self {
+            queue,
+            lane,
+            handle,
+            committed,
+            committing: None,
+            commit_failed: false,
+            memory: 0,
+            begin,
+            renewal: None,
+            log_start: None,
+            stall: Stall::new(),
+            stalled: None,
+            danger_seen: Danger::None,
+            danger: Danger::None,
+        }
     }
 
     /// An offset that is worth committing.
@@ -136,6 +162,8 @@ pub(super) struct Run<E: Edges> {
     pub(super) last_count: Instant,
     pub(super) last_publish: Instant,
     pub(super) last_sweep: Instant,
+    pub(super) aging: AgingWatch,
+    pub(super) next_survey: Instant,
     refused: Vec<(Ticket, RefusedEmission)>,
     trouble: Vec<Trouble>,
     pub(super) troubles: Troubles,
@@ -150,7 +178,7 @@ impl<E: Edges> Run<E> {
     pub(super) fn new(mut parts: Parts<E>, now: Instant) -> Self {
         parts.status.set(State::Joining, None);
         let earlier = parts.status.figures().at_rest();
-        let pause = Pause::new(&parts.config.errors, now);
+        let (pause, refresh) = (Pause::new(&parts.config.errors, now), parts.refresh);
         let mut topics = BTreeMap::new();
         for topic in &parts.config.source.topics {
             let shared: Arc<str> = topic.as_str().into();
@@ -176,6 +204,8 @@ impl<E: Edges> Run<E> {
             last_count: now,
             last_publish: now,
             last_sweep: now,
+            aging: AgingWatch::new(now),
+            next_survey: now + refresh,
             refused: Vec::new(),
             trouble: Vec::new(),
             troubles: Troubles::default(),
@@ -267,6 +297,7 @@ impl<E: Edges> Run<E> {
             match event {
                 Event::Assigned(partitions) => self.assigned(&partitions)?,
                 Event::Placed { number, places } => self.placed(number, &places, now)?,
+                Event::Aged(aged) => self.aged(&aged),
                 Event::Revoked { partitions, lost } => self.revoked(partitions, lost, now)?,
                 Event::Committed { result, partitions } => self.committed(result, &partitions),
                 Event::Problem { code, text, fatal } => self.problem(code, &text, fatal)?,

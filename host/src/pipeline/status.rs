@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::lane::LaneState;
+use crate::delivery::retention::Danger;
+use crate::delivery::stall::Cause;
 
 /// What a pipeline is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +79,17 @@ pub struct OutputFigures {
     pub refused: u64,
 }
 
+/// A partition that stands still though it has something to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// What keeps it.
+    pub cause: Cause,
+    /// The same for people.
+    pub reason: String,
+    /// For how long.
+    pub time: Duration,
+}
+
 /// One lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneFigures {
@@ -94,6 +107,10 @@ pub struct LaneFigures {
     pub open: u64,
     /// Records behind the newest, as far as known.
     pub lag: Option<u64>,
+    /// It has not moved for a while.
+    pub stalled: Option<Stalled>,
+    /// Will its oldest open record be there when somebody comes back to it?
+    pub danger: Danger,
 }
 
 /// All figures of a pipeline.

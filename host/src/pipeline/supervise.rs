@@ -17,6 +17,7 @@ use super::reread::TopicRereader;
 use super::run::{Ended, Parts, Run};
 use super::status::{Figures, OutputFigures, PipelineStatus, State, TopicFigures};
 use super::stop::Stop;
+use super::survey::TopicSurvey;
 use super::watch::ClusterWatch;
 use super::wiring::{Member, Real, drive};
 use crate::config::{AckMode, Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Start, Then};
@@ -229,6 +230,8 @@ impl Supervised {
             handlers: LaneHandlers::new(&self.handlers, &self.version, instance, waker),
             watch: ClusterWatch::new(self.source_cluster.clone(), topic, waker),
             rereader: TopicRereader::new(&config.source, &self.source_cluster, waker),
+            survey: self.survey(waker)?,
+            refresh: settings::topic_refresh(&self.source_cluster),
         };
         Ok(Run::new(parts, Instant::now()))
     }
@@ -284,6 +287,17 @@ impl Supervised {
             }
         }
         Ok(counts)
+    }
+
+    /// Counts the topics behind the outlets, dead letters last.
+    fn survey(&self, waker: &Waker) -> Result<TopicSurvey, String> {
+        let outputs = self.config.outputs.iter().map(|output| (&output.cluster, &output.topic));
+        let dead = match &self.config.errors.then {
+            Then::DeadLetter(dead) => Some((&dead.cluster, &dead.topic)),
+            Then::Block | Then::Drop | Then::Stop => None,
+        };
+        let topics = outputs.chain(dead).map(|(cluster, topic)| Ok((self.cluster(cluster)?.clone(), topic.clone())));
+        Ok(TopicSurvey::new(topics.collect::<Result<_, String>>()?, waker))
     }
 
     fn cluster(&self, name: &str) -> Result<&Cluster, String> {

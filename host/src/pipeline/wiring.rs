@@ -6,9 +6,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use sluicebox_frames::MessagesWriter;
 
 use super::handlers::LaneHandlers;
-use super::port::{Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, Start, TopicNumber, Trouble};
+use super::port::{
+    Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, Standing, Start, TopicNumber, Trouble,
+};
 use super::reread::TopicRereader;
 use super::run::{Ended, Run, Step};
+use super::survey::TopicSurvey;
 use super::watch::ClusterWatch;
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::{LaneId, Ticket};
@@ -27,6 +30,7 @@ impl Edges for Real {
     type Handlers = LaneHandlers;
     type Watch = ClusterWatch;
     type Rereader = TopicRereader;
+    type Survey = TopicSurvey;
 }
 
 /// Runs the loop on this thread, the waker's, until it is over.
@@ -114,6 +118,10 @@ impl Group for Member {
         self.0.log_end(topic, partition)
     }
 
+    fn ask_for_ages(&mut self, standing: Vec<Standing>) -> Result<(), String> {
+        self.0.ask_for_ages(standing, before(SystemTime::now(), Duration::ZERO))
+    }
+
     fn begin_close(&mut self) -> Result<(), String> {
         self.0.begin_close()
     }
@@ -178,6 +186,10 @@ impl Produce for Producer {
         trouble: &mut Vec<Trouble>,
     ) {
         Self::poll(self, now, delivered, refused, trouble);
+    }
+
+    fn grow(&mut self, topic: TopicNumber, partitions: u32) {
+        Self::grow(self, topic, partitions);
     }
 
     fn forget(&mut self, lanes: &[LaneId]) {

@@ -11,6 +11,8 @@
 //! | `records` | copies, partitions, event times, compression; transactions in the input |
 //! | `positions` | where a partition begins, and what follows when its records are deleted before they were read |
 //! | `breaker` | a pipeline most of whose records fail pauses, and goes on by itself |
+//! | `partitions` | partitions that topics get while a pipeline runs |
+//! | `standstill` | what stands still is named with its cause; what retention will not wait for is warned about |
 //! | `stopping` | SIGTERM loses and repeats nothing; SIGKILL loses nothing and repeats little |
 //! | `signals` | a second signal forces, the drain deadline is kept, who is busy is said |
 //! | `group` | hosts join and leave a group under load |
@@ -39,12 +41,14 @@ mod group;
 mod manifests;
 mod memory;
 mod outage;
+mod partitions;
 mod pipelines;
 mod positions;
 mod protocols;
 mod records;
 mod security;
 mod signals;
+mod standstill;
 mod stopping;
 mod throughput;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
@@ -33,6 +33,20 @@ pub fn create_topic_with(kafka: &Kafka, name: &str, partitions: i32, properties:
     }
     // The controller has made it; clients may use it once the broker has heard of it and leads all its partitions.
     assert_eq!(end_offsets(kafka, name).len(), usize::try_from(partitions).expect("a number of partitions"));
+}
+
+/// Gives a topic so many partitions in all; returns when each has a leader.
+pub fn add_partitions(kafka: &Kafka, name: &str, partitions: usize) {
+    let admin: AdminClient<DefaultClientContext> = config(kafka.bootstrap()).create().expect("an admin client");
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+    let results = block_on(admin.create_partitions([&NewPartitions::new(name, partitions)], &options));
+    for result in results.expect("the broker answers") {
+        result.unwrap_or_else(|(topic, code)| panic!("cannot add partitions to {topic}: {code}"));
+    }
+    let deadline = Instant::now() + PATIENCE;
+    while end_offsets(kafka, name).len() < partitions {
+        assert!(Instant::now() < deadline, "{name} has no {partitions} partitions after {PATIENCE:?}");
+    }
 }
 
 pub fn delete_topic(kafka: &Kafka, name: &str) {

@@ -14,6 +14,7 @@ use crate::delivery::batcher::{BatchRules, Trigger};
 use crate::delivery::outgoing::{Outgoing, Owned};
 use crate::delivery::policy::Then;
 use crate::delivery::retry::RetryRules;
+use crate::delivery::stall::Cause;
 use crate::delivery::ticket::{Target, Ticket};
 use crate::delivery::verdict::{Disposition, RevokeReason, Verdict};
 use crate::pipeline::sink::{DeadLetter, Failure, Notice, OutputNumber, Sink};
@@ -563,6 +564,35 @@ fn a_dropped_record_counts_once() {
     }
     assert_eq!(world.out.notices.iter().filter(|notice| *notice == "Dropped").count(), 1);
     assert_eq!(world.lane.committable(), Some(11));
+}
+
+/// A lane names what keeps it: whatever holds the oldest record, not what happens behind that.
+#[test]
+fn a_lane_names_what_keeps_it() {
+    let mut world = World::new(LaneRules { then: Then::DeadLetter, ..rules() });
+    let cause = |world: &World| world.lane.kept_by().map(|(cause, _)| cause);
+    assert_eq!(cause(&world), None);
+    world.fill(10, &["a", "b"]);
+    let call = world.due();
+    assert_eq!(cause(&world), Some(Cause::Handler));
+    world.reply(call, answer(AnswerWriter::hold));
+    let call = world.due();
+    world.reply(
+        call,
+        answer(|writer| {
+            emit(writer, "b!");
+            writer.done(1);
+        }),
+    );
+    assert_eq!((cause(&world), world.lane.undelivered()), (Some(Cause::Held), 1));
+    world.now += Duration::from_secs(60);
+    assert!(world.call().is_none(), "its hold expired, which was an attempt");
+    assert_eq!(cause(&world), Some(Cause::Retry));
+    world.now += Duration::from_secs(60);
+    let call = world.due();
+    world.reply(call, answer(|writer| writer.reject("bad")));
+    world.refuse(None);
+    assert_eq!(cause(&world), Some(Cause::Blocked));
 }
 
 /// Mode "receive": nothing is shown to the handler before the commit of it was answered, and failures do not bring it back.
