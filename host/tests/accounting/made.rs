@@ -40,8 +40,8 @@ pub fn make(mode: Mode, story: Story) -> (Transcript, Rules) {
     for partition in 0..PARTITIONS {
         let inputs = inputs(partition);
         ledger.extend(inputs.iter().step_by(3).map(|input| {
-            let identity = input.identity.as_ref().expect("it has one");
-            Acknowledged { partition, offset: input.offset, producer: identity.producer, seq: identity.seq }
+            let Identity { producer, seq, .. } = *input.identity.as_ref().expect("it has one");
+            Acknowledged { partition, offset: (input.offset % 2 == 0).then_some(input.offset), producer, seq }
         }));
         let end = EACH as i64;
         run.transcript.input_ends.insert(partition, Ends { start: 0, stable: end, high: end });

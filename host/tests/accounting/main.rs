@@ -190,7 +190,7 @@ const CORRUPTIONS: [(Option<Mode>, Corruption); 24] = [
         None,
         ("the ledger says otherwise", Sort::Void, |_, rules, dice| {
             let at = dice.below(rules.ledger.len());
-            rules.ledger[at].seq += 1;
+            rules.ledger[at].seq += made::RECORDS;
         }),
     ),
     (

@@ -65,7 +65,8 @@ pub struct Crash {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acknowledged {
     pub partition: i32,
-    pub offset: i64,
+    /// `None` where it was told so by the answer to a repeat, which names no place.
+    pub offset: Option<i64>,
     pub producer: u32,
     pub seq: u64,
 }

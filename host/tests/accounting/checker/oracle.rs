@@ -29,8 +29,8 @@ pub fn expect(seq: u64) -> &'static [Outcome] {
     match seq {
         _ if seq % 1000 == 3 => &DEAD,
         _ if seq % 1000 == 5 => &THIRD,
-        _ if seq % 7 == 0 => &[],
-        _ if seq % 11 == 0 => &TWO,
+        _ if seq.is_multiple_of(7) => &[],
+        _ if seq.is_multiple_of(11) => &TWO,
         _ if seq % 5 == 2 => &BATCHED,
         _ => &ECHO,
     }

@@ -46,6 +46,8 @@ pub struct Verdict {
     mode: &'static str,
     found: BTreeMap<Sort, (u64, Vec<String>)>,
     pub records: u64,
+    /// Records of the input that their producer sent more than once.
+    pub sent_again: u64,
     pub crashes: usize,
     /// Outcomes beyond the first of each.
     pub repeated: u64,
@@ -60,6 +62,7 @@ impl Verdict {
             mode: rules.mode.name(),
             found: BTreeMap::new(),
             records: 0,
+            sent_again: 0,
             crashes: rules.crashes.len(),
             repeated: 0,
             repeated_by_one: 0,
@@ -102,7 +105,8 @@ impl Verdict {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |sort| self.count(sort);
-        write!(f, "{}, records {}, crashes {}, lost {}", self.mode, self.records, self.crashes, count(Sort::Lost))?;
+        write!(f, "{}, records {} (sent again {})", self.mode, self.records, self.sent_again)?;
+        write!(f, ", crashes {}, lost {}", self.crashes, count(Sort::Lost))?;
         if count(Sort::Lost) == 0 && self.crashes > 0 {
             // None in N bounds the share per crash at 3/N with 95 % confidence.
             write!(f, " (below {:.2} per crash at 95 %)", 3.0 / self.crashes as f64)?;
