@@ -28,7 +28,11 @@ impl Hosts {
         Hosts { options, places: [const { None }; SLOTS], leaving: Vec::new(), started: 0 }
     }
 
+    /// Starts a host, unless one is there that took the place of one that failed.
     pub fn start(&mut self, place: usize) -> String {
+        if let Some(member) = &self.places[place] {
+            return format!("host {} is at place {place} already", member.number);
+        }
         let member = Member { number: self.started, host: self.options.start() };
         self.started += 1;
         let name = format!("host {} (process {}) starts at place {place}", member.number, member.host.process().pid());
@@ -38,11 +42,7 @@ impl Hosts {
 
     /// Fills these places.
     pub fn fill(&mut self, places: impl Iterator<Item = usize>) {
-        for place in places {
-            if self.places[place].is_none() {
-                self.start(place);
-            }
-        }
+        places.for_each(|place| _ = self.start(place));
     }
 
     pub fn signal(&self, place: usize, signal: i32) -> String {

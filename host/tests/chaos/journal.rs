@@ -17,6 +17,7 @@ impl Journal {
         std::fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         let path = directory.join("journal.txt");
         let file = File::create(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        eprintln!("journal, logs and transcript: {}", directory.display());
         Journal { begun: Instant::now(), directory, file }
     }
 

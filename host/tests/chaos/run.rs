@@ -217,8 +217,6 @@ impl Run {
         }
         if good && !arguments.keep {
             std::fs::remove_dir_all(directory).expect("the directory of the run can be removed");
-        } else {
-            eprintln!("journal, logs and transcript: {}", directory.display());
         }
         println!("{report}");
         good
