@@ -19,7 +19,7 @@ use super::event_time::{self, Extras};
 use super::ffi::{self, Client, Conf, Queue, Topic};
 use super::problem::{self, Delivery};
 use crate::config::{Compression, OutputTimestamp};
-use crate::delivery::outgoing::Outgoing;
+use crate::delivery::outgoing::{Outgoing, Owned};
 use crate::delivery::ticket::{LaneId, Ticket};
 use crate::wake::Waker;
 
@@ -35,6 +35,12 @@ pub struct Refusal {
     pub code: Code,
     /// For people: topic and reason.
     pub text: String,
+    /// The topic's number in its producer.
+    pub topic: TopicNumber,
+    /// Partition.
+    pub partition: u32,
+    /// The record.
+    pub record: Owned,
 }
 
 /// Something that the operator should hear of.
@@ -261,7 +267,7 @@ impl Producer {
                     self.bytes -= entry.held();
                     self.records -= 1;
                     output.refused += 1;
-                    refused.push((entry.ticket, refusal(code, &output.name)));
+                    refused.push((entry.ticket, refusal(code, &output.name, entry, &chunk)));
                 }
                 code => out.failed.push((i, code)),
             }
@@ -336,7 +342,7 @@ impl Producer {
                     self.bytes -= entry.held();
                     self.records -= 1;
                     output.refused += 1;
-                    refused.push((entry.ticket, refusal(code, &output.name)));
+                    refused.push((entry.ticket, refusal(code, &output.name, entry, &chunk)));
                 }
                 None => {
                     let code = failed[0].1;
@@ -456,8 +462,20 @@ fn recycled(spare: &mut Vec<Chunk>, spare_bytes: &mut usize) -> Chunk {
     }
 }
 
-fn refusal(code: Code, topic: &str) -> Refusal {
-    Refusal { code, text: format!("topic `{topic}` refuses the record: {}", problem::explain(code, "")) }
+fn refusal(code: Code, topic: &str, entry: &Entry, chunk: &Chunk) -> Refusal {
+    let (key, value, headers) = entry.parts(&chunk.bytes);
+    Refusal {
+        code,
+        text: format!("topic `{topic}` refuses the record: {}", problem::explain(code, "")),
+        topic: TopicNumber(entry.place.topic),
+        partition: entry.place.partition,
+        record: Owned {
+            key: key.map(<[u8]>::to_vec),
+            value: value.map(<[u8]>::to_vec),
+            headers: headers.to_vec(),
+            timestamp: entry.timestamp,
+        },
+    }
 }
 
 /// The public way to give a message its timestamp and headers; see [`event_time`].

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Share};
 use super::handlers::{HandlerThreads, LaneHandlers};
-use super::lane::LaneRules;
+use super::lane::{Exports, HoldRules, LaneRules};
 use super::outlets::{DeadLetterOutlet, Outlet, Outlets};
-use super::run::{Parts, Run};
+use super::reread::TopicRereader;
+use super::run::{Ended, Parts, Run};
 use super::status::{Figures, OutputFigures, PipelineStatus, State, TopicFigures};
 use super::stop::Stop;
 use super::watch::ClusterWatch;
 use super::wiring::{Member, Real, drive};
-use crate::config::{Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Then};
+use crate::config::{AckMode, Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Then};
 use crate::delivery::batcher::BatchRules;
+use crate::delivery::policy;
 use crate::delivery::retry::RetryRules;
 use crate::kafka::consumer::Consumer;
 use crate::kafka::metadata::Probe;
@@ -66,7 +68,8 @@ impl Supervised {
             // A bug of the host's ends the run before anything more is committed; the next one begins from what is.
             let run = || self.start(&waker).and_then(|run| drive(run, &waker));
             let reason = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-                Ok(Ok(())) => break,
+                Ok(Ok(Ended::Asked)) => break,
+                Ok(Ok(Ended::Policy(reason))) => return self.stay_stopped(reason, &waker),
                 Ok(Err(reason)) => reason,
                 Err(_) => "the host stopped this pipeline because of a bug of its own, see the log; it starts again"
                     .to_owned(),
@@ -82,6 +85,14 @@ impl Supervised {
             wait = (wait * 2).min(RETRY.1);
         }
         self.status.set(State::Stopped, None);
+    }
+
+    /// The failure policy ended the pipeline: it stays that way, and says why, until the host is asked to stop.
+    fn stay_stopped(&self, reason: String, waker: &Waker) {
+        self.status.set(State::Stopped, Some(reason));
+        while !self.stop.requested() {
+            waker.wait(HEALTHY);
+        }
     }
 
     /// Counters are there from the beginning, as zeros: rates and alerts need that.
@@ -144,7 +155,7 @@ impl Supervised {
                         max_bytes: batcher.max_bytes,
                         max_wait: batcher.max_wait,
                     };
-                    (batcher.name.clone(), rules)
+                    (batcher.name.as_str().into(), rules)
                 })
                 .collect(),
             retry: RetryRules {
@@ -153,7 +164,18 @@ impl Supervised {
                 max_backoff: config.errors.max_backoff,
                 jitter: config.errors.jitter,
             },
-            dead_letter: matches!(config.errors.then, Then::DeadLetter(_)),
+            then: match config.errors.then {
+                Then::Block => policy::Then::Block,
+                Then::DeadLetter(_) => policy::Then::DeadLetter,
+                Then::Drop => policy::Then::Drop,
+                Then::Stop => policy::Then::Stop,
+            },
+            provenance: config.outputs.iter().map(|output| output.provenance).collect(),
+            version: self.version.digest().into(),
+            hold: HoldRules { max: config.hold.max as usize, timeout: config.hold.timeout },
+            tick: config.tick.filter(|_| self.version.has_tick()),
+            exports: Exports { partitions: self.version.has_partitions(), failures: self.version.has_failures() },
+            receive: config.ack.mode == AckMode::Receive,
             max_ahead: config.process.max_ahead as usize,
         };
         let topic = config.source.topics.first().map_or("", String::as_str);
@@ -168,6 +190,7 @@ impl Supervised {
             outlets,
             handlers: LaneHandlers::new(&self.handlers, &self.version, instance, waker),
             watch: ClusterWatch::new(self.source_cluster.clone(), topic, waker),
+            rereader: TopicRereader::new(&config.source, &self.source_cluster, waker),
         };
         Ok(Run::new(parts, Instant::now()))
     }
