@@ -19,7 +19,7 @@ pub enum Asked {
 )]
 pub struct Arguments {
     /// How long faults come, seconds
-    #[arg(long, default_value_t = 55)]
+    #[arg(long, default_value_t = 35)]
     seconds: u64,
     /// Draws the faults and their times
     #[arg(long, default_value_t = 1)]

@@ -13,7 +13,7 @@ pub const MOST_PARTITIONS: i32 = 12;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Fault {
-    /// SIGKILL of a host, and another in its place soon after
+    /// SIGKILL of a host, now and then of two at once, and others in their places soon after
     Kill,
     /// SIGSTOP of a host for half as long again as the session, then SIGCONT
     Pause,
@@ -95,7 +95,7 @@ pub fn draw(seed: u64, length: Duration, only: &[Fault]) -> Vec<Step> {
             left.swap_remove(index);
         }
         // Mostly one upon the other, now and then long enough apart to be over before the next.
-        now += if count % 8 == 7 { 6_000 + drawing.dice.below(3_000) } else { 800 + drawing.dice.below(2_000) };
+        now += if count % 8 == 7 { 4_000 + drawing.dice.below(2_000) } else { 400 + drawing.dice.below(1_600) };
     }
     // Stable: of two at one time the one that was drawn first goes first.
     drawing.steps.sort_by_key(|step| step.at);
@@ -125,11 +125,14 @@ impl Drawing {
             Fault::Partitions if self.partitions == MOST_PARTITIONS => return false,
             Fault::Partitions if self.broker.is_some_and(|died| now < died + BROKER_UP) => return false,
             Fault::Kill => {
-                let slot = up[self.dice.below(up.len() as u64) as usize];
-                let back = now + self.dice.below(2_500);
-                self.push(now, Action::Kill(slot), Some(fault));
-                self.push(back, Action::Start(slot), None);
-                self.free[slot] = Some(back);
+                let two = up.len() > 2 && self.dice.below(3) == 0;
+                let first = self.dice.below(up.len() as u64) as usize;
+                for slot in up.iter().cycle().skip(first).take(1 + usize::from(two)) {
+                    let back = now + self.dice.below(2_500);
+                    self.push(now, Action::Kill(*slot), Some(fault));
+                    self.push(back, Action::Start(*slot), None);
+                    self.free[*slot] = Some(back);
+                }
             }
             Fault::Pause => {
                 let slot = up[self.dice.below(up.len() as u64) as usize];

@@ -76,7 +76,6 @@ pub fn run(kafka: Kafka, arguments: &Arguments) -> bool {
 
 impl Run {
     fn new(kafka: Arc<Kafka>, name: &str, arguments: &Arguments) -> Run {
-        let journal = Journal::new(scratch().join(name));
         let topic = |part: &str| format!("{name}-{part}");
         let topics = Topics { input: topic("in"), out: topic("out"), batched: topic("batched"), dead: topic("dead") };
         create_topic(&kafka, &topics.input, PARTITIONS);
@@ -97,7 +96,8 @@ impl Run {
             group: name.to_owned(),
             hosts,
             producers,
-            journal,
+            // Last: its clock is the plan's.
+            journal: Journal::new(scratch().join(name)),
             faults: BTreeMap::new(),
             crashes: Vec::new(),
             wrong: Vec::new(),
@@ -192,6 +192,7 @@ impl Run {
         self.journal.note("hosts left");
         let file = self.journal.directory().join("transcript.txt");
         reader::write(&self.kafka, &self.group, &self.topics, &file);
+        self.journal.note("transcript written");
         let transcript = reader::read(self.topics.clone(), &file);
         let rules = Rules {
             mode: Mode::AtLeastOnce,
@@ -248,7 +249,7 @@ impl Run {
 fn versions() -> BTreeSet<String> {
     let component = std::fs::read(guest("accounted")).expect("the component can be read");
     let digest = sha2::Sha256::digest(&component).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-    [digest, "guest".to_owned()].into()
+    [digest].into()
 }
 
 fn manifest(name: &str, topics: &Topics, protocol: &str) -> String {
@@ -262,6 +263,7 @@ fn manifest(name: &str, topics: &Topics, protocol: &str) -> String {
          [batch.gather]\nmax_messages = 50\nmax_wait = \"200ms\"\n\
          [errors]\nretry = {{ attempts = {ATTEMPTS}, backoff = \"20ms\", max_backoff = \"100ms\" }}\n\
          dead_letter = {{ topic = \"{dead}\" }}\n\
-         [output.out]\ntopic = \"{out}\"\n[output.batched]\ntopic = \"{batched}\"\n"
+         [output.out]\ntopic = \"{out}\"\nprovenance = true\n\
+         [output.batched]\ntopic = \"{batched}\"\nprovenance = true\n"
     )
 }

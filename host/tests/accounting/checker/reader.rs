@@ -18,7 +18,12 @@ pub fn possible() -> Result<(), Missing> {
 /// Writes the transcript of a group that has left into `file`.
 pub fn write(kafka: &Kafka, group: &str, topics: &Topics, file: &Path) {
     let out = File::create(file).unwrap_or_else(|error| panic!("cannot make {}: {error}", file.display()));
-    let mut command = kafka.java(&["-Xmx1g", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]);
+    let mut command = kafka.java(&[
+        "-Xmx1g",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    ]);
     command.arg(repository().join("tests/kafka/Transcript.java"));
     command.args([kafka.bootstrap(), group, &PATIENCE.as_secs().to_string()]);
     command.args([&topics.input, &topics.out, &topics.batched, &topics.dead]);

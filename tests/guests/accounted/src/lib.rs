@@ -13,11 +13,11 @@
 
 use sluicebox_sdk::prelude::*;
 
-struct Accounted(u64);
+struct Accounted;
 
 impl Handler for Accounted {
     fn new(_: Settings<'_>) -> Result<Self> {
-        Ok(Self(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros() as u64))
+        Ok(Self)
     }
 }
 
@@ -27,14 +27,14 @@ impl MessageHandler for Accounted {
         match seq {
             _ if seq % 1000 == 3 => Err("this number always fails".into()),
             _ if seq % 1000 == 5 && message.attempt() < 3 => Err("this number fails at first".into()),
-            _ if seq % 1000 == 5 => Ok(stamp(self.0, &message, "out", 0)),
+            _ if seq % 1000 == 5 => Ok(message.forward("out")),
             _ if seq % 7 == 0 => Ok(Outcome::done()),
             _ if seq % 11 == 0 => {
-                stamp(self.0, &message, "out", 0);
-                Ok(stamp(self.0, &message, "out", 1))
+                message.forward("out");
+                Ok(message.forward("out"))
             }
             _ if seq % 5 == 2 => Ok(message.forward_to_batcher("gather", "")),
-            _ => Ok(stamp(self.0, &message, "out", 0)),
+            _ => Ok(message.forward("out")),
         }
     }
 }
@@ -42,20 +42,10 @@ impl MessageHandler for Accounted {
 impl BatchHandler for Accounted {
     fn handle_batch(&mut self, batch: Batch<'_>) -> Result<()> {
         for item in batch {
-            stamp(self.0, &item, "batched", 0);
+            item.forward("batched");
         }
         Ok(())
     }
-}
-
-fn stamp(epoch: u64, m: &Message<'_>, to: &str, index: u32) -> Outcome {
-    m.emit(to)
-        .header("sluicebox-source", format!("{}/{}/{}", m.topic(), m.partition(), m.offset()))
-        .header("sluicebox-epoch", epoch.to_string())
-        .header("sluicebox-attempt", m.attempt().to_string())
-        .header("sluicebox-version", "guest")
-        .header("sluicebox-index", index.to_string())
-        .send()
 }
 
 fn seq(message: &Message<'_>) -> std::result::Result<u64, &'static str> {
