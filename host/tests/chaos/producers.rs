@@ -39,6 +39,10 @@ impl Producers {
             config
                 .set("bootstrap.servers", kafka.bootstrap())
                 .set("enable.idempotence", "true")
+                // With more on their way at once, the first batch of a partition that was just made may be refused
+                // (its leader does not know of it yet) while the second is taken; the first, sent again, is then taken
+                // for a repeat, and is gone though it was acknowledged.
+                .set("max.in.flight.requests.per.connection", "1")
                 .set("linger.ms", "5")
                 // An outage is waited out, whatever its length; new partitions are seen at once.
                 .set("message.timeout.ms", "0")
