@@ -1,5 +1,7 @@
 //! Partitions that are added to topics while a pipeline runs.
 
+use std::time::Instant;
+
 use crate::check::{Stage, sorted_values};
 use crate::support::PATIENCE;
 use crate::support::client::{NewRecord, Producer, add_partitions, committed, end_offsets, read_all};
@@ -13,6 +15,15 @@ fn produce(kafka: &Kafka, topic: &str, partition: i32, values: std::ops::Range<i
         ..NewRecord::new(format!("key-{value}"), format!("{partition}-{value}"))
     };
     Producer::new(kafka).send(topic, &values.map(record).collect::<Vec<_>>());
+}
+
+/// Gives a topic so many partitions; returns when each has a leader.
+fn widen(kafka: &Kafka, topic: &str, count: i32) {
+    add_partitions(kafka, topic, count);
+    let deadline = Instant::now() + PATIENCE;
+    while end_offsets(kafka, topic).len() < count.unsigned_abs() as usize {
+        assert!(Instant::now() < deadline, "{topic} has no {count} partitions after {PATIENCE:?}");
+    }
 }
 
 /// A host that looks for new partitions twice a second.
@@ -33,7 +44,7 @@ fn new_input_partitions_are_read_from_their_beginning() {
     // Its place is known, and kept, before the first record comes.
     stage.wait_committed();
     produce(kafka, &stage.input, 0, 10..20);
-    add_partitions(kafka, &stage.input, 3);
+    widen(kafka, &stage.input, 3);
     for partition in [1, 2] {
         produce(kafka, &stage.input, partition, 0..50);
     }
@@ -57,7 +68,7 @@ fn new_output_partitions_are_written_to() {
     produce(kafka, &stage.input, 0, 0..50);
     let host = host(&stage, "earliest").start();
     stage.wait_committed();
-    add_partitions(kafka, &stage.output, 4);
+    widen(kafka, &stage.output, 4);
     let line = host.wait_for_line("has 4 partitions, and had 1", PATIENCE);
     assert!(line.contains(&stage.output), "{line}");
     produce(kafka, &stage.input, 0, 50..250);

@@ -35,17 +35,14 @@ pub fn create_topic_with(kafka: &Kafka, name: &str, partitions: i32, properties:
     assert_eq!(end_offsets(kafka, name).len(), usize::try_from(partitions).expect("a number of partitions"));
 }
 
-/// Gives a topic so many partitions in all; returns when each has a leader.
-pub fn add_partitions(kafka: &Kafka, name: &str, partitions: usize) {
+/// Gives a topic more partitions, so that it has `count`.
+pub fn add_partitions(kafka: &Kafka, topic: &str, count: i32) {
     let admin: AdminClient<DefaultClientContext> = config(kafka.bootstrap()).create().expect("an admin client");
     let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
-    let results = block_on(admin.create_partitions([&NewPartitions::new(name, partitions)], &options));
-    for result in results.expect("the broker answers") {
+    let more = NewPartitions::new(topic, usize::try_from(count).expect("a number of partitions"));
+    let results = block_on(admin.create_partitions([&more], &options)).expect("the broker answers");
+    for result in results {
         result.unwrap_or_else(|(topic, code)| panic!("cannot add partitions to {topic}: {code}"));
-    }
-    let deadline = Instant::now() + PATIENCE;
-    while end_offsets(kafka, name).len() < partitions {
-        assert!(Instant::now() < deadline, "{name} has no {partitions} partitions after {PATIENCE:?}");
     }
 }
 
