@@ -40,11 +40,11 @@ impl<E: Edges> Run<E> {
     /// Looks at every lane.
     pub(super) fn look_for_stalls(&mut self, now: Instant) {
         let paused = self.pause.reason().is_some();
+        let (starved, trouble) = (self.starved, self.troubles.reason());
         for id in self.active.clone() {
             let Some(slot) = &self.lanes[id as usize] else { continue };
             let idle = paused || slot.lane.is_draining() || slot.renewal.is_some();
             let at = self.stands_at(slot).filter(|_| !idle);
-            let (starved, trouble) = (self.starved, self.troubles.reason());
             let Some(slot) = &mut self.lanes[id as usize] else { continue };
             let name = &self.parts.config.name;
             let Some(still) = slot.stall.look(now, at.unwrap_or(-1), at.is_some()) else {
