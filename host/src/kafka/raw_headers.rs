@@ -109,10 +109,9 @@ fn varint(rest: &mut &[u8]) -> Option<i32> {
 mod tests {
     use super::*;
 
-    /// Names and values.
-    type Read = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+    type Header = (Vec<u8>, Option<Vec<u8>>);
 
-    fn read(bytes: &[u8]) -> Option<Read> {
+    fn read(bytes: &[u8]) -> Option<Vec<Header>> {
         let headers = RawHeaders::parse(bytes)?;
         let mut rest = headers.bytes;
         (0..headers.count).map(|_| next(&mut rest).map(|(n, v)| (n.to_vec(), v.map(<[u8]>::to_vec)))).collect()
