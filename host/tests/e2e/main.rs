@@ -13,6 +13,7 @@
 //! | `signals` | a second signal forces, the drain deadline is kept, who is busy is said |
 //! | `group` | hosts join and leave a group under load |
 //! | `protocols` | every way of sharing partitions keeps the same promises |
+//! | `zombies` | a host that stood still for too long moves nothing back and comes back by itself |
 //! | `pipelines` | several pipelines in one process leave each other alone; other clusters |
 //! | `outage` | the broker restarts under load; the host starts before the broker |
 //! | `faults` | a trap, a panic, an endless loop, a memory hog fail their own record only |
@@ -43,6 +44,7 @@ mod security;
 mod signals;
 mod stopping;
 mod throughput;
+mod zombies;
 
 #[path = "../support/mod.rs"]
 mod support;

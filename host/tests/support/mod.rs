@@ -6,6 +6,7 @@
 //! | file | knows |
 //! |---|---|
 //! | `process` | child processes that never outlive us, their output line by line, their CPU time |
+//! | `frozen` | one thread of a child, stopped |
 //! | `jars` | where the Kafka jars are, and how Maven brings them |
 //! | `kafka` | a broker: shared by the run, or dedicated to a test; `security` its listeners, users, certificates |
 //! | `not_run` | the loud note of a test that could not run |
@@ -16,6 +17,7 @@
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test target uses its own part of the harness")]
 
 pub mod client;
+pub mod frozen;
 pub mod guests;
 pub mod host;
 pub mod http;
