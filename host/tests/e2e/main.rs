@@ -11,6 +11,7 @@
 //! | `records` | copies, partitions, event times, compression; transactions in the input |
 //! | `stopping` | SIGTERM loses and repeats nothing; SIGKILL loses nothing and repeats little |
 //! | `signals` | a second signal forces, the drain deadline is kept, who is busy is said |
+//! | `revoke` | open batches and calls that do not end, when their partitions are given back |
 //! | `group` | hosts join and leave a group under load |
 //! | `protocols` | every way of sharing partitions keeps the same promises |
 //! | `zombies` | a host that stood still for too long moves nothing back and comes back by itself |
@@ -40,6 +41,7 @@ mod outage;
 mod pipelines;
 mod protocols;
 mod records;
+mod revoke;
 mod security;
 mod signals;
 mod stopping;

@@ -1,12 +1,12 @@
 //! One thread of a child process, stopped while the others go on: what a scheduler does to it on a starved machine. Linux
 //! only (`ptrace`).
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// A stopped thread; it goes on when this is dropped.
 pub struct FrozenThread {
-    go_on: Option<Sender<()>>,
+    go_on: Option<SyncSender<()>>,
     tracer: Option<JoinHandle<()>>,
 }
 
@@ -14,8 +14,8 @@ impl FrozenThread {
     /// Stops the thread of process `pid` whose name begins with `name`; returns when it stands still.
     pub fn of(pid: i32, name: &str) -> FrozenThread {
         let thread = thread_of(pid, name);
-        let (go_on, asked) = channel();
-        let (stopped, stands) = channel();
+        let (go_on, asked) = sync_channel(1);
+        let (stopped, stands) = sync_channel(1);
         // Only the thread that attached may let go again.
         let tracer = std::thread::spawn(move || trace(thread, &stopped, &asked));
         match stands.recv() {
@@ -50,7 +50,7 @@ fn thread_of(pid: i32, name: &str) -> i32 {
 }
 
 #[cfg(target_os = "linux")]
-fn trace(thread: i32, stopped: &Sender<std::io::Result<()>>, asked: &Receiver<()>) {
+fn trace(thread: i32, stopped: &SyncSender<std::io::Result<()>>, asked: &Receiver<()>) {
     let done = |result: libc::c_long| {
         if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
     };
@@ -71,6 +71,6 @@ fn trace(thread: i32, stopped: &Sender<std::io::Result<()>>, asked: &Receiver<()
 }
 
 #[cfg(not(target_os = "linux"))]
-fn trace(_: i32, stopped: &Sender<std::io::Result<()>>, _: &Receiver<()>) {
+fn trace(_: i32, stopped: &SyncSender<std::io::Result<()>>, _: &Receiver<()>) {
     stopped.send(Err(std::io::Error::other("no single thread can be stopped here"))).expect("somebody waits");
 }
