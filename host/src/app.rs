@@ -15,7 +15,8 @@ use crate::handler_log::PipelineLog;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::handlers::HandlerThreads;
 use crate::pipeline::status::PipelineStatus;
-use crate::pipeline::supervise::{Stop, Supervised};
+use crate::pipeline::stop::Stop;
+use crate::pipeline::supervise::Supervised;
 use crate::plugin::{Runtime, Version};
 
 /// A pipeline with its loaded component.

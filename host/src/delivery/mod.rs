@@ -8,6 +8,7 @@
 //! - [`outgoing`]: one record on its way out.
 //! - [`partitioner`]: which partition a key belongs to, as Java clients say.
 //! - [`ticket`]: what a delivery report has to settle.
+//! - [`verdict`]: what a handler says of a failed message; why a partition is given back.
 
 pub mod batcher;
 pub mod burst;
@@ -17,3 +18,4 @@ pub mod outgoing;
 pub mod partitioner;
 pub mod retry;
 pub mod ticket;
+pub mod verdict;

@@ -50,7 +50,7 @@ pub struct Trouble {
 
 /// A topic that was added to a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TopicNumber(u16);
+pub struct TopicNumber(pub u16);
 
 /// See the module's text.
 pub struct Producer {
@@ -196,13 +196,13 @@ impl Producer {
     }
 
     /// Hands the next chunk of every idle partition to librdkafka. Records that it refuses on the spot go to `refused`.
-    pub fn send(&mut self, refused: &mut Vec<(Ticket, Refusal)>) {
+    pub fn send(&mut self, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
         while let Some(place) = self.due.pop() {
-            self.send_one(place, refused);
+            self.send_one(place, now, refused);
         }
     }
 
-    fn send_one(&mut self, place: Place, refused: &mut Vec<(Ticket, Refusal)>) {
+    fn send_one(&mut self, place: Place, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
         let topic = self.handles[place.topic as usize].as_ptr();
         let output = &mut self.topics[place.topic as usize];
         let out = &mut output.partitions[place.partition as usize];
@@ -268,7 +268,7 @@ impl Producer {
         }
         out.in_flight = Some(chunk);
         if out.left == 0 {
-            self.finish(place, Instant::now(), refused);
+            self.finish(place, now, refused);
         }
     }
 

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::port::{Code, Edges, Group, PartitionOffset, Queue, problem};
 use super::run::{Run, Slot};
 use crate::delivery::ticket::LaneId;
-use crate::kafka::ffi::PartitionOffset;
-use crate::kafka::{Code, problem};
 use crate::telemetry;
 
-impl Run {
+impl<E: Edges> Run<E> {
     pub(super) fn commit(&mut self, now: Instant) -> Result<(), String> {
         if now >= self.last_commit + self.parts.config.ack.commit_interval && self.leaving.is_none() {
             let all = self.active.clone();
@@ -37,7 +36,7 @@ impl Run {
         let places = idle.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
         let places: Vec<(Arc<str>, i32)> =
             places.map(|slot| (Arc::clone(&slot.lane.topic), slot.lane.partition)).collect();
-        let positions = self.parts.consumer.positions(places.iter().map(|(topic, partition)| (&**topic, *partition)));
+        let positions = self.parts.group.positions(places.iter().map(|(topic, partition)| (&**topic, *partition)));
         for (id, position) in idle.iter().zip(positions) {
             if let (Some(slot), Some(position)) = (self.lanes[*id as usize].as_mut(), position) {
                 slot.lane.skip_to(position);
@@ -64,7 +63,7 @@ impl Run {
         if offsets.is_empty() {
             return Ok(false);
         }
-        self.parts.consumer.commit(offsets.iter().map(|(topic, partition, offset)| (&**topic, *partition, *offset)))?;
+        self.parts.group.commit(offsets.iter().map(|(topic, partition, offset)| (&**topic, *partition, *offset)))?;
         self.commit_in_flight = true;
         Ok(true)
     }
@@ -72,7 +71,7 @@ impl Run {
     pub(super) fn committed(&mut self, result: Code, partitions: &[PartitionOffset]) {
         let mut failed = None;
         for partition in partitions {
-            let ours = |slot: &&mut Box<Slot>| {
+            let ours = |slot: &&mut Box<Slot<E>>| {
                 *slot.lane.topic == *partition.topic && slot.lane.partition == partition.partition
             };
             // Of the lane that owns the partition now; a commit of an earlier owner's is nobody's any more.

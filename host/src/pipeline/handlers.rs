@@ -12,6 +12,7 @@ use sluicebox_frames::Frame;
 use tokio::sync::{mpsc, oneshot};
 
 use super::lane::{Call, CallKind, Reply};
+use super::port::{Answered, Handle, Handlers};
 use super::sink::Failure;
 use crate::delivery::ticket::LaneId;
 use crate::plugin::{Fault, Instance, InstanceConfig, Version};
@@ -32,47 +33,59 @@ struct HandlerThread {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A call that ended.
-pub struct Answered {
-    /// Whose.
-    pub lane: LaneId,
-    /// The call's frame, given back.
-    pub frame: Frame,
-    /// How it ended; `None`: the call's task panicked, and its messages are gone with it.
-    pub reply: Option<Reply>,
-    /// How long the call took.
-    pub took: Duration,
-    /// Memory of the lane's instance afterwards, bytes; 0 when it is gone.
-    pub memory: u64,
-}
-
 /// Sends calls to a lane's instance. Dropping it ends the instance after the call that is under way.
 pub struct LaneHandle {
     calls: mpsc::Sender<Call>,
 }
 
-impl LaneHandle {
-    /// Hands over a call. There is room: a lane has one at a time.
-    ///
-    /// # Errors
-    /// When the handler thread is gone, which only a bug of the host's does.
-    pub fn call(&self, call: Call) -> Result<(), String> {
+impl Handle for LaneHandle {
+    fn call(&self, call: Call) -> Result<(), String> {
         self.calls.try_send(call).map_err(|error| format!("the lane's handler takes no call: {error}"))
     }
 }
 
 /// Where answers of one pipeline gather.
 #[derive(Clone)]
-pub struct AnswerSender {
+struct AnswerSender {
     answers: mpsc::Sender<Answered>,
     waker: Waker,
 }
 
-/// See [`AnswerSender`].
-#[must_use]
-pub fn answers(waker: &Waker) -> (AnswerSender, mpsc::Receiver<Answered>) {
-    let (answers, received) = mpsc::channel(ANSWERS);
-    (AnswerSender { answers, waker: waker.clone() }, received)
+/// The handler threads, for the lanes of one run.
+pub struct LaneHandlers {
+    threads: Arc<HandlerThreads>,
+    version: Arc<Version>,
+    config: Arc<InstanceConfig>,
+    answers: AnswerSender,
+    answered: mpsc::Receiver<Answered>,
+}
+
+impl LaneHandlers {
+    /// Instances of this version, with this configuration; answers wake the waker.
+    #[must_use]
+    pub fn new(
+        threads: &Arc<HandlerThreads>,
+        version: &Arc<Version>,
+        config: Arc<InstanceConfig>,
+        waker: &Waker,
+    ) -> Self {
+        let (answers, answered) = mpsc::channel(ANSWERS);
+        let answers = AnswerSender { answers, waker: waker.clone() };
+        Self { threads: Arc::clone(threads), version: Arc::clone(version), config, answers, answered }
+    }
+}
+
+impl Handlers for LaneHandlers {
+    type Handle = LaneHandle;
+
+    fn open(&mut self, lane: LaneId) -> LaneHandle {
+        self.threads.open(lane, &self.version, &self.config, &self.answers)
+    }
+
+    #[inline]
+    fn answered(&mut self) -> Option<Answered> {
+        self.answered.try_recv().ok()
+    }
 }
 
 impl HandlerThreads {
@@ -86,7 +99,7 @@ impl HandlerThreads {
     }
 
     /// Gives a lane its place on one of the threads. Its instance is started by its first call.
-    pub fn open(
+    fn open(
         &self,
         lane: LaneId,
         version: &Arc<Version>,

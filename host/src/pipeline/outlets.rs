@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use super::dead_letter::{self, Origin};
+use super::port::{Produce, Refusal, TopicNumber, Trouble};
 use super::sink::{DeadLetter, Notice, OutputNumber, Sink};
 use super::status::{Figures, OutputFigures};
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::Ticket;
-use crate::kafka::producer::{Producer, Refusal, TopicNumber, Trouble};
 use crate::telemetry::{self, At};
 
 /// A topic of one of the producers.
@@ -31,10 +31,10 @@ pub struct DeadLetterOutlet {
 }
 
 /// See the module's text.
-pub struct Outlets {
+pub struct Outlets<P> {
     pipeline: String,
     version: String,
-    producers: Vec<Producer>,
+    producers: Vec<P>,
     outputs: Vec<(String, Outlet)>,
     dead_letter: Option<DeadLetterOutlet>,
     /// Used again for every dead letter.
@@ -45,13 +45,13 @@ pub struct Outlets {
     at: (std::sync::Arc<str>, i32),
 }
 
-impl Outlets {
+impl<P: Produce> Outlets<P> {
     /// Producers and the topics they were given.
     #[must_use]
     pub fn new(
         pipeline: &str,
         version: &str,
-        producers: Vec<Producer>,
+        producers: Vec<P>,
         outputs: Vec<(String, Outlet)>,
         dead_letter: Option<DeadLetterOutlet>,
         batchers: Vec<String>,
@@ -77,9 +77,9 @@ impl Outlets {
     }
 
     /// Hands gathered records to the brokers.
-    pub fn send(&mut self, refused: &mut Vec<(Ticket, Refusal)>) {
+    pub fn send(&mut self, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
         for producer in &mut self.producers {
-            producer.send(refused);
+            producer.send(now, refused);
         }
     }
 
@@ -105,25 +105,25 @@ impl Outlets {
 
     /// Looks for reports though nobody announced any.
     pub fn look_again(&self) {
-        self.producers.iter().for_each(Producer::look_again);
+        self.producers.iter().for_each(P::look_again);
     }
 
     /// Bytes that are not reported on.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.producers.iter().map(Producer::bytes).sum()
+        self.producers.iter().map(P::bytes).sum()
     }
 
     /// Records that are not reported on.
     #[must_use]
     pub fn records(&self) -> usize {
-        self.producers.iter().map(Producer::records).sum()
+        self.producers.iter().map(P::records).sum()
     }
 
     /// When a producer has something to do by itself.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.producers.iter().filter_map(Producer::deadline).min()
+        self.producers.iter().filter_map(P::deadline).min()
     }
 
     /// Figures of the outputs.
@@ -145,7 +145,7 @@ impl Outlets {
     }
 }
 
-impl Sink for Outlets {
+impl<P: Produce> Sink for Outlets<P> {
     #[inline]
     fn partitions(&self, output: OutputNumber) -> u32 {
         self.outputs[output].1.partitions

@@ -1,67 +1,57 @@
 //! The loop of a pipeline: one thread that polls Kafka, feeds lanes, takes answers in, produces, and commits. Nothing in
-//! here waits for anything but the waker; nothing is done per record that could be done per burst.
+//! here waits, looks at a clock or knows whom it talks to: [`Run::step`] is called with the time and says how long it may
+//! be left alone, and its edges are [`Edges`]. Nothing is done per record that could be done per burst.
 //!
 //! Invariant of commits: what is committed for a partition is its lane's committable offset, of the lane that owns it now.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-use crate::kafka::Code;
-use tokio::sync::mpsc;
 
 use super::budget::Share;
 use super::figures::{COUNT, SWEEP};
-use super::handlers::{AnswerSender, Answered, HandlerThreads, LaneHandle};
 use super::lane::{Lane, LaneRules, Reply};
-use super::leave::Leaving;
+use super::leave::{Abandoned, LEFT, Leaving};
 use super::names::names;
 use super::outlets::Outlets;
+use super::port::{
+    Code, Edges, Event, Group, Handle, HandleOf, Handlers, PartitionOffset, Queue, QueueOf, Refusal, Trouble, Watch,
+    code_name, problem,
+};
 use super::status::{Figures, PipelineStatus, State};
-use super::supervise::Stop;
+use super::stop::Stop;
 use super::trouble::Troubles;
 use crate::config::{Cluster, Pipeline};
 use crate::delivery::burst::MAX_BYTES;
 use crate::delivery::ticket::{LaneId, Ticket};
-use crate::kafka::consumer::{Consumer, Event};
-use crate::kafka::ffi::{self, PartitionOffset};
-use crate::kafka::partition::PartitionQueue;
-use crate::kafka::problem;
-use crate::kafka::producer::Refusal;
-use crate::plugin::{InstanceConfig, Version};
 use crate::telemetry;
-use crate::wake::Waker;
 
 /// What a run is made of; see `supervise`, which makes it.
-pub(super) struct Parts {
+pub(super) struct Parts<E: Edges> {
     pub config: Arc<Pipeline>,
     pub cluster: Cluster,
-    pub version: Arc<Version>,
-    pub instance: Arc<InstanceConfig>,
     pub rules: Arc<LaneRules>,
-    pub handlers: Arc<HandlerThreads>,
     pub status: Arc<PipelineStatus>,
     pub share: Share,
     pub stop: Stop,
-    pub waker: Waker,
-    pub consumer: Consumer,
-    pub outlets: Outlets,
-    pub answers: (AnswerSender, mpsc::Receiver<Answered>),
+    pub group: E::Group,
+    pub outlets: Outlets<E::Producer>,
+    pub handlers: E::Handlers,
+    pub watch: E::Watch,
 }
 
 /// One lane with its edges.
-pub(super) struct Slot {
+pub(super) struct Slot<E: Edges> {
     // Messages of the queue must go before the client, which the queue holds.
-    pub(super) queue: PartitionQueue,
+    pub(super) queue: QueueOf<E>,
     pub(super) lane: Lane,
-    pub(super) handle: LaneHandle,
+    pub(super) handle: HandleOf<E>,
     pub(super) committed: Option<i64>,
     pub(super) committing: Option<i64>,
     pub(super) memory: u64,
 }
 
-impl Slot {
+impl<E: Edges> Slot<E> {
     /// An offset that is worth committing.
     pub(super) fn dirty(&self) -> Option<i64> {
         self.lane.committable().filter(|offset| Some(*offset) != self.committed)
@@ -72,13 +62,25 @@ impl Slot {
     }
 }
 
+/// How a step of a run ended.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// There may be more to do.
+    Again,
+    /// Nothing to do before so much time has passed, unless somebody wakes it.
+    Rest(Duration),
+    /// The group is left. `Err`: why the pipeline has to begin anew.
+    Over(Result<(), String>),
+}
+
 /// See the module's text.
-pub(super) struct Run {
+pub(super) struct Run<E: Edges> {
     /// By lane number; numbers are never used again, so a late report finds nobody.
-    pub(super) lanes: Vec<Option<Box<Slot>>>,
+    pub(super) lanes: Vec<Option<Box<Slot<E>>>>,
     pub(super) active: Vec<LaneId>,
-    pub(super) parts: Parts,
+    pub(super) parts: Parts<E>,
     pub(super) leaving: Option<Leaving>,
+    pub(super) abandoned: Option<Abandoned>,
     /// The group is on its way to be left.
     pub(super) closing: bool,
     /// It was told so.
@@ -94,7 +96,7 @@ pub(super) struct Run {
     pub(super) last_publish: Instant,
     pub(super) last_sweep: Instant,
     refused: Vec<(Ticket, Refusal)>,
-    trouble: Vec<crate::kafka::producer::Trouble>,
+    trouble: Vec<Trouble>,
     pub(super) troubles: Troubles,
     joined: bool,
     last_problem: String,
@@ -103,19 +105,9 @@ pub(super) struct Run {
     pub(super) earlier: Figures,
 }
 
-/// Ownership epochs grow within a process and, by the clock, across its restarts.
-fn next_epoch() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let clock = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(1, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
-    let last = LAST.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(clock.max(last + 1)));
-    last.map_or(clock, |last| clock.max(last + 1))
-}
-
-impl Run {
-    pub(super) fn new(mut parts: Parts) -> Self {
-        let now = Instant::now();
+impl<E: Edges> Run<E> {
+    pub(super) fn new(mut parts: Parts<E>, now: Instant) -> Self {
+        parts.status.set(State::Joining, None);
         let earlier = parts.status.figures().at_rest();
         let mut topics = BTreeMap::new();
         for topic in &parts.config.source.topics {
@@ -128,6 +120,7 @@ impl Run {
             active: Vec::new(),
             parts,
             leaving: None,
+            abandoned: None,
             closing: false,
             close_begun: false,
             failure: None,
@@ -148,46 +141,47 @@ impl Run {
         }
     }
 
-    /// Runs until the stop is carried out.
-    ///
-    /// # Errors
-    /// Why the pipeline has to begin anew.
-    pub(super) fn run(mut self) -> Result<(), String> {
-        self.parts.status.set(State::Joining, None);
-        let result = self.turns();
-        if result.is_err() {
-            self.abandon();
+    /// Does what there is to do now. Called again and again until it is over.
+    pub(super) fn step(&mut self, now: Instant) -> Step {
+        if self.abandoned.is_none() {
+            match self.turn(now) {
+                Ok(Step::Over(result)) => return self.over(result, now),
+                Ok(step) => return step,
+                Err(reason) => self.abandon(reason, now),
+            }
         }
-        self.publish(Instant::now());
+        match self.go_on_abandoning(now) {
+            Some(reason) => self.over(Err(reason), now),
+            None => Step::Rest(LEFT),
+        }
+    }
+
+    fn over(&mut self, result: Result<(), String>, now: Instant) -> Step {
+        self.publish(now);
         self.parts.status.publish(self.parts.status.figures().at_rest());
-        result
+        Step::Over(result)
     }
 
-    fn turns(&mut self) -> Result<(), String> {
-        loop {
-            let now = Instant::now();
-            let mut worked = self.take_events(now)?;
-            worked |= self.take_answers(now)?;
-            worked |= self.take_reports(now)?;
-            worked |= self.serve_lanes(now)?;
-            self.parts.outlets.send(&mut self.refused);
-            self.stop_refused();
-            self.commit(now)?;
-            if (self.parts.stop.requested() || self.failure.is_some()) && !self.closing {
-                self.begin_shutdown(now);
-            }
-            if self.go_on_leaving(now)? {
-                return self.failure.take().map_or(Ok(()), Err);
-            }
-            self.housekeeping(now);
-            if !worked {
-                self.rest(now);
-            }
+    fn turn(&mut self, now: Instant) -> Result<Step, String> {
+        let mut worked = self.take_events(now)?;
+        worked |= self.take_answers(now)?;
+        worked |= self.take_reports(now)?;
+        worked |= self.serve_lanes(now)?;
+        self.parts.outlets.send(now, &mut self.refused);
+        self.stop_refused();
+        self.commit(now)?;
+        if (self.parts.stop.requested() || self.failure.is_some()) && !self.closing {
+            self.begin_shutdown(now);
         }
+        if self.go_on_leaving(now)? {
+            return Ok(Step::Over(self.failure.take().map_or(Ok(()), Err)));
+        }
+        self.housekeeping(now);
+        Ok(if worked { Step::Again } else { Step::Rest(self.rest(now)) })
     }
 
-    /// Waits for an event or the next thing to do by time.
-    fn rest(&mut self, now: Instant) {
+    /// How long until the next thing to do by time.
+    fn rest(&self, now: Instant) -> Duration {
         // A starved lane cannot use its deadline: it is looked at when the bytes in flight are counted again.
         let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref()?.lane.deadline());
         let lanes = lanes.filter(|_| !self.starved);
@@ -203,7 +197,7 @@ impl Run {
             .chain([self.last_sweep + SWEEP])
             .min()
             .unwrap_or(now + SWEEP);
-        self.parts.waker.wait(next.saturating_duration_since(now).max(Duration::from_micros(100)));
+        next.saturating_duration_since(now).max(Duration::from_micros(100))
     }
 
     fn any_dirty(&self) -> bool {
@@ -215,7 +209,7 @@ impl Run {
     fn take_events(&mut self, now: Instant) -> Result<bool, String> {
         let mut any = false;
         // One rebalance at a time: what comes after it waits in librdkafka's queue.
-        while let Some(event) = self.parts.consumer.poll() {
+        while let Some(event) = self.parts.group.poll() {
             any = true;
             match event {
                 Event::Assigned(partitions) => self.assigned(&partitions)?,
@@ -224,23 +218,23 @@ impl Run {
                 Event::Problem { code, text, fatal } => self.problem(code, &text, fatal)?,
             }
         }
-        if self.troubles.answered() {
+        if self.parts.watch.answered() {
             self.cluster_works();
         }
         Ok(any)
     }
 
     fn assigned(&mut self, partitions: &[PartitionOffset]) -> Result<(), String> {
-        let queues = self.parts.consumer.assign(partitions, &self.parts.waker)?;
+        let queues = self.parts.group.assign(partitions)?;
         for (partition, queue) in partitions.iter().zip(queues) {
             let topic = self.topics.entry(partition.topic.clone()).or_insert_with(|| partition.topic.as_str().into());
             let id = LaneId::try_from(self.lanes.len()).map_err(|_| "too many assignments in one run".to_owned())?;
-            let (config, rules) = (&self.parts.instance, Arc::clone(&self.parts.rules));
-            let mut lane = Lane::new(id, Arc::clone(topic), partition.partition, next_epoch(), rules);
+            let (epoch, rules) = (self.parts.group.next_epoch(), Arc::clone(&self.parts.rules));
+            let mut lane = Lane::new(id, Arc::clone(topic), partition.partition, epoch, rules);
             if self.closing {
                 lane.drain(sluicebox_frames::Trigger::Shutdown);
             }
-            let handle = self.parts.handlers.open(id, &self.parts.version, config, &self.parts.answers.0);
+            let handle = self.parts.handlers.open(id);
             self.lanes.push(Some(Box::new(Slot { queue, lane, handle, committed: None, committing: None, memory: 0 })));
             self.active.push(id);
         }
@@ -252,7 +246,7 @@ impl Run {
     }
 
     fn count_error(&mut self, code: Code) {
-        let key = (self.parts.cluster.name.clone(), ffi::name(code).to_lowercase());
+        let key = (self.parts.cluster.name.clone(), code_name(code).to_lowercase());
         *self.parts.outlets.figures.broker_errors.entry(key).or_default() += 1;
     }
 
@@ -287,7 +281,7 @@ impl Run {
                 if self.troubles.add("group", reason.clone()) {
                     telemetry::trouble(&self.parts.config.name, &reason);
                 }
-                self.watch_cluster();
+                self.parts.watch.begin();
             }
         }
         self.show_troubles();
@@ -304,13 +298,8 @@ impl Run {
         let cluster = &self.parts.cluster;
         let reason = format!("cluster `{}` ({}) does not answer: {cause}", cluster.name, cluster.bootstrap);
         self.troubles.add("cluster", reason);
-        self.watch_cluster();
+        self.parts.watch.begin();
         self.show_troubles();
-    }
-
-    fn watch_cluster(&mut self) {
-        let topic = self.parts.config.source.topics.first().map_or("", String::as_str);
-        self.troubles.watch(&self.parts.cluster, topic, &self.parts.waker);
     }
 
     /// Something that needs the cluster and the group succeeded.
@@ -338,7 +327,7 @@ impl Run {
 
     fn take_answers(&mut self, now: Instant) -> Result<bool, String> {
         let mut any = false;
-        while let Ok(answered) = self.parts.answers.1.try_recv() {
+        while let Some(answered) = self.parts.handlers.answered() {
             any = true;
             let Some(slot) = self.lanes.get_mut(answered.lane as usize).and_then(Option::as_mut) else {
                 continue; // a partition that was given back meanwhile
@@ -492,16 +481,5 @@ impl Run {
             *self.retired.entry(Arc::clone(&slot.lane.topic)).or_default() += slot.lane.settled();
         }
         self.active.retain(|active| *active != id);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn epochs_grow() {
-        let (a, b) = (next_epoch(), next_epoch());
-        assert!(b > a);
     }
 }

@@ -5,8 +5,8 @@
 //! - per process: [`runtime`] (engine, epoch ticker, linker) with what it links: [`imports`] (log, settings, outputs)
 //!   and [`wasi`] (the harmless part of WASI);
 //! - per component: [`version`] (load, checks against the contract in [`contract`], digest);
-//! - per store: [`instance`] (start, calls), [`typed`] (the typed form behind the frame interface), [`limits`] (memory,
-//!   running time), [`output`] (log lines of one handler instance);
+//! - per store: [`instance`] (start, calls), [`typed`] and [`verdicts`] (the typed form behind the frame interface),
+//!   [`limits`] (memory, running time), [`output`] (log lines of one handler instance);
 //! - for people: [`fault`] (what went wrong in a call, by class).
 //!
 //! Invariants: what is not linked in `runtime` cannot be reached by a guest; every guest entry happens with a running
@@ -20,6 +20,7 @@ mod limits;
 mod output;
 mod runtime;
 mod typed;
+mod verdicts;
 mod version;
 mod wasi;
 

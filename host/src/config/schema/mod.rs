@@ -159,7 +159,7 @@ fn read_limits(table: &mut Table<'_>, default: HandlerLimits) -> HandlerLimits {
     };
     let one_size = "it is one size for the whole process, 512KiB: remove it";
     table.not_yet("stack", one_size);
-    for key in ["log_rate", "emissions", "handles", "held"] {
+    for key in ["log_rate", "emissions", "handles"] {
         table.not_yet(key, "remove it: the default holds");
     }
     limits
