@@ -153,6 +153,7 @@ impl Load {
     const CHUNK: u64 = 20_000;
     /// Chunks a second of a load with a rate.
     const BEATS: u64 = 20;
+    const BEAT: Duration = Duration::from_millis(1000 / Load::BEATS);
 
     /// As many records as the broker takes.
     pub fn start(stage: &Stage<'_>, size: usize, keys: u64) -> Load {
@@ -161,22 +162,32 @@ impl Load {
 
     /// About so many records a second: for tests that take long.
     pub fn paced(stage: &Stage<'_>, size: usize, keys: u64, per_second: u64) -> Load {
-        let pause = Duration::from_secs(1) / Load::BEATS as u32;
-        Load::run(stage, per_second / Load::BEATS, pause, move |n, key, value| numbered(n, size, keys, key, value))
+        let fill = move |n, key: &mut Vec<u8>, value: &mut Vec<u8>| numbered(n, size, keys, key, value);
+        Load::run(stage.kafka, &stage.input, per_second / Load::BEATS, Load::BEAT, fill)
+    }
+
+    /// The same to another topic, with other keys.
+    pub fn beside(stage: &Stage<'_>, topic: &str, per_second: u64) -> Load {
+        let fill = |n, key: &mut Vec<u8>, value: &mut Vec<u8>| {
+            key.extend_from_slice(b"beside-");
+            numbered(n, 100, 512, key, value);
+        };
+        Load::run(stage.kafka, topic, per_second / Load::BEATS, Load::BEAT, fill)
     }
 
     /// Records that `fill` writes by their numbers.
     pub fn of(stage: &Stage<'_>, fill: impl Fn(u64, &mut Vec<u8>, &mut Vec<u8>) + Send + 'static) -> Load {
-        Load::run(stage, Load::CHUNK, Duration::ZERO, fill)
+        Load::run(stage.kafka, &stage.input, Load::CHUNK, Duration::ZERO, fill)
     }
 
     fn run(
-        stage: &Stage<'_>,
+        kafka: &Kafka,
+        topic: &str,
         chunk: u64,
         pause: Duration,
         fill: impl Fn(u64, &mut Vec<u8>, &mut Vec<u8>) + Send + 'static,
     ) -> Load {
-        let (producer, topic) = (Producer::new(stage.kafka), stage.input.clone());
+        let (producer, topic) = (Producer::new(kafka), topic.to_owned());
         let (stop, stopped) = sync_channel(1);
         let run = move || {
             let mut first = 0;

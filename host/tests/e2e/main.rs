@@ -13,6 +13,7 @@
 //! | `signals` | a second signal forces, the drain deadline is kept, who is busy is said |
 //! | `revoke` | open batches and calls that do not end, when their partitions are given back |
 //! | `group` | hosts join and leave a group under load |
+//! | `churn` | members come and go all the time; `ownership` reads from their logs who owned what |
 //! | `protocols` | every way of sharing partitions keeps the same promises |
 //! | `zombies` | a host that stood still for too long moves nothing back and comes back by itself |
 //! | `pipelines` | several pipelines in one process leave each other alone; other clusters |
@@ -31,6 +32,7 @@ mod bad_answers;
 mod bad_input;
 mod bytes;
 mod check;
+mod churn;
 mod dead_letters;
 mod faults;
 mod forms;
@@ -38,6 +40,7 @@ mod group;
 mod manifests;
 mod memory;
 mod outage;
+mod ownership;
 mod pipelines;
 mod protocols;
 mod records;

@@ -11,6 +11,7 @@
 //! | `kafka` | a broker: shared by the run, or dedicated to a test; `security` its listeners, users, certificates |
 //! | `not_run` | the loud note of a test that could not run |
 //! | `client` | our own client, by librdkafka's C interface: topics, producing, reading, commits |
+//! | `random` | chance that a seed fixes |
 //! | `tools` | the judges that are not our client: Kafka's own tools and kcat |
 //! | `host` | the binary under test, its admin port |
 //! | `guests` | building the guests |
@@ -25,6 +26,7 @@ pub mod jars;
 pub mod kafka;
 pub mod not_run;
 pub mod process;
+pub mod random;
 pub mod security;
 pub mod tools;
 
