@@ -15,13 +15,25 @@ use sluicebox_frames::{
     BatchInfo, Frame, HeadersWriter, MessagesWriter, NewMessage, Source, TimestampType, Trigger, messages,
 };
 
+const GUESTS: [&str; 9] = [
+    "raw-frames",
+    "raw-typed",
+    "raw-optional",
+    "raw-files",
+    "raw-version",
+    "raw-signature",
+    "raw-nothing",
+    "holder",
+    "judge",
+];
+
 /// The component of a guest under `tests/guests`, built once per test program.
 pub fn guest(name: &str) -> Vec<u8> {
     static BUILT: LazyLock<PathBuf> = LazyLock::new(|| {
         let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../plugins");
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(&workspace).args(["build", "--release", "--target", "wasm32-wasip2"]);
-        for name in ["raw-frames", "raw-typed", "raw-files", "raw-version", "raw-signature", "raw-nothing"] {
+        for name in GUESTS {
             cargo.args(["-p", name]);
         }
         for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
