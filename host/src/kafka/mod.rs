@@ -9,6 +9,7 @@
 //! - `chunk`: the batch that is with librdkafka, and the one that gathers.
 //! - [`event_time`]: event time and headers for batched producing.
 //! - [`log`]: librdkafka's lines, into ours.
+//! - [`members`]: who is in a group.
 //! - [`metadata`]: do the topics exist, how many partitions have they.
 //! - [`mock`]: a broker in memory, for `sluicebox dev`.
 //! - [`offsets`]: where a group stands, where partitions end.
@@ -19,6 +20,7 @@ pub mod consumer;
 pub mod event_time;
 pub mod ffi;
 mod log;
+pub mod members;
 pub mod metadata;
 pub mod mock;
 pub mod offsets;

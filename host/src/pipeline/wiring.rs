@@ -1,12 +1,13 @@
 //! The real edges of the loop: librdkafka's clients, handler threads, the clock and a thread that sleeps.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use sluicebox_frames::MessagesWriter;
 
 use super::handlers::LaneHandlers;
-use super::port::{Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, TopicNumber, Trouble};
+use super::port::{Code, Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, TopicNumber, Trouble};
 use super::run::{Run, Step};
 use super::watch::ClusterWatch;
 use crate::delivery::outgoing::Outgoing;
@@ -44,11 +45,13 @@ pub(super) fn drive(mut run: Run<Real>, waker: &Waker) -> Result<(), String> {
 pub(super) struct Member {
     consumer: Consumer,
     waker: Waker,
+    /// Set when another member took our instance id; outlives the run, which ends by it.
+    fenced: Arc<AtomicBool>,
 }
 
 impl Member {
-    pub(super) fn new(consumer: Consumer, waker: &Waker) -> Self {
-        Self { consumer, waker: waker.clone() }
+    pub(super) fn new(consumer: Consumer, waker: &Waker, fenced: &Arc<AtomicBool>) -> Self {
+        Self { consumer, waker: waker.clone(), fenced: Arc::clone(fenced) }
     }
 }
 
@@ -67,7 +70,11 @@ impl Group for Member {
 
     #[inline]
     fn poll(&mut self) -> Option<Event> {
-        self.consumer.poll()
+        let event = self.consumer.poll();
+        if let Some(Event::Problem { code: Code::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID, fatal: true, .. }) = &event {
+            self.fenced.store(true, Ordering::Release);
+        }
+        event
     }
 
     fn assign(&mut self, partitions: &[PartitionOffset]) -> Result<Vec<PartitionQueue>, String> {

@@ -250,7 +250,10 @@ fn many_hosts_toggle() {
 #[ignore = "by a command: twelve hosts, 80 partitions, half a million records, three minutes"]
 fn twelve_hosts_toggle() {
     let lasts = Duration::from_secs(100);
-    survives("churn::twelve_hosts_toggle", Churn { members: 12, partitions: 80, pause: 500, lasts, ..SHORT });
+    survives(
+        "churn::twelve_hosts_toggle",
+        Churn { members: 12, partitions: 80, per_second: 25_000, pause: 500, lasts, ..SHORT },
+    );
 }
 
 /// Proves: members that are added and taken away one by one leave no partition without its one owner for longer than half a

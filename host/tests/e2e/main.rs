@@ -16,7 +16,10 @@
 //! | `churn` | members come and go all the time; `ownership` reads from their logs who owned what |
 //! | `protocols` | every way of sharing partitions keeps the same promises |
 //! | `zombies` | a host that stood still for too long moves nothing back and comes back by itself |
+//! | `fixed_members` | members with instance ids come back without a rebalance, two of one name do not fight |
 //! | `pipelines` | several pipelines in one process leave each other alone; other clusters |
+//! | `broker_errors` | every error of every request: none is silent, each is waited out |
+//! | `cluster_changes` | coordinators and leaders move, topics vanish, a membership is lost |
 //! | `outage` | the broker restarts under load; the host starts before the broker |
 //! | `faults` | a trap, a panic, an endless loop, a memory hog fail their own record only |
 //! | `dead_letters` | one dead letter per failed record, with all that it was and why; none is acked unwritten |
@@ -30,11 +33,14 @@
 mod admin;
 mod bad_answers;
 mod bad_input;
+mod broker_errors;
 mod bytes;
 mod check;
 mod churn;
+mod cluster_changes;
 mod dead_letters;
 mod faults;
+mod fixed_members;
 mod forms;
 mod group;
 mod manifests;

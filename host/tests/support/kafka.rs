@@ -97,6 +97,11 @@ impl Kafka {
         Ok(kafka)
     }
 
+    /// Brokers that somebody else keeps, and that Kafka's own tools are not used with.
+    pub fn elsewhere(bootstrap: String) -> Kafka {
+        Kafka { bootstrap, libs: PathBuf::new(), own: None }
+    }
+
     /// `HOST:PORT` of the plain listener.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap

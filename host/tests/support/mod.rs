@@ -9,6 +9,7 @@
 //! | `frozen` | one thread of a child, stopped |
 //! | `jars` | where the Kafka jars are, and how Maven brings them |
 //! | `kafka` | a broker: shared by the run, or dedicated to a test; `security` its listeners, users, certificates |
+//! | `mock` | librdkafka's mock cluster: answers with errors, counts requests |
 //! | `not_run` | the loud note of a test that could not run |
 //! | `client` | our own client, by librdkafka's C interface: topics, producing, reading, commits |
 //! | `random` | chance that a seed fixes |
@@ -24,6 +25,7 @@ pub mod host;
 pub mod http;
 pub mod jars;
 pub mod kafka;
+pub mod mock;
 pub mod not_run;
 pub mod process;
 pub mod random;

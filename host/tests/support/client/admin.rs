@@ -3,6 +3,7 @@
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys::bindings::rd_kafka_type_t;
 
@@ -55,16 +56,21 @@ pub fn total(kafka: &Kafka, topic: &str) -> i64 {
 
 /// The committed offset of each partition, `None` where the group has none.
 pub fn committed(kafka: &Kafka, group: &str, topic: &str) -> Vec<Option<i64>> {
+    try_committed(kafka, group, topic).expect("the group's coordinator answers")
+}
+
+/// The same from a coordinator that may answer with an error.
+pub fn try_committed(kafka: &Kafka, group: &str, topic: &str) -> Result<Vec<Option<i64>>, KafkaError> {
     let partitions = i32::try_from(end_offsets(kafka, topic).len()).expect("a number of partitions");
     let consumer: BaseConsumer = config(kafka.bootstrap()).set("group.id", group).create().expect("a consumer");
     let mut wanted = TopicPartitionList::new();
     wanted.add_partition_range(topic, 0, partitions - 1);
-    let found = consumer.committed_offsets(wanted, PATIENCE).expect("the group's coordinator answers");
+    let found = consumer.committed_offsets(wanted, PATIENCE)?;
     let offset = |partition| match found.find_partition(topic, partition).expect("an answer for it").offset() {
         Offset::Offset(offset) => Some(offset),
         _ => None,
     };
-    (0..partitions).map(offset).collect()
+    Ok((0..partitions).map(offset).collect())
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
