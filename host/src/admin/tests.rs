@@ -26,7 +26,8 @@ fn pipeline(name: &str, state: State, reason: Option<&str>, figures: Figures) ->
 
 /// Every figure differs, so that none can be taken for another.
 fn figures() -> Figures {
-    let topic = TopicFigures { consumed: 1000, consumed_bytes: 50_000, settled: 900, dead_lettered: 7, lag: 42 };
+    let topic =
+        TopicFigures { consumed: 1000, consumed_bytes: 50_000, settled: 900, dead_lettered: 7, dropped: 3, lag: 42 };
     let output = |name: &str, produced| OutputFigures {
         name: name.to_owned(),
         produced,
@@ -36,6 +37,7 @@ fn figures() -> Figures {
     Figures {
         topics: [("orders".into(), topic), ("quiet".into(), TopicFigures::default())].into(),
         outputs: vec![output("enriched", 800), output("dead-letter", 7)],
+        late_acks: 6,
         retries: [("retry", 11), ("trap", 2), ("zz_new", 1)].into(),
         faults: [("trap", 3), ("wall_clock", 1)].into(),
         broker_errors: [(("default".to_owned(), "unreachable".to_owned()), 4)].into(),

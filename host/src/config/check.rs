@@ -255,20 +255,13 @@ fn check_ack(pipeline: &Pipeline, report: &mut Report) {
 /// Keys that are read and that the host does not carry out yet: refused, never ignored.
 fn check_wired(pipeline: &Pipeline, report: &mut Report) {
     let origin = &pipeline.origin;
-    let (source, errors) = (&pipeline.source, &pipeline.errors);
+    let source = &pipeline.source;
     let elsewhere = matches!(source.start, Start::At(_) | Start::Ago(_) | Start::None);
-    let mut unwired = vec![
+    let unwired = [
         ("source.start".to_owned(), elsewhere),
         ("source.on_lost_offset".to_owned(), true),
-        ("handler.tick".to_owned(), true),
-        ("hold".to_owned(), true),
-        ("ack.mode".to_owned(), pipeline.ack.mode == AckMode::Receive),
-        ("errors.then".to_owned(), matches!(errors.then, Then::Drop | Then::Stop)),
         ("errors.breaker".to_owned(), true),
     ];
-    for output in pipeline.outputs.iter().filter(|output| output.provenance) {
-        unwired.push((format!("output.{}.provenance", output.name), true));
-    }
     for (path, used) in unwired {
         if let Some(place) = origin.get(&path).filter(|_| used) {
             let message = format!("this value of `{path}` is not supported yet");

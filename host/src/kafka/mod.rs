@@ -8,6 +8,7 @@
 //! - [`producer`]: self-clocked producing and its reports.
 //! - `chunk`: the batch that is with librdkafka, and the one that gathers.
 //! - [`event_time`]: event time and headers for batched producing.
+//! - [`limits`]: which records a topic may refuse; these travel alone.
 //! - [`log`]: librdkafka's lines, into ours.
 //! - [`members`]: who is in a group.
 //! - [`metadata`]: do the topics exist, how many partitions have they.
@@ -19,6 +20,7 @@ mod chunk;
 pub mod consumer;
 pub mod event_time;
 pub mod ffi;
+pub mod limits;
 mod log;
 pub mod members;
 pub mod metadata;
@@ -27,6 +29,7 @@ pub mod offsets;
 pub mod partition;
 pub mod problem;
 pub mod producer;
+pub mod reread;
 pub mod settings;
 
 /// librdkafka's and Kafka's error codes.

@@ -9,17 +9,18 @@ use std::collections::VecDeque;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Code;
 use rdkafka_sys as rd;
 
-use super::chunk::{Chunk, Entry, Place};
+use super::chunk::{CHUNK_BYTES, Chunk, Entry, Place};
 use super::event_time::{self, Extras};
 use super::ffi::{self, Client, Conf, Queue, Topic};
+use super::limits::TopicLimits;
 use super::problem::{self, Delivery};
 use crate::config::{Compression, OutputTimestamp};
-use crate::delivery::outgoing::Outgoing;
+use crate::delivery::outgoing::{Outgoing, Owned};
 use crate::delivery::ticket::{LaneId, Ticket};
 use crate::wake::Waker;
 
@@ -35,6 +36,12 @@ pub struct Refusal {
     pub code: Code,
     /// For people: topic and reason.
     pub text: String,
+    /// The topic's number in its producer.
+    pub topic: TopicNumber,
+    /// Partition.
+    pub partition: u32,
+    /// The record.
+    pub record: Owned,
 }
 
 /// Something that the operator should hear of.
@@ -68,6 +75,8 @@ pub struct Producer {
     native: Vec<rd::rd_kafka_message_t>,
     bytes: usize,
     records: usize,
+    /// Clock time of the last [`Producer::send`], ms since 1970: near enough for limits of timestamps.
+    clock: i64,
 }
 
 /// Filled by callbacks, which run inside `rd_kafka_poll` on our thread.
@@ -79,6 +88,9 @@ struct Inbox {
 
 struct Output {
     name: String,
+    limits: TopicLimits,
+    /// Bytes of a chunk of several records.
+    chunk_bytes: usize,
     timestamp_now: bool,
     partitions: Vec<Partition>,
     produced: u64,
@@ -139,6 +151,7 @@ impl Producer {
             native: Vec::new(),
             bytes: 0,
             records: 0,
+            clock: clock(),
         })
     }
 
@@ -152,12 +165,15 @@ impl Producer {
         partitions: u32,
         timestamp: OutputTimestamp,
         compression: Compression,
+        limits: TopicLimits,
     ) -> Result<TopicNumber, String> {
         assert!(partitions > 0, "topic {name} has a partition");
         let number = TopicNumber(u16::try_from(self.topics.len()).map_err(|_| "too many outputs")?);
         self.handles.push(Topic::with_compression(&self.client, name, compression.as_str())?);
         self.topics.push(Output {
             name: name.to_owned(),
+            limits,
+            chunk_bytes: limits.batch_of(CHUNK_BYTES),
             timestamp_now: timestamp == OutputTimestamp::Now,
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
             produced: 0,
@@ -181,11 +197,14 @@ impl Producer {
         let output = &mut self.topics[topic.0 as usize];
         let timestamp = if output.timestamp_now { 0 } else { record.timestamp.max(0) };
         let out = &mut output.partitions[partition as usize];
-        let fits = out.gathered.back().is_some_and(|chunk| chunk.has_room(record.bytes()));
+        let alone = output.limits.is_doubtful(record, timestamp, self.clock);
+        let fits =
+            !alone && out.gathered.back().is_some_and(|chunk| chunk.has_room(record.bytes(), output.chunk_bytes));
         if !fits {
             out.gathered.push_back(recycled(&mut self.spare, &mut self.spare_bytes));
         }
         if let Some(chunk) = out.gathered.back_mut() {
+            chunk.sealed = alone;
             self.bytes += chunk.push(record, timestamp, ticket, place) + size_of::<Entry>();
             self.records += 1;
         }
@@ -197,6 +216,9 @@ impl Producer {
 
     /// Hands the next chunk of every idle partition to librdkafka. Records that it refuses on the spot go to `refused`.
     pub fn send(&mut self, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
+        if !self.due.is_empty() {
+            self.clock = clock();
+        }
         while let Some(place) = self.due.pop() {
             self.send_one(place, now, refused);
         }
@@ -261,7 +283,7 @@ impl Producer {
                     self.bytes -= entry.held();
                     self.records -= 1;
                     output.refused += 1;
-                    refused.push((entry.ticket, refusal(code, &output.name)));
+                    refused.push((entry.ticket, refusal(code, &output.name, entry, &chunk)));
                 }
                 code => out.failed.push((i, code)),
             }
@@ -336,7 +358,7 @@ impl Producer {
                     self.bytes -= entry.held();
                     self.records -= 1;
                     output.refused += 1;
-                    refused.push((entry.ticket, refusal(code, &output.name)));
+                    refused.push((entry.ticket, refusal(code, &output.name, entry, &chunk)));
                 }
                 None => {
                     let code = failed[0].1;
@@ -446,6 +468,10 @@ impl Drop for Producer {
     }
 }
 
+fn clock() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
 fn recycled(spare: &mut Vec<Chunk>, spare_bytes: &mut usize) -> Chunk {
     match spare.pop() {
         Some(chunk) => {
@@ -456,8 +482,20 @@ fn recycled(spare: &mut Vec<Chunk>, spare_bytes: &mut usize) -> Chunk {
     }
 }
 
-fn refusal(code: Code, topic: &str) -> Refusal {
-    Refusal { code, text: format!("topic `{topic}` refuses the record: {}", problem::explain(code, "")) }
+fn refusal(code: Code, topic: &str, entry: &Entry, chunk: &Chunk) -> Refusal {
+    let (key, value, headers) = entry.parts(&chunk.bytes);
+    Refusal {
+        code,
+        text: format!("topic `{topic}` refuses the record: {}", problem::explain(code, "")),
+        topic: TopicNumber(entry.place.topic),
+        partition: entry.place.partition,
+        record: Owned {
+            key: key.map(<[u8]>::to_vec),
+            value: value.map(<[u8]>::to_vec),
+            headers: headers.to_vec(),
+            timestamp: entry.timestamp,
+        },
+    }
 }
 
 /// The public way to give a message its timestamp and headers; see [`event_time`].

@@ -10,11 +10,20 @@ use crate::telemetry;
 
 impl<E: Edges> Run<E> {
     pub(super) fn commit(&mut self, now: Instant) -> Result<(), String> {
-        if now >= self.last_commit + self.parts.config.ack.commit_interval && self.leaving.is_none() {
+        // With mode "receive" messages wait for it.
+        let awaited = self.parts.rules.receive && !self.commit_in_flight && self.any_awaits_commit();
+        let due = now >= self.last_commit + self.parts.config.ack.commit_interval;
+        if (due || awaited) && self.leaving.is_none() {
             let all = self.active.clone();
             self.commit_lanes(&all, now)?;
         }
         Ok(())
+    }
+
+    /// A lane has messages that may be offered once their commit was answered, and no such commit failed a moment ago.
+    fn any_awaits_commit(&self) -> bool {
+        let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
+        lanes.into_iter().any(|slot| slot.lane.awaits_commit() && slot.dirty().is_some() && !slot.commit_failed)
     }
 
     /// The commit that was sent is not waited for any more: an answer that comes all the same is nobody's, and what it was
@@ -56,6 +65,7 @@ impl<E: Edges> Run<E> {
                 && let Some(offset) = slot.dirty()
             {
                 slot.committing = Some(offset);
+                slot.commit_failed = false;
                 offsets.push((Arc::clone(&slot.lane.topic), slot.lane.partition, offset));
             }
         }
@@ -80,8 +90,14 @@ impl<E: Edges> Run<E> {
                 && let Some(offset) = slot.committing.take_if(|offset| *offset == partition.offset)
             {
                 match if result == Code::RD_KAFKA_RESP_ERR_NO_ERROR { partition.error } else { result } {
-                    Code::RD_KAFKA_RESP_ERR_NO_ERROR => slot.committed = Some(offset),
-                    code => failed = Some(code),
+                    Code::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                        slot.committed = Some(offset);
+                        slot.lane.on_committed(offset);
+                    }
+                    code => {
+                        slot.commit_failed = true;
+                        failed = Some(code);
+                    }
                 }
             }
         }

@@ -15,6 +15,7 @@ use super::lane::{Call, CallKind, Reply};
 use super::port::{Answered, Handle, Handlers};
 use super::sink::Failure;
 use crate::delivery::ticket::LaneId;
+use crate::delivery::verdict::FailedMessage;
 use crate::plugin::{Fault, Instance, InstanceConfig, Version};
 use crate::wake::Waker;
 
@@ -178,6 +179,12 @@ impl Drop for Alarm<'_> {
     }
 }
 
+/// Milliseconds since 1970, as handlers are told.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
 struct LaneTask {
     lane: LaneId,
     version: Arc<Version>,
@@ -214,12 +221,24 @@ impl LaneTask {
             Some(instance) => instance,
             none => none.insert(Instance::start(&self.version, &self.config).await?),
         };
-        match call.kind {
+        match &call.kind {
             CallKind::Messages => instance.handle_messages(&call.frame).await.map(Reply::Answer),
             CallKind::Batch => instance
                 .handle_batch(&call.frame)
                 .await
                 .map(|answer| answer.map_or_else(Reply::BatchError, Reply::Answer)),
+            CallKind::Tick => instance.tick(now_ms()).await.map(Reply::Answer),
+            CallKind::Assigned { topic, partition, next_offset } => {
+                instance.partition_assigned(topic, *partition, *next_offset).await.map(Reply::Answer)
+            }
+            CallKind::Revoked { topic, partition, reason } => {
+                instance.partition_revoked(topic, *partition, *reason).await.map(Reply::Answer)
+            }
+            CallKind::Failed { failure, stage, attempts } => {
+                let Failure { class, reason } = failure;
+                let failed = FailedMessage { frame: &call.frame, stage, class, reason, attempts: *attempts };
+                instance.handle_failed(&failed).await.map(Reply::Verdict)
+            }
         }
     }
 }

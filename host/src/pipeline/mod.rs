@@ -22,6 +22,7 @@ mod leave;
 mod names;
 mod outlets;
 pub mod port;
+mod reread;
 mod run;
 pub mod sink;
 pub mod status;

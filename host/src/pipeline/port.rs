@@ -29,6 +29,8 @@ pub trait Edges {
     type Handlers: Handlers;
     /// Asks a cluster whether it is back.
     type Watch: Watch;
+    /// Reads records again.
+    type Rereader: Reread;
 }
 
 /// The queue of a group's partition.
@@ -167,4 +169,23 @@ pub trait Watch: Debug {
     fn begin(&mut self);
     /// True once after the cluster answered.
     fn answered(&mut self) -> bool;
+}
+
+/// Reads single records again, off the loop's thread, through any outage.
+pub trait Reread {
+    /// Asks for the records of a lane's partition at these offsets, ascending.
+    fn ask(&mut self, lane: LaneId, topic: &str, partition: i32, offsets: Vec<i64>);
+    /// The next answer, without waiting.
+    fn answered(&mut self) -> Option<Found>;
+}
+
+/// Records that were read again.
+#[derive(Debug)]
+pub struct Found {
+    /// Whose.
+    pub lane: LaneId,
+    /// A burst with those that are still in the topic; empty when none is.
+    pub frame: Frame,
+    /// What was asked for, and is answered by this.
+    pub offsets: Vec<i64>,
 }

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use super::budget::Share;
 use super::figures::{COUNT, SWEEP};
-use super::lane::{Lane, LaneRules, Reply};
+use super::lane::{Lane, LaneRules, RefusedEmission, Reply};
 use super::leave::{Abandoned, LEFT, Leaving};
 use super::names::names;
 use super::outlets::Outlets;
 use super::port::{
-    Code, Edges, Event, Group, Handle, HandleOf, Handlers, PartitionOffset, Queue, QueueOf, Refusal, Trouble, Watch,
-    code_name, problem,
+    Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, PartitionOffset, Queue, QueueOf, Reread, Trouble,
+    Watch, code_name, problem,
 };
 use super::status::{Figures, PipelineStatus, State};
 use super::stop::Stop;
@@ -38,6 +38,7 @@ pub(super) struct Parts<E: Edges> {
     pub outlets: Outlets<E::Producer>,
     pub handlers: E::Handlers,
     pub watch: E::Watch,
+    pub rereader: E::Rereader,
 }
 
 /// One lane with its edges.
@@ -48,6 +49,8 @@ pub(super) struct Slot<E: Edges> {
     pub(super) handle: HandleOf<E>,
     pub(super) committed: Option<i64>,
     pub(super) committing: Option<i64>,
+    /// The last commit of it did not work: the next one comes with the interval.
+    pub(super) commit_failed: bool,
     pub(super) memory: u64,
 }
 
@@ -62,6 +65,15 @@ impl<E: Edges> Slot<E> {
     }
 }
 
+/// Why a run is over for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was asked to stop.
+    Asked,
+    /// The failure policy `stop`, at this record.
+    Policy(String),
+}
+
 /// How a step of a run ended.
 #[derive(Debug)]
 pub(super) enum Step {
@@ -70,7 +82,7 @@ pub(super) enum Step {
     /// Nothing to do before so much time has passed, unless somebody wakes it.
     Rest(Duration),
     /// The group is left. `Err`: why the pipeline has to begin anew.
-    Over(Result<(), String>),
+    Over(Result<Ended, String>),
 }
 
 /// See the module's text.
@@ -87,6 +99,8 @@ pub(super) struct Run<E: Edges> {
     pub(super) close_begun: bool,
     /// Why it is left, when not for a stop: the pipeline begins anew then.
     pub(super) failure: Option<String>,
+    /// The failure policy ends the pipeline, for this reason.
+    pub(super) stopped: Option<String>,
     /// Something could not be fetched or called because too many bytes are in flight.
     pub(super) starved: bool,
     pub(super) commit_in_flight: bool,
@@ -95,7 +109,7 @@ pub(super) struct Run<E: Edges> {
     pub(super) last_count: Instant,
     pub(super) last_publish: Instant,
     pub(super) last_sweep: Instant,
-    refused: Vec<(Ticket, Refusal)>,
+    refused: Vec<(Ticket, RefusedEmission)>,
     trouble: Vec<Trouble>,
     pub(super) troubles: Troubles,
     joined: bool,
@@ -124,6 +138,7 @@ impl<E: Edges> Run<E> {
             closing: false,
             close_begun: false,
             failure: None,
+            stopped: None,
             starved: false,
             commit_in_flight: false,
             topics,
@@ -156,7 +171,7 @@ impl<E: Edges> Run<E> {
         }
     }
 
-    fn over(&mut self, result: Result<(), String>, now: Instant) -> Step {
+    fn over(&mut self, result: Result<Ended, String>, now: Instant) -> Step {
         self.publish(now);
         self.parts.status.publish(self.parts.status.figures().at_rest());
         Step::Over(result)
@@ -168,13 +183,16 @@ impl<E: Edges> Run<E> {
         worked |= self.take_reports(now)?;
         worked |= self.serve_lanes(now)?;
         self.parts.outlets.send(now, &mut self.refused);
-        self.stop_refused();
+        self.take_refused(now);
+        worked |= self.take_sources();
         self.commit(now)?;
-        if (self.parts.stop.requested() || self.failure.is_some()) && !self.closing {
+        let ends = self.parts.stop.requested() || self.failure.is_some() || self.stopped.is_some();
+        if ends && !self.closing {
             self.begin_shutdown(now);
         }
         if self.go_on_leaving(now)? {
-            return Ok(Step::Over(self.failure.take().map_or(Ok(()), Err)));
+            let ended = self.stopped.take().map_or(Ended::Asked, Ended::Policy);
+            return Ok(Step::Over(self.failure.take().map_or(Ok(ended), Err)));
         }
         self.housekeeping(now);
         Ok(if worked { Step::Again } else { Step::Rest(self.rest(now)) })
@@ -212,7 +230,7 @@ impl<E: Edges> Run<E> {
         while let Some(event) = self.parts.group.poll() {
             any = true;
             match event {
-                Event::Assigned(partitions) => self.assigned(&partitions)?,
+                Event::Assigned(partitions) => self.assigned(&partitions, now)?,
                 Event::Revoked { partitions, lost } => self.revoked(partitions, lost, now)?,
                 Event::Committed { result, partitions } => self.committed(result, &partitions),
                 Event::Problem { code, text, fatal } => self.problem(code, &text, fatal)?,
@@ -224,18 +242,27 @@ impl<E: Edges> Run<E> {
         Ok(any)
     }
 
-    fn assigned(&mut self, partitions: &[PartitionOffset]) -> Result<(), String> {
+    fn assigned(&mut self, partitions: &[PartitionOffset], now: Instant) -> Result<(), String> {
         let queues = self.parts.group.assign(partitions)?;
         for (partition, queue) in partitions.iter().zip(queues) {
             let topic = self.topics.entry(partition.topic.clone()).or_insert_with(|| partition.topic.as_str().into());
             let id = LaneId::try_from(self.lanes.len()).map_err(|_| "too many assignments in one run".to_owned())?;
             let (epoch, rules) = (self.parts.group.next_epoch(), Arc::clone(&self.parts.rules));
-            let mut lane = Lane::new(id, Arc::clone(topic), partition.partition, epoch, rules);
+            let start = Some(partition.offset).filter(|offset| *offset >= 0);
+            let mut lane = Lane::new(id, Arc::clone(topic), partition.partition, epoch, rules, start, now);
             if self.closing {
                 lane.drain(sluicebox_frames::Trigger::Shutdown);
             }
             let handle = self.parts.handlers.open(id);
-            self.lanes.push(Some(Box::new(Slot { queue, lane, handle, committed: None, committing: None, memory: 0 })));
+            self.lanes.push(Some(Box::new(Slot {
+                queue,
+                lane,
+                handle,
+                committed: None,
+                committing: None,
+                commit_failed: false,
+                memory: 0,
+            })));
             self.active.push(id);
         }
         self.parts.outlets.figures.rebalances[0] += 1;
@@ -345,6 +372,9 @@ impl<E: Edges> Run<E> {
             }
             self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
             slot.lane.on_reply(answered.frame, reply, answered.took, now, &mut self.parts.outlets);
+            if let Some(reason) = slot.lane.stopped() {
+                self.stopped.get_or_insert_with(|| format!("{}: {reason}", slot.name()));
+            }
         }
         Ok(any)
     }
@@ -461,18 +491,38 @@ impl<E: Edges> Run<E> {
                 }
             }
         }
-        self.stop_refused();
+        self.take_refused(now);
         Ok(any)
     }
 
-    /// Lanes stop at records that no broker will take.
-    fn stop_refused(&mut self) {
-        for (ticket, refusal) in std::mem::take(&mut self.refused) {
+    /// Lanes decide about records that no broker will take.
+    fn take_refused(&mut self, now: Instant) {
+        for (ticket, refused) in std::mem::take(&mut self.refused) {
             if let Some(slot) = self.lanes.get_mut(ticket.lane as usize).and_then(Option::as_mut) {
                 self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
-                slot.lane.on_refused(ticket.target, &refusal.text, &mut self.parts.outlets);
+                slot.lane.on_refused(ticket.target, refused, now, &mut self.parts.outlets);
+                if let Some(reason) = slot.lane.stopped() {
+                    self.stopped.get_or_insert_with(|| format!("{}: {reason}", slot.name()));
+                }
+                if slot.lane.wants_sources() {
+                    let offsets = slot.lane.take_wanted();
+                    self.parts.rereader.ask(ticket.lane, &slot.lane.topic, slot.lane.partition, offsets);
+                }
             }
         }
+    }
+
+    /// Source records that lanes asked for.
+    fn take_sources(&mut self) -> bool {
+        let mut any = false;
+        while let Some(Found { lane, frame, offsets }) = self.parts.rereader.answered() {
+            any = true;
+            if let Some(slot) = self.lanes.get_mut(lane as usize).and_then(Option::as_mut) {
+                self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
+                slot.lane.on_sources(&frame, &offsets, &mut self.parts.outlets);
+            }
+        }
+        any
     }
 
     /// Takes a lane out. Its late answers and reports find nobody.

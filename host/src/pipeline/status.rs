@@ -55,6 +55,8 @@ pub struct TopicFigures {
     pub settled: u64,
     /// Records sent to the dead-letter topic.
     pub dead_lettered: u64,
+    /// Records given up by policy `drop`, and those whose dead letter could not be made any more.
+    pub dropped: u64,
     /// Records behind the newest, as far as known.
     pub lag: u64,
 }
@@ -100,6 +102,8 @@ pub struct Figures {
     pub outputs: Vec<OutputFigures>,
     /// Failed attempts that are tried again, by class.
     pub retries: BTreeMap<&'static str, u64>,
+    /// Acks and fails of messages that were not held any more.
+    pub late_acks: u64,
     /// Calls that ended in a fault, by class.
     pub faults: BTreeMap<&'static str, u64>,
     /// Closed batches and their messages, by batcher and trigger.
@@ -136,6 +140,7 @@ impl Figures {
             sum.consumed_bytes += figures.consumed_bytes;
             sum.settled += figures.settled;
             sum.dead_lettered += figures.dead_lettered;
+            sum.dropped += figures.dropped;
         }
         for figures in &earlier.outputs {
             match self.outputs.iter_mut().find(|sum| sum.name == figures.name) {
@@ -147,6 +152,7 @@ impl Figures {
                 None => self.outputs.push(figures.clone()),
             }
         }
+        self.late_acks += earlier.late_acks;
         for (class, count) in &earlier.retries {
             *self.retries.entry(class).or_default() += count;
         }

@@ -2,23 +2,27 @@
 //! a reason from outside. What it waits for is shown with its reason; only the configuration can end it for good, and
 //! that was checked before.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Share};
 use super::handlers::{HandlerThreads, LaneHandlers};
-use super::lane::LaneRules;
+use super::lane::{Exports, HoldRules, LaneRules};
 use super::outlets::{DeadLetterOutlet, Outlet, Outlets};
-use super::run::{Parts, Run};
+use super::reread::TopicRereader;
+use super::run::{Ended, Parts, Run};
 use super::status::{Figures, OutputFigures, PipelineStatus, State, TopicFigures};
 use super::stop::Stop;
 use super::watch::ClusterWatch;
 use super::wiring::{Member, Real, drive};
-use crate::config::{Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Then};
+use crate::config::{AckMode, Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Then};
 use crate::delivery::batcher::BatchRules;
+use crate::delivery::policy;
 use crate::delivery::retry::RetryRules;
 use crate::kafka::consumer::Consumer;
+use crate::kafka::limits::TopicLimits;
 use crate::kafka::members::Members;
 use crate::kafka::metadata::Probe;
 use crate::kafka::producer::Producer;
@@ -30,6 +34,8 @@ use crate::wake::Waker;
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// How long a cluster may take to say which topics it has.
 const ASK: Duration = Duration::from_secs(5);
+/// How long it may take to say what they take; without an answer Kafka's defaults hold.
+const ASK_LIMITS: Duration = Duration::from_secs(2);
 /// A run that lasted so long starts again without the waits that came before it.
 const HEALTHY: Duration = Duration::from_secs(60);
 
@@ -40,7 +46,7 @@ pub struct Supervised {
     /// The cluster that it reads from.
     pub source_cluster: Cluster,
     /// All clusters by name.
-    pub clusters: Arc<std::collections::BTreeMap<String, Cluster>>,
+    pub clusters: Arc<BTreeMap<String, Cluster>>,
     /// The loaded component.
     pub version: Arc<Version>,
     /// Where the handler's lines go.
@@ -69,7 +75,8 @@ impl Supervised {
             // A bug of the host's ends the run before anything more is committed; the next one begins from what is.
             let run = || self.start(&waker, &fenced).and_then(|run| drive(run, &waker));
             let reason = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-                Ok(Ok(())) => break,
+                Ok(Ok(Ended::Asked)) => break,
+                Ok(Ok(Ended::Policy(reason))) => return self.stay_stopped(reason, &waker),
                 Ok(Err(reason)) => reason,
                 Err(_) => "the host stopped this pipeline because of a bug of its own, see the log; it starts again"
                     .to_owned(),
@@ -85,6 +92,14 @@ impl Supervised {
             wait = (wait * 2).min(RETRY.1);
         }
         self.status.set(State::Stopped, None);
+    }
+
+    /// The failure policy ended the pipeline: it stays that way, and says why, until the host is asked to stop.
+    fn stay_stopped(&self, reason: String, waker: &Waker) {
+        self.status.set(State::Stopped, Some(reason));
+        while !self.stop.requested() {
+            waker.wait(HEALTHY);
+        }
     }
 
     /// Counters are there from the beginning, as zeros: rates and alerts need that.
@@ -131,7 +146,8 @@ impl Supervised {
         };
         let conf = settings::consumer(&config.source, &self.source_cluster, &config.name, fetch)?;
         let consumer = Consumer::new(conf, waker)?;
-        let outlets = self.outlets(&count, &batchers, waker)?;
+        let limits = self.topic_limits()?;
+        let outlets = self.outlets(&count, &limits, &batchers, waker)?;
         consumer.subscribe(&config.source.topics)?;
         let rules = LaneRules {
             outputs: config.outputs.iter().map(|output| output.name.clone()).collect(),
@@ -148,7 +164,7 @@ impl Supervised {
                         max_bytes: batcher.max_bytes,
                         max_wait: batcher.max_wait,
                     };
-                    (batcher.name.clone(), rules)
+                    (batcher.name.as_str().into(), rules)
                 })
                 .collect(),
             retry: RetryRules {
@@ -157,7 +173,18 @@ impl Supervised {
                 max_backoff: config.errors.max_backoff,
                 jitter: config.errors.jitter,
             },
-            dead_letter: matches!(config.errors.then, Then::DeadLetter(_)),
+            then: match config.errors.then {
+                Then::Block => policy::Then::Block,
+                Then::DeadLetter(_) => policy::Then::DeadLetter,
+                Then::Drop => policy::Then::Drop,
+                Then::Stop => policy::Then::Stop,
+            },
+            provenance: config.outputs.iter().map(|output| output.provenance).collect(),
+            version: self.version.digest().into(),
+            hold: HoldRules { max: config.hold.max as usize, timeout: config.hold.timeout },
+            tick: config.tick.filter(|_| self.version.has_tick()),
+            exports: Exports { partitions: self.version.has_partitions(), failures: self.version.has_failures() },
+            receive: config.ack.mode == AckMode::Receive,
             max_ahead: config.process.max_ahead as usize,
         };
         let topic = config.source.topics.first().map_or("", String::as_str);
@@ -172,6 +199,7 @@ impl Supervised {
             outlets,
             handlers: LaneHandlers::new(&self.handlers, &self.version, instance, waker),
             watch: ClusterWatch::new(self.source_cluster.clone(), topic, waker),
+            rereader: TopicRereader::new(&config.source, &self.source_cluster, waker),
         };
         Ok(Run::new(parts, Instant::now()))
     }
@@ -203,18 +231,36 @@ impl Supervised {
         batchers
     }
 
+    /// Topics that the pipeline writes, by cluster.
+    fn written(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut written: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for output in &self.config.outputs {
+            written.entry(&output.cluster).or_default().push(&output.topic);
+        }
+        if let Then::DeadLetter(dead) = &self.config.errors.then {
+            written.entry(&dead.cluster).or_default().push(&dead.topic);
+        }
+        written
+    }
+
+    /// What written topics say that they take. One that does not tell has Kafka's defaults: it only decides what travels
+    /// together.
+    fn topic_limits(&self) -> Result<BTreeMap<(String, String), TopicLimits>, String> {
+        let mut limits = BTreeMap::new();
+        for (cluster, topics) in self.written() {
+            let probe = Probe::new(self.cluster(cluster)?)?;
+            let found = probe.limits(&topics, ASK_LIMITS)?;
+            limits.extend(found.into_iter().map(|(topic, found)| ((cluster.to_owned(), topic), found)));
+        }
+        Ok(limits)
+    }
+
     /// Partitions of every topic that the pipeline reads or writes.
-    fn partition_counts(&self) -> Result<std::collections::BTreeMap<(String, String), u32>, String> {
+    fn partition_counts(&self) -> Result<BTreeMap<(String, String), u32>, String> {
         let config = &self.config;
-        let mut wanted: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
+        let mut wanted = self.written();
         wanted.entry(&config.source.cluster).or_default().extend(config.source.topics.iter().map(String::as_str));
-        for output in &config.outputs {
-            wanted.entry(&output.cluster).or_default().push(&output.topic);
-        }
-        if let Then::DeadLetter(dead) = &config.errors.then {
-            wanted.entry(&dead.cluster).or_default().push(&dead.topic);
-        }
-        let mut counts = std::collections::BTreeMap::new();
+        let mut counts = BTreeMap::new();
         for (cluster, topics) in wanted {
             let probe = Probe::new(self.cluster(cluster)?)?;
             let found = probe.partitions(&topics, ASK).map_err(|error| {
@@ -246,6 +292,7 @@ impl Supervised {
     fn outlets(
         &self,
         count: &dyn Fn(&str, &str) -> Option<u32>,
+        limits: &BTreeMap<(String, String), TopicLimits>,
         batchers: &[Batcher],
         waker: &Waker,
     ) -> Result<Outlets<Producer>, String> {
@@ -261,7 +308,8 @@ impl Supervised {
                 }
             };
             let partitions = count(cluster, topic).ok_or_else(|| format!("topic `{topic}` has no partitions"))?;
-            let topic = producers[place].1.add_topic(topic, partitions, timestamp, compression)?;
+            let limits = limits.get(&(cluster.to_owned(), topic.to_owned())).copied().unwrap_or_default();
+            let topic = producers[place].1.add_topic(topic, partitions, timestamp, compression, limits)?;
             Ok(Outlet { producer: place, topic, partitions })
         };
         let mut outputs = Vec::new();

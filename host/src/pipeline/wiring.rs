@@ -8,7 +8,8 @@ use sluicebox_frames::MessagesWriter;
 
 use super::handlers::LaneHandlers;
 use super::port::{Code, Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, TopicNumber, Trouble};
-use super::run::{Run, Step};
+use super::reread::TopicRereader;
+use super::run::{Ended, Run, Step};
 use super::watch::ClusterWatch;
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::{LaneId, Ticket};
@@ -25,13 +26,14 @@ impl Edges for Real {
     type Producer = Producer;
     type Handlers = LaneHandlers;
     type Watch = ClusterWatch;
+    type Rereader = TopicRereader;
 }
 
 /// Runs the loop on this thread, the waker's, until it is over.
 ///
 /// # Errors
 /// Why the pipeline has to begin anew.
-pub(super) fn drive(mut run: Run<Real>, waker: &Waker) -> Result<(), String> {
+pub(super) fn drive(mut run: Run<Real>, waker: &Waker) -> Result<Ended, String> {
     loop {
         match run.step(Instant::now()) {
             Step::Again => {}
