@@ -76,6 +76,9 @@ pub fn consumer(source: &Source, cluster: &Cluster, pipeline: &str, budget: Fetc
     }
     if source.protocol != Protocol::Consumer {
         host.set("session.timeout.ms", &source.session_timeout.as_millis().to_string())?;
+        // librdkafka's heartbeats come every 3 s whatever the session: a short one would be over between two of them.
+        let heartbeat = (source.session_timeout.as_millis() / 3).min(3_000);
+        host.set("heartbeat.interval.ms", &heartbeat.to_string())?;
     }
     if let Some(instance) = &source.instance_id {
         host.set("group.instance.id", instance)?;

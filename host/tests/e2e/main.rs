@@ -43,6 +43,7 @@ mod faults;
 mod fixed_members;
 mod forms;
 mod group;
+mod late_commits;
 mod manifests;
 mod memory;
 mod outage;

@@ -9,7 +9,9 @@ mod native;
 mod produce;
 mod read;
 
-pub use admin::{committed, create_topic, create_topic_with, delete_topic, end_offsets, total, try_committed};
+pub use admin::{
+    add_partitions, committed, create_topic, create_topic_with, delete_topic, end_offsets, total, try_committed,
+};
 pub use commits::{Commit, Commits};
 pub(super) use native::{Client, config};
 pub use native::partition_of;
