@@ -21,8 +21,9 @@ pub fn measure(tally: &Tally, rules: &Rules, verdict: &mut Verdict) {
         .collect();
     let mut seconds: Vec<f64> = Vec::new();
     for crash in &rules.crashes {
-        // A partition that has nothing more to do has recovered.
-        let next = progress.iter().filter_map(|times| {
+        // A partition that has nothing more to do has recovered; one that was added later had nothing to recover from.
+        let there = progress.iter().filter(|times| times.first().is_some_and(|first| *first < crash.at));
+        let next = there.filter_map(|times| {
             times.get(times.partition_point(|at| *at < crash.at + ON_ITS_WAY)).map(|next| next - crash.at)
         });
         seconds.extend(next.max().map(|milliseconds| milliseconds as f64 / 1000.0));
