@@ -1,5 +1,5 @@
-//! What moves and vanishes in a cluster while a host works on it, on librdkafka's mock cluster: the group's coordinator, a
-//! partition's leader, a topic, the membership itself.
+//! What moves in a cluster while a host works on it, on librdkafka's mock cluster: the group's coordinator, a partition's
+//! leader, the membership itself.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use rdkafka_sys::types::RDKafkaRespErr as Code;
 use rdkafka_sys::types::RDKafkaRespErr::*;
 
 use crate::check::{Stage, output, wait_for_records};
-use crate::support::client::{NewRecord, Producer, end_offsets, read_all, total, try_committed};
+use crate::support::client::{NewRecord, Producer, end_offsets, read_all, try_committed};
 use crate::support::guests::guest;
 use crate::support::host::{HostOptions, SluiceHost};
 use crate::support::mock::{Mock, Request};
@@ -45,14 +45,16 @@ fn produce(producer: &Producer, stage: &Stage<'_>, first: i64) {
 fn wait_committed(stage: &Stage<'_>, host: &SluiceHost) {
     let ends: Vec<Option<i64>> = end_offsets(stage.kafka, &stage.input).into_iter().map(Some).collect();
     host.process().wait_until(&format!("never committed {ends:?}"), PATIENCE, || {
-        try_committed(stage.kafka, &stage.group, &stage.input).is_ok_and(|committed| committed == ends)
+        try_committed(stage.kafka, &stage.group, &stage.input, PARTITIONS).is_ok_and(|committed| committed == ends)
     });
 }
 
 /// Each of the numbers 0..count is in the output; how many are there more than once.
 fn repeated(stage: &Stage<'_>, count: i64) -> usize {
-    let mut numbers: Vec<i64> =
-        read_all(stage.kafka, &stage.output).iter().map(|record| record.value_text().parse().expect("a number")).collect();
+    let mut numbers: Vec<i64> = read_all(stage.kafka, &stage.output)
+        .iter()
+        .map(|record| record.value_text().parse().expect("a number"))
+        .collect();
     let all = numbers.len();
     numbers.sort_unstable();
     numbers.dedup();
@@ -71,7 +73,10 @@ fn a_lost_membership(error: Code) {
     // Nothing is committed by time while the test runs.
     let host = options(&stage, "60s").start();
     wait_for_records(mock.kafka(), &stage.output, EACH as usize);
-    assert_eq!(try_committed(mock.kafka(), &stage.group, &stage.input), Ok(vec![None; PARTITIONS as usize]));
+    assert_eq!(
+        try_committed(mock.kafka(), &stage.group, &stage.input, PARTITIONS),
+        Ok(vec![None; PARTITIONS as usize])
+    );
     mock.count_requests();
     mock.answer(1, Request::ConsumerGroupHeartbeat, &[(error, 0)]);
     host.wait_for_at_least("sluicebox_rebalances_total", &["kind=\"lost\""], 1.0);
@@ -80,7 +85,7 @@ fn a_lost_membership(error: Code) {
     assert_eq!(mock.requests(Request::OffsetCommit), 0, "a lost membership committed\n{}", host.tail());
     host.stop();
     assert!(mock.requests(Request::OffsetCommit) > 0, "the mock counts");
-    let committed = try_committed(mock.kafka(), &stage.group, &stage.input);
+    let committed = try_committed(mock.kafka(), &stage.group, &stage.input, PARTITIONS);
     assert_eq!(committed, Ok(vec![Some(EACH / i64::from(PARTITIONS)); PARTITIONS as usize]));
     assert_eq!(repeated(&stage, EACH), EACH as usize);
 }
@@ -123,45 +128,4 @@ fn coordinator_and_leaders_move() {
     assert_eq!(lost, Some(0.0), "a move cost the membership");
     host.stop();
     eprintln!("{MOVES} moves of the coordinator, {} of leaders: a commit took {longest:?} at most", MOVES / 2 * 2);
-}
-
-/// Proves: a topic that vanishes from the cluster's metadata and comes back costs nothing: the host says that it is not there,
-/// and goes on by itself when it is; every record arrives and is committed.
-fn a_topic_vanishes(topic: impl Fn(&Stage<'_>) -> &str) {
-    let mock = Mock::start(1);
-    let stage = stage(&mock);
-    let producer = Producer::new(mock.kafka());
-    produce(&producer, &stage, 0);
-    let host = options(&stage, "50ms").start();
-    wait_for_records(mock.kafka(), &stage.output, EACH as usize);
-    for turn in 1..=3 {
-        mock.set_topic_error(topic(&stage), RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART);
-        // The input's records are in the log before it vanishes from everybody's sight; the output's are made meanwhile.
-        if topic(&stage) == stage.output {
-            produce(&producer, &stage, turn * EACH);
-        }
-        host.wait_for_answer("/readyz", "that the topic is gone", |answer| {
-            answer.status == 503 && answer.body.contains(topic(&stage))
-        });
-        mock.set_topic_error(topic(&stage), RD_KAFKA_RESP_ERR_NO_ERROR);
-        if topic(&stage) == stage.input {
-            produce(&producer, &stage, turn * EACH);
-        }
-        wait_for_records(mock.kafka(), &stage.output, ((turn + 1) * EACH) as usize);
-        wait_committed(&stage, &host);
-        host.wait_for_answer("/readyz", "that it is ready", |answer| answer.status == 200);
-    }
-    host.stop();
-    let more = repeated(&stage, 4 * EACH);
-    eprintln!("a topic vanished three times: {more} of {} records repeated", total(mock.kafka(), &stage.output));
-}
-
-#[test]
-fn an_input_vanishes_and_comes_back() {
-    a_topic_vanishes(|stage| &stage.input);
-}
-
-#[test]
-fn an_output_vanishes_and_comes_back() {
-    a_topic_vanishes(|stage| &stage.output);
 }

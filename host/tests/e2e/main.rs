@@ -18,8 +18,9 @@
 //! | `zombies` | a host that stood still for too long moves nothing back and comes back by itself |
 //! | `fixed_members` | members with instance ids come back without a rebalance, two of one name do not fight |
 //! | `pipelines` | several pipelines in one process leave each other alone; other clusters |
-//! | `broker_errors` | every error of every request: none is silent, each is waited out |
-//! | `cluster_changes` | coordinators and leaders move, topics vanish, a membership is lost |
+//! | `broker_errors` | errors of every kind of request: each is waited out |
+//! | `cluster_changes` | coordinators and leaders move, a membership is lost |
+//! | `late_commits` | commits of an outage never go back |
 //! | `outage` | the broker restarts under load; the host starts before the broker |
 //! | `faults` | a trap, a panic, an endless loop, a memory hog fail their own record only |
 //! | `dead_letters` | one dead letter per failed record, with all that it was and why; none is acked unwritten |

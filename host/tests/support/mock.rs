@@ -19,7 +19,6 @@ pub enum Request {
     Fetch = 1,
     ListOffsets = 2,
     OffsetCommit = 8,
-    OffsetFetch = 9,
     FindCoordinator = 10,
     ApiVersions = 18,
     InitProducerId = 22,
@@ -95,19 +94,11 @@ impl Mock {
         left
     }
 
-    /// What metadata says of a topic from now on; 0 for the truth.
-    pub fn set_topic_error(&self, topic: &str, error: rd_kafka_resp_err_t) {
-        let topic = CString::new(topic).expect("a topic name has no NUL");
-        // SAFETY: a live cluster; the name is copied.
-        unsafe { rd_kafka_mock_topic_set_error(self.cluster, topic.as_ptr(), error) };
-    }
-
     /// Another broker coordinates this group from now on.
     pub fn move_coordinator(&self, group: &str, broker: i32) {
         let group = CString::new(group).expect("a group has no NUL");
         // SAFETY: a live cluster; the texts are copied.
-        let code =
-            unsafe { rd_kafka_mock_coordinator_set(self.cluster, c"group".as_ptr(), group.as_ptr(), broker) };
+        let code = unsafe { rd_kafka_mock_coordinator_set(self.cluster, c"group".as_ptr(), group.as_ptr(), broker) };
         assert_eq!(code, rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR, "no broker {broker}");
     }
 

@@ -1,10 +1,15 @@
-//! Chance that a seed fixes, for faults (splitmix64). `SLUICEBOX_TEST_SEED` chooses the seed; a test prints it.
+//! Chance that a seed fixes, for faults (splitmix64).
 
 /// A sequence of numbers.
 pub struct Random(u64);
 
 impl Random {
-    /// The seed of the environment, or else this one.
+    /// Always the same numbers for the same seed.
+    pub fn of(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// With the seed that `SLUICEBOX_TEST_SEED` says, or else this one; prints it.
     pub fn new(seed: u64) -> Random {
         let seed = match std::env::var("SLUICEBOX_TEST_SEED") {
             Ok(text) => text.parse().unwrap_or_else(|_| panic!("SLUICEBOX_TEST_SEED is a number, not {text:?}")),

@@ -70,12 +70,12 @@ pub fn total(kafka: &Kafka, topic: &str) -> i64 {
 
 /// The committed offset of each partition, `None` where the group has none.
 pub fn committed(kafka: &Kafka, group: &str, topic: &str) -> Vec<Option<i64>> {
-    try_committed(kafka, group, topic).expect("the group's coordinator answers")
+    let partitions = i32::try_from(end_offsets(kafka, topic).len()).expect("a number of partitions");
+    try_committed(kafka, group, topic, partitions).expect("the group's coordinator answers")
 }
 
-/// The same from a coordinator that may answer with an error.
-pub fn try_committed(kafka: &Kafka, group: &str, topic: &str) -> Result<Vec<Option<i64>>, KafkaError> {
-    let partitions = i32::try_from(end_offsets(kafka, topic).len()).expect("a number of partitions");
+/// The same of a topic with so many partitions, from a coordinator that may answer with an error.
+pub fn try_committed(kafka: &Kafka, group: &str, topic: &str, partitions: i32) -> Result<Vec<Option<i64>>, KafkaError> {
     let consumer: BaseConsumer = config(kafka.bootstrap()).set("group.id", group).create().expect("a consumer");
     let mut wanted = TopicPartitionList::new();
     wanted.add_partition_range(topic, 0, partitions - 1);

@@ -13,8 +13,8 @@ pub use admin::{
     add_partitions, committed, create_topic, create_topic_with, delete_topic, end_offsets, total, try_committed,
 };
 pub use commits::{Commit, Commits};
-pub(super) use native::{Client, config};
 pub use native::partition_of;
+pub(super) use native::{Client, config};
 pub use produce::{NewRecord, Producer, Transactions};
 pub use read::{Reader, read_all, read_within};
 
