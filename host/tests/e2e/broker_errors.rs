@@ -21,6 +21,8 @@ use crate::support::unique;
 
 /// Records come in so many turns, each after the one before is through: so there are a second and a third request.
 const TURNS: usize = 4;
+/// One record at a time where errors meet the second or third request to produce: librdkafka may send several records as two
+/// requests, and the mock takes the second though it refused the first, as no broker does that knows the producer.
 const EACH: usize = 20;
 const POSITIONS: usize = 3;
 
@@ -36,6 +38,8 @@ struct Cell {
     request: Request,
     mock: Mock,
     input: String,
+    /// Records of a turn.
+    each: usize,
     producer: Producer,
     reader: Reader,
     /// How often each record arrived.
@@ -58,6 +62,7 @@ impl Cell {
             what: format!("{request:?} {error:?} at {position}"),
             request,
             input,
+            each: if request == Request::Produce && position > 1 { 1 } else { EACH },
             producer,
             reader,
             arrived: BTreeMap::new(),
@@ -87,14 +92,14 @@ impl Cell {
     }
 
     fn produce(&self, turn: usize) {
-        let records: Vec<NewRecord> = (0..EACH).map(|n| NewRecord::new("key", format!("{turn}-{n:02}"))).collect();
+        let records: Vec<NewRecord> = (0..self.each).map(|n| NewRecord::new("key", format!("{turn}-{n:02}"))).collect();
         self.producer.send(&self.input, &records);
     }
 
     /// Waits until all of so many turns arrived; false when they do not.
     fn wait_for(&mut self, turns: usize, deadline: Instant) -> bool {
         let mut records = Vec::new();
-        while self.arrived.len() < turns * EACH {
+        while self.arrived.len() < turns * self.each {
             if !self.reader.read_into(&mut records, deadline) {
                 return false;
             }
@@ -113,7 +118,7 @@ impl Cell {
     /// Whether the group has committed all. An error that nobody met may be met by this question, which is asked again then.
     fn is_committed(&self) -> bool {
         let committed = try_committed(self.mock.kafka(), &self.name, &self.input, 1);
-        committed.is_ok_and(|committed| committed == [Some((TURNS * EACH) as i64)])
+        committed.is_ok_and(|committed| committed == [Some((TURNS * self.each) as i64)])
     }
 
     fn repeated(&self) -> usize {
@@ -150,7 +155,7 @@ fn all_recover(request: Request, errors: &[Code]) {
         for cell in &mut cells {
             if !cell.wait_for(turn, deadline) {
                 let (arrived, why) = (cell.arrived.len(), reason(&host, &cell.name));
-                writeln!(stuck, "{}: {arrived} records of {}: {why}", cell.what, turn * EACH).expect("text");
+                writeln!(stuck, "{}: {arrived} records of {}: {why}", cell.what, turn * cell.each).expect("text");
             }
             if turn < TURNS {
                 cell.produce(turn);
@@ -172,10 +177,12 @@ fn all_recover(request: Request, errors: &[Code]) {
          records repeated",
         errors.len(),
         cells.len(),
-        cells.len() * TURNS * EACH
+        cells.iter().map(|cell| TURNS * cell.each).sum::<usize>()
     );
 }
 
+/// Proves besides: the first record of a partition goes alone, so that an error to it cannot cost it its place. With the next
+/// ones beside it, librdkafka reported it as delivered though it was not there.
 #[test]
 fn produce() {
     // Not DUPLICATE_SEQUENCE_NUMBER: it says that the records are in the log, and the mock would be lying.
