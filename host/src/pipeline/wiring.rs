@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluicebox_frames::MessagesWriter;
 
 use super::handlers::LaneHandlers;
-use super::port::{Code, Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, TopicNumber, Trouble};
+use super::port::{
+    Code, Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, Standing, Start, TopicNumber, Trouble,
+};
 use super::reread::TopicRereader;
 use super::run::{Ended, Run, Step};
+use super::survey::TopicSurvey;
 use super::watch::ClusterWatch;
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::{LaneId, Ticket};
 use crate::kafka::consumer::Consumer;
+use crate::kafka::lookup::From;
 use crate::kafka::partition::PartitionQueue;
 use crate::kafka::producer::Producer;
 use crate::wake::Waker;
@@ -27,6 +31,7 @@ impl Edges for Real {
     type Handlers = LaneHandlers;
     type Watch = ClusterWatch;
     type Rereader = TopicRereader;
+    type Survey = TopicSurvey;
 }
 
 /// Runs the loop on this thread, the waker's, until it is over.
@@ -38,23 +43,28 @@ pub(super) fn drive(mut run: Run<Real>, waker: &Waker) -> Result<Ended, String> 
         match run.step(Instant::now()) {
             Step::Again => {}
             Step::Rest(limit) => waker.wait(limit),
-            Step::Over(result) => return result,
+            Step::Over(end) => return end,
         }
     }
 }
 
-/// A consumer that wakes the loop.
+/// A consumer.
 pub(super) struct Member {
     consumer: Consumer,
-    waker: Waker,
     /// Set when another member took our instance id; outlives the run, which ends by it.
     fenced: Arc<AtomicBool>,
 }
 
 impl Member {
-    pub(super) fn new(consumer: Consumer, waker: &Waker, fenced: &Arc<AtomicBool>) -> Self {
-        Self { consumer, waker: waker.clone(), fenced: Arc::clone(fenced) }
+    pub(super) fn new(consumer: Consumer, fenced: &Arc<AtomicBool>) -> Self {
+        Self { consumer, fenced: Arc::clone(fenced) }
     }
+}
+
+/// So long before `now`, in ms since 1970.
+fn before(now: SystemTime, ago: Duration) -> i64 {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(ago);
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Ownership epochs grow within a process and, by the clock, across its restarts.
@@ -79,8 +89,26 @@ impl Group for Member {
         event
     }
 
+    fn look_up(&mut self, partitions: &[PartitionOffset], start: Start) -> Result<u64, String> {
+        let from = match start {
+            Start::Earliest | Start::None => From::Elsewhere,
+            Start::Latest => From::End,
+            Start::At(time) => From::Time(time),
+            Start::Ago(ago) => From::Time(before(SystemTime::now(), ago)),
+        };
+        self.consumer.look_up(partitions, from)
+    }
+
     fn assign(&mut self, partitions: &[PartitionOffset]) -> Result<Vec<PartitionQueue>, String> {
-        self.consumer.assign(partitions, &self.waker)
+        self.consumer.assign(partitions)
+    }
+
+    fn seek(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), String> {
+        self.consumer.seek(topic, partition, offset)
+    }
+
+    fn log_start(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.consumer.log_start(topic, partition)
     }
 
     fn unassign(&mut self, partitions: &[PartitionOffset]) -> Result<(), String> {
@@ -97,6 +125,10 @@ impl Group for Member {
 
     fn log_end(&self, topic: &str, partition: i32) -> Option<i64> {
         self.consumer.log_end(topic, partition)
+    }
+
+    fn ask_for_ages(&mut self, standing: Vec<Standing>) -> Result<(), String> {
+        self.consumer.ask_for_ages(standing, before(SystemTime::now(), Duration::ZERO))
     }
 
     fn begin_close(&mut self) -> Result<(), String> {
@@ -125,6 +157,10 @@ impl Queue for PartitionQueue {
 
     fn look_again(&self) {
         Self::look_again(self);
+    }
+
+    fn restart(&mut self) {
+        Self::restart(self);
     }
 
     #[inline]
@@ -159,6 +195,10 @@ impl Produce for Producer {
         trouble: &mut Vec<Trouble>,
     ) {
         Self::poll(self, now, delivered, refused, trouble);
+    }
+
+    fn grow(&mut self, topic: TopicNumber, partitions: u32) {
+        Self::grow(self, topic, partitions);
     }
 
     fn forget(&mut self, lanes: &[LaneId]) {

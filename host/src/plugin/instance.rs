@@ -22,6 +22,7 @@ use super::wasi;
 use crate::delivery::verdict::{FailedMessage, RevokeReason, Verdict};
 
 /// What the instances of one handler in one pipeline are started with.
+#[derive(Clone)]
 pub struct InstanceConfig {
     /// What it may use.
     pub limits: HandlerLimits,

@@ -143,8 +143,13 @@ fn reason(host: &SluiceHost, name: &str) -> String {
 /// Proves: whichever request of this kind is answered with one of these errors, the pipeline it happens to goes on by itself:
 /// every record arrives, in the end all is committed, the process lives, and the other pipelines of the process do as well.
 fn all_recover(request: Request, errors: &[Code]) {
-    let mut cells: Vec<Cell> =
-        errors.iter().flat_map(|error| (1..=POSITIONS).map(|position| Cell::new(request, *error, position))).collect();
+    // Each takes a second to set up, mostly waiting.
+    let mut cells: Vec<Cell> = std::thread::scope(|scope| {
+        let cells = errors.iter().flat_map(|error| (1..=POSITIONS).map(move |position| (*error, position)));
+        let starts: Vec<_> =
+            cells.map(|(error, position)| scope.spawn(move || Cell::new(request, error, position))).collect();
+        starts.into_iter().map(|cell| cell.join().expect("a cell is set up")).collect()
+    });
     let clusters: String = cells.iter().map(|cell| Site::cluster(&cell.name, cell.mock.kafka())).collect();
     let site = Site::new(&clusters);
     cells.iter().for_each(|cell| site.add(&cell.name, &cell.manifest()));

@@ -10,7 +10,8 @@ mod produce;
 mod read;
 
 pub use admin::{
-    add_partitions, committed, create_topic, create_topic_with, delete_topic, end_offsets, total, try_committed,
+    add_partitions, commit, committed, create_topic, create_topic_with, delete_records, delete_topic, end_offsets,
+    total, try_committed,
 };
 pub use commits::{Commit, Commits};
 pub use native::partition_of;
