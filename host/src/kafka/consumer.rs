@@ -350,7 +350,7 @@ impl Consumer {
 ///
 /// # Safety
 /// `event` is a live event.
-unsafe fn event_error(event: *mut rd::rd_kafka_event_t) -> Code {
+pub(super) unsafe fn event_error(event: *mut rd::rd_kafka_event_t) -> Code {
     type AsEnum = unsafe extern "C" fn(*mut rd::rd_kafka_event_t) -> Code;
     type AsNumber = unsafe extern "C" fn(*mut rd::rd_kafka_event_t) -> i32;
     // SAFETY: the same function; the enum is an `i32` by its declaration.

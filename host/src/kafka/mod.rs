@@ -11,6 +11,7 @@
 //! - [`event_time`]: event time and headers for batched producing.
 //! - [`limits`]: which records a topic may refuse; these travel alone.
 //! - [`log`]: librdkafka's lines, into ours.
+//! - [`members`]: who is in a group.
 //! - [`aging`]: how long records have left at which partitions stand.
 //! - `topic_config`: what brokers say of topics' configuration.
 //! - [`lookup`]: where a group stands in partitions that it was just given.
@@ -27,6 +28,7 @@ pub mod ffi;
 pub mod limits;
 mod log;
 pub mod lookup;
+pub mod members;
 pub mod metadata;
 pub mod mock;
 pub mod offsets;

@@ -35,6 +35,21 @@ pub const fn delivery(code: Code) -> Delivery {
     }
 }
 
+/// Whether a commit failed because the group is being shared out anew, or has gone on without us. Nothing for an operator: what
+/// stays ours is committed again, and of what does not a rebalance tells. Everything else is a commit that has to be tried
+/// until it succeeds, and that somebody may have to do something about.
+#[must_use]
+pub const fn is_rebalance(code: Code) -> bool {
+    matches!(
+        code,
+        Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS
+            | Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION
+            | Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID
+            | Code::RD_KAFKA_RESP_ERR_STALE_MEMBER_EPOCH
+            | Code::RD_KAFKA_RESP_ERR_FENCED_MEMBER_EPOCH
+    )
+}
+
 /// What the operator should look at first, as far as the error tells.
 #[must_use]
 pub fn hint(code: Code) -> Option<&'static str> {

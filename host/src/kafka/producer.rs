@@ -100,6 +100,10 @@ struct Output {
 
 #[derive(Default)]
 struct Partition {
+    /// A record was taken in, which travels alone. librdkafka may send a chunk as several requests, and a broker that has
+    /// nothing of this producer yet takes the second one though it refused the first: librdkafka then reports the first as
+    /// delivered, too, and it is gone. Once the broker has a record it knows which one comes next.
+    begun: bool,
     /// What gathers; the front is the next to go.
     gathered: VecDeque<Chunk>,
     in_flight: Option<Chunk>,
@@ -203,7 +207,8 @@ impl Producer {
         let output = &mut self.topics[topic.0 as usize];
         let timestamp = if output.timestamp_now { 0 } else { record.timestamp.max(0) };
         let out = &mut output.partitions[partition as usize];
-        let alone = output.limits.is_doubtful(record, timestamp, self.clock);
+        let alone = !out.begun || output.limits.is_doubtful(record, timestamp, self.clock);
+        out.begun = true;
         let fits =
             !alone && out.gathered.back().is_some_and(|chunk| chunk.has_room(record.bytes(), output.chunk_bytes));
         if !fits {

@@ -105,8 +105,10 @@ impl<E: Edges> Run<E> {
                 self.parts.outlets.figures.commits[1] += 1;
                 let reason = problem::explain(code, "");
                 telemetry::commit_failed(&self.parts.config.name, &reason);
-                self.troubles.add("commit", format!("commit failed: {reason}"));
-                self.show_troubles();
+                if !problem::is_rebalance(code) {
+                    self.troubles.add("commit", format!("commit failed: {reason}"));
+                    self.show_troubles();
+                }
             }
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Share};
@@ -26,6 +27,7 @@ use crate::delivery::policy;
 use crate::delivery::retry::RetryRules;
 use crate::kafka::consumer::Consumer;
 use crate::kafka::limits::TopicLimits;
+use crate::kafka::members::Members;
 use crate::kafka::metadata::Probe;
 use crate::kafka::offsets::Offsets;
 use crate::kafka::producer::Producer;
@@ -72,10 +74,11 @@ impl Supervised {
         self.stop.wake(&waker);
         self.show_names();
         let mut wait = RETRY.0;
+        let fenced = Arc::new(AtomicBool::new(false));
         while !self.stop.requested() {
             let started = Instant::now();
             // A bug of the host's ends the run before anything more is committed; the next one begins from what is.
-            let run = || self.start(&waker).and_then(|run| drive(run, &waker));
+            let run = || self.start(&waker, &fenced).and_then(|run| drive(run, &waker));
             let reason = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                 Ok(Ok(Ended::Asked)) => break,
                 Ok(Ok(Ended::Policy(reason))) => return self.stay_stopped(reason, &waker),
@@ -144,8 +147,9 @@ impl Supervised {
     }
 
     /// Everything a run needs, or why it cannot be had yet.
-    fn start(&self, waker: &Waker) -> Result<Run<Real>, String> {
+    fn start(&self, waker: &Waker, fenced: &Arc<AtomicBool>) -> Result<Run<Real>, String> {
         let config = &self.config;
+        self.wait_for_instance_id(fenced)?;
         let counts = self.partition_counts()?;
         let batchers = self.batchers();
         let count = |cluster: &str, topic: &str| counts.get(&(cluster.to_owned(), topic.to_owned())).copied();
@@ -225,7 +229,7 @@ impl Supervised {
             status: Arc::clone(&self.status),
             share: Share::new(Arc::clone(&self.budget)),
             stop: self.stop.clone(),
-            group: Member::new(consumer),
+            group: Member::new(consumer, fenced),
             outlets,
             handlers: LaneHandlers::new(&self.handlers, &self.version, instance, waker),
             watch: ClusterWatch::new(self.source_cluster.clone(), topic, waker),
@@ -234,6 +238,23 @@ impl Supervised {
             refresh: settings::topic_refresh(&self.source_cluster),
         };
         Ok(Run::new(parts, Instant::now()))
+    }
+
+    /// Whoever joins with an instance id throws out the member that has it. So who was thrown out asks first whether the
+    /// other one is still there: two hosts of one name would throw each other out for ever.
+    fn wait_for_instance_id(&self, fenced: &AtomicBool) -> Result<(), String> {
+        let source = &self.config.source;
+        let Some(id) = source.instance_id.as_ref().filter(|_| fenced.load(Ordering::Acquire)) else { return Ok(()) };
+        let members = Members::new(&self.source_cluster)?.instance_ids(&source.group, ASK)?;
+        if members.contains(id) {
+            return Err(format!(
+                "another member of group {} uses the same `source.instance_id`, `{id}`: give each host its own, or end the \
+                 other one; when it is gone, this one goes on",
+                source.group
+            ));
+        }
+        fenced.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Declared batchers; `default` exists without being declared when the handler takes batches.

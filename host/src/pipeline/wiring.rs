@@ -1,13 +1,14 @@
 //! The real edges of the loop: librdkafka's clients, handler threads, the clock and a thread that sleeps.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluicebox_frames::MessagesWriter;
 
 use super::handlers::LaneHandlers;
 use super::port::{
-    Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, Standing, Start, TopicNumber, Trouble,
+    Code, Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, Standing, Start, TopicNumber, Trouble,
 };
 use super::reread::TopicRereader;
 use super::run::{Ended, Run, Step};
@@ -48,11 +49,15 @@ pub(super) fn drive(mut run: Run<Real>, waker: &Waker) -> Result<Ended, String> 
 }
 
 /// A consumer.
-pub(super) struct Member(Consumer);
+pub(super) struct Member {
+    consumer: Consumer,
+    /// Set when another member took our instance id; outlives the run, which ends by it.
+    fenced: Arc<AtomicBool>,
+}
 
 impl Member {
-    pub(super) fn new(consumer: Consumer) -> Self {
-        Self(consumer)
+    pub(super) fn new(consumer: Consumer, fenced: &Arc<AtomicBool>) -> Self {
+        Self { consumer, fenced: Arc::clone(fenced) }
     }
 }
 
@@ -77,7 +82,11 @@ impl Group for Member {
 
     #[inline]
     fn poll(&mut self) -> Option<Event> {
-        self.0.poll()
+        let event = self.consumer.poll();
+        if let Some(Event::Problem { code: Code::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID, fatal: true, .. }) = &event {
+            self.fenced.store(true, Ordering::Release);
+        }
+        event
     }
 
     fn look_up(&mut self, partitions: &[PartitionOffset], start: Start) -> Result<u64, String> {
@@ -87,47 +96,47 @@ impl Group for Member {
             Start::At(time) => From::Time(time),
             Start::Ago(ago) => From::Time(before(SystemTime::now(), ago)),
         };
-        self.0.look_up(partitions, from)
+        self.consumer.look_up(partitions, from)
     }
 
     fn assign(&mut self, partitions: &[PartitionOffset]) -> Result<Vec<PartitionQueue>, String> {
-        self.0.assign(partitions)
+        self.consumer.assign(partitions)
     }
 
     fn seek(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), String> {
-        self.0.seek(topic, partition, offset)
+        self.consumer.seek(topic, partition, offset)
     }
 
     fn log_start(&self, topic: &str, partition: i32) -> Option<i64> {
-        self.0.log_start(topic, partition)
+        self.consumer.log_start(topic, partition)
     }
 
     fn unassign(&mut self, partitions: &[PartitionOffset]) -> Result<(), String> {
-        self.0.unassign(partitions)
+        self.consumer.unassign(partitions)
     }
 
     fn commit<'a>(&mut self, offsets: impl ExactSizeIterator<Item = (&'a str, i32, i64)>) -> Result<(), String> {
-        self.0.commit(offsets)
+        self.consumer.commit(offsets)
     }
 
     fn positions<'a>(&self, partitions: impl ExactSizeIterator<Item = (&'a str, i32)>) -> Vec<Option<i64>> {
-        self.0.positions(partitions)
+        self.consumer.positions(partitions)
     }
 
     fn log_end(&self, topic: &str, partition: i32) -> Option<i64> {
-        self.0.log_end(topic, partition)
+        self.consumer.log_end(topic, partition)
     }
 
     fn ask_for_ages(&mut self, standing: Vec<Standing>) -> Result<(), String> {
-        self.0.ask_for_ages(standing, before(SystemTime::now(), Duration::ZERO))
+        self.consumer.ask_for_ages(standing, before(SystemTime::now(), Duration::ZERO))
     }
 
     fn begin_close(&mut self) -> Result<(), String> {
-        self.0.begin_close()
+        self.consumer.begin_close()
     }
 
     fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        self.consumer.is_closed()
     }
 
     fn next_epoch(&mut self) -> u64 {

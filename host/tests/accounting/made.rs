@@ -7,6 +7,7 @@ use crate::checker::oracle::expect;
 use crate::checker::transcript::{Commit, Ends, Identity, Input, Kind, Output, Place, Stamp, Topics, Transcript};
 use crate::checker::{Acknowledged, Crash, Mode, Rules};
 use crate::support::client::partition_of;
+use crate::support::random::Random;
 
 const PARTITIONS: i32 = 3;
 const OUTPUT_PARTITIONS: i32 = 4;
@@ -148,20 +149,16 @@ impl Run {
     }
 }
 
-/// Numbers by chance, the same for the same seed (splitmix64).
-pub struct Dice(u64);
+/// Chooses by chance, the same for the same seed.
+pub struct Dice(Random);
 
 impl Dice {
     pub fn new(seed: u64) -> Dice {
-        Dice(seed)
+        Dice(Random::of(seed))
     }
 
     pub fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % end as u64) as usize
+        self.0.below(end as u64) as usize
     }
 
     /// The index of some output.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::support::random::Random;
+
 /// Places for hosts; the first [`AT_FIRST`] are taken when it begins.
 pub const SLOTS: usize = 5;
 pub const AT_FIRST: usize = 3;
@@ -66,7 +68,7 @@ const BROKER_UP: u64 = 8_000;
 /// The steps of a seed, in order.
 pub fn draw(seed: u64, length: Duration, only: &[Fault]) -> Vec<Step> {
     let mut drawing = Drawing {
-        dice: Dice(seed),
+        dice: Random::of(seed),
         steps: Vec::new(),
         // Milliseconds from which on a place can be hit; `None`: nobody is there.
         free: std::array::from_fn(|slot| (slot < AT_FIRST).then_some(0)),
@@ -103,7 +105,7 @@ pub fn draw(seed: u64, length: Duration, only: &[Fault]) -> Vec<Step> {
 }
 
 struct Drawing {
-    dice: Dice,
+    dice: Random,
     steps: Vec<Step>,
     free: [Option<u64>; SLOTS],
     /// When it died last.
@@ -168,18 +170,5 @@ impl Drawing {
 
     fn push(&mut self, at: u64, action: Action, fault: Option<Fault>) {
         self.steps.push(Step { at: Duration::from_millis(at), action, fault });
-    }
-}
-
-/// Splitmix64.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
     }
 }

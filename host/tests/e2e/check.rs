@@ -5,10 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::support::client::{Commits, NewRecord, Producer, Record, create_topic, read_within};
 use crate::support::host::{HostOptions, SluiceHost};
@@ -146,27 +145,55 @@ pub fn pipeline(name: &str) -> String {
 
 /// Numbered records that keep coming until told to stop, so that whatever a test does happens in mid-flow.
 pub struct Load {
-    stop: Arc<AtomicBool>,
+    stop: SyncSender<()>,
     thread: JoinHandle<u64>,
 }
 
 impl Load {
     const CHUNK: u64 = 20_000;
+    /// Chunks a second of a load with a rate.
+    const BEATS: u64 = 20;
+    const BEAT: Duration = Duration::from_millis(1000 / Load::BEATS);
 
+    /// As many records as the broker takes.
     pub fn start(stage: &Stage<'_>, size: usize, keys: u64) -> Load {
         Load::of(stage, move |n, key, value| numbered(n, size, keys, key, value))
     }
 
+    /// About so many records a second: for tests that take long.
+    pub fn paced(stage: &Stage<'_>, size: usize, keys: u64, per_second: u64) -> Load {
+        let fill = move |n, key: &mut Vec<u8>, value: &mut Vec<u8>| numbered(n, size, keys, key, value);
+        Load::run(stage.kafka, &stage.input, per_second / Load::BEATS, Load::BEAT, fill)
+    }
+
+    /// The same to another topic, with other keys.
+    pub fn beside(stage: &Stage<'_>, topic: &str, per_second: u64) -> Load {
+        let fill = |n, key: &mut Vec<u8>, value: &mut Vec<u8>| {
+            key.extend_from_slice(b"beside-");
+            numbered(n, 100, 512, key, value);
+        };
+        Load::run(stage.kafka, topic, per_second / Load::BEATS, Load::BEAT, fill)
+    }
+
     /// Records that `fill` writes by their numbers.
     pub fn of(stage: &Stage<'_>, fill: impl Fn(u64, &mut Vec<u8>, &mut Vec<u8>) + Send + 'static) -> Load {
-        let (producer, topic) = (Producer::new(stage.kafka), stage.input.clone());
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        Load::run(stage.kafka, &stage.input, Load::CHUNK, Duration::ZERO, fill)
+    }
+
+    fn run(
+        kafka: &Kafka,
+        topic: &str,
+        chunk: u64,
+        pause: Duration,
+        fill: impl Fn(u64, &mut Vec<u8>, &mut Vec<u8>) + Send + 'static,
+    ) -> Load {
+        let (producer, topic) = (Producer::new(kafka), topic.to_owned());
+        let (stop, stopped) = sync_channel(1);
         let run = move || {
             let mut first = 0;
-            while !stopped.load(Ordering::Relaxed) {
-                producer.fill(&topic, Load::CHUNK, |n, key, value| fill(first + n, key, value));
-                first += Load::CHUNK;
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                producer.fill(&topic, chunk, |n, key, value| fill(first + n, key, value));
+                first += chunk;
             }
             first
         };
@@ -175,7 +202,8 @@ impl Load {
 
     /// Ends the load; how many records were produced in all.
     pub fn stop(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
+        // A load that failed has hung up, and says why when it is joined.
+        self.stop.send(()).ok();
         self.thread.join().expect("producing went well")
     }
 }
@@ -247,6 +275,19 @@ pub fn assert_in_order(output: &[Record]) {
             assert!(before < n, "{} of {} came after {before} in {}", n, record.key_text(), record.partition);
         }
     }
+}
+
+/// What a group committed never fell, on any partition: nobody who was thrown out of it moved anything back. How many commits
+/// there were.
+pub fn assert_commits_rise(stage: &Stage<'_>) -> usize {
+    let mut commits = stage.commits();
+    commits.catch_up(stage.kafka);
+    let mut last: BTreeMap<(&str, i32), i64> = BTreeMap::new();
+    for commit in commits.seen() {
+        let before = last.insert((&commit.topic, commit.partition), commit.offset).unwrap_or(0);
+        assert!(before <= commit.offset, "{}[{}] fell from {before}: {commit:?}", commit.topic, commit.partition);
+    }
+    commits.seen().len()
 }
 
 /// Values as text, sorted, for comparisons in which order plays no part.

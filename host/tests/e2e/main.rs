@@ -15,9 +15,16 @@
 //! | `standstill` | what stands still is named with its cause; what retention will not wait for is warned about |
 //! | `stopping` | SIGTERM loses and repeats nothing; SIGKILL loses nothing and repeats little |
 //! | `signals` | a second signal forces, the drain deadline is kept, who is busy is said |
+//! | `revoke` | open batches and calls that do not end, when their partitions are given back |
 //! | `group` | hosts join and leave a group under load |
+//! | `churn` | members come and go all the time; `ownership` reads from their logs who owned what |
 //! | `protocols` | every way of sharing partitions keeps the same promises |
+//! | `zombies` | a host that stood still for too long moves nothing back and comes back by itself |
+//! | `fixed_members` | members with instance ids come back without a rebalance, two of one name do not fight |
 //! | `pipelines` | several pipelines in one process leave each other alone; other clusters |
+//! | `broker_errors` | errors of every kind of request: each is waited out |
+//! | `cluster_changes` | coordinators and leaders move, a membership is lost |
+//! | `late_commits` | commits of an outage never go back |
 //! | `outage` | the broker restarts under load; the host starts before the broker |
 //! | `faults` | a trap, a panic, an endless loop, a memory hog fail their own record only |
 //! | `dead_letters` | one dead letter per failed record, with all that it was and why; none is acked unwritten |
@@ -32,26 +39,33 @@ mod admin;
 mod bad_answers;
 mod bad_input;
 mod breaker;
+mod broker_errors;
 mod bytes;
 mod check;
+mod churn;
+mod cluster_changes;
 mod dead_letters;
 mod faults;
+mod fixed_members;
 mod forms;
 mod group;
 mod late_commits;
 mod manifests;
 mod memory;
 mod outage;
+mod ownership;
 mod partitions;
 mod pipelines;
 mod positions;
 mod protocols;
 mod records;
+mod revoke;
 mod security;
 mod signals;
 mod standstill;
 mod stopping;
 mod throughput;
+mod zombies;
 
 #[path = "../support/mod.rs"]
 mod support;

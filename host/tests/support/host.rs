@@ -158,6 +158,13 @@ impl SluiceHost {
         });
     }
 
+    /// Waits until the samples of a metric that have all these labels add up to at least `value`.
+    pub fn wait_for_at_least(&self, name: &str, labels: &[&str], value: f64) {
+        self.wait_for_answer("/metrics", &format!("{name}{labels:?} >= {value}"), |answer| {
+            sum_of(&answer.body, name, labels).is_some_and(|sum| sum >= value)
+        });
+    }
+
     /// Waits until an answer of the admin port is `right`; the answer.
     pub fn wait_for_answer(&self, path: &str, what: &str, right: impl Fn(&Response) -> bool) -> Response {
         let mut last = None;
@@ -182,6 +189,16 @@ impl SluiceHost {
     pub fn kill(&self) {
         self.process.signal(libc::SIGKILL);
         self.process.wait_exit(PATIENCE);
+    }
+
+    /// Stops it from running at all, threads of librdkafka included (SIGSTOP), until [`SluiceHost::thaw`].
+    pub fn freeze(&self) {
+        self.process.signal(libc::SIGSTOP);
+    }
+
+    /// Lets a frozen one run again (SIGCONT).
+    pub fn thaw(&self) {
+        self.process.signal(libc::SIGCONT);
     }
 
     pub fn wait_exit(&self, patience: Duration) -> Exit {

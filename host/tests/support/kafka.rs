@@ -97,6 +97,11 @@ impl Kafka {
         Ok(kafka)
     }
 
+    /// Brokers that somebody else keeps, and that Kafka's own tools are not used with.
+    pub fn elsewhere(bootstrap: String) -> Kafka {
+        Kafka { bootstrap, libs: PathBuf::new(), own: None }
+    }
+
     /// `HOST:PORT` of the plain listener.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
@@ -233,6 +238,9 @@ fn base_properties(directory: &Path, port: u16, controller: u16, secured: &[(Lis
         ("share.coordinator.state.topic.replication.factor", "1".to_owned()),
         ("share.coordinator.state.topic.min.isr", "1".to_owned()),
         ("group.initial.rebalance.delay.ms", "0".to_owned()),
+        // Groups of the newer protocol may ask for as short a session as those of the classic one.
+        ("group.consumer.min.session.timeout.ms", "6000".to_owned()),
+        ("group.consumer.min.heartbeat.interval.ms", "1000".to_owned()),
     ];
     properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

@@ -6,23 +6,29 @@
 //! | file | knows |
 //! |---|---|
 //! | `process` | child processes that never outlive us, their output line by line, their CPU time |
+//! | `frozen` | one thread of a child, stopped |
 //! | `jars` | where the Kafka jars are, and how Maven brings them |
 //! | `kafka` | a broker: shared by the run, or dedicated to a test; `security` its listeners, users, certificates |
+//! | `mock` | librdkafka's mock cluster: answers with errors, counts requests |
 //! | `not_run` | the loud note of a test that could not run |
 //! | `client` | our own client, by librdkafka's C interface: topics, producing, reading, commits |
+//! | `random` | chance that a seed fixes |
 //! | `tools` | the judges that are not our client: Kafka's own tools and kcat |
 //! | `host` | the binary under test, its admin port |
 //! | `guests` | building the guests |
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test target uses its own part of the harness")]
 
 pub mod client;
+pub mod frozen;
 pub mod guests;
 pub mod host;
 pub mod http;
 pub mod jars;
 pub mod kafka;
+pub mod mock;
 pub mod not_run;
 pub mod process;
+pub mod random;
 pub mod security;
 pub mod tools;
 

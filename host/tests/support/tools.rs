@@ -77,6 +77,12 @@ impl Tools<'_> {
         word.unwrap_or_else(|| panic!("no strategy of {group} in {text}")).to_owned()
     }
 
+    /// Sets a property of a group of the newer protocol.
+    pub fn set_of_group(&self, group: &str, property: &str) {
+        let arguments = ["--alter", "--entity-type", "groups", "--entity-name", group, "--add-config", property];
+        self.run("kafka.admin.ConfigCommand", &arguments, b"");
+    }
+
     /// Whether Kafka has heard of a group: its members or its commits.
     pub fn group_exists(&self, group: &str) -> bool {
         let class = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";

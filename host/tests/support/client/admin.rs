@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys::bindings::rd_kafka_type_t;
@@ -70,6 +71,11 @@ pub fn total(kafka: &Kafka, topic: &str) -> i64 {
 /// The committed offset of each partition, `None` where the group has none.
 pub fn committed(kafka: &Kafka, group: &str, topic: &str) -> Vec<Option<i64>> {
     let partitions = i32::try_from(end_offsets(kafka, topic).len()).expect("a number of partitions");
+    try_committed(kafka, group, topic, partitions).expect("the group's coordinator answers")
+}
+
+/// The same of a topic with so many partitions, from a coordinator that may answer with an error.
+pub fn try_committed(kafka: &Kafka, group: &str, topic: &str, partitions: i32) -> Result<Vec<Option<i64>>, KafkaError> {
     let consumer: BaseConsumer = config(kafka.bootstrap()).set("group.id", group).create().expect("a consumer");
     let mut wanted = TopicPartitionList::new();
     wanted.add_partition_range(topic, 0, partitions - 1);
@@ -81,14 +87,14 @@ pub fn committed(kafka: &Kafka, group: &str, topic: &str) -> Vec<Option<i64>> {
             Err(error) if is_moving(error.rdkafka_error_code()) && Instant::now() < deadline => {
                 consumer.poll(Duration::from_millis(100));
             }
-            Err(error) => panic!("the coordinator of {group} does not answer: {error}"),
+            Err(error) => return Err(error),
         }
     };
     let offset = |partition| match found.find_partition(topic, partition).expect("an answer for it").offset() {
         Offset::Offset(offset) => Some(offset),
         _ => None,
     };
-    (0..partitions).map(offset).collect()
+    Ok((0..partitions).map(offset).collect())
 }
 
 /// Commits an offset for a group that has no members, as an operator does.

@@ -11,10 +11,11 @@ mod read;
 
 pub use admin::{
     add_partitions, commit, committed, create_topic, create_topic_with, delete_records, delete_topic, end_offsets,
-    total,
+    total, try_committed,
 };
 pub use commits::{Commit, Commits};
 pub use native::partition_of;
+pub(super) use native::{Client, config};
 pub use produce::{NewRecord, Producer, Transactions};
 pub use read::{Reader, read_all, read_within};
 
