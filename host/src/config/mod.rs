@@ -28,4 +28,6 @@ pub use load::{DEFAULT_ADMIN, load};
 pub use names::nearest;
 pub use request::{AdminChoice, InlinePipeline, LoadRequest, Outside, Purpose};
 pub use types::*;
-pub use units::{DURATION_FORM, SIZE_FORM, UnitError, format_duration, format_size, parse_duration, parse_size};
+pub use units::{
+    DURATION_FORM, SIZE_FORM, UnitError, format_duration, format_rate, format_size, parse_duration, parse_size,
+};

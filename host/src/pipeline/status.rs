@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::lane::LaneState;
+use crate::plugin::{HandlerLimits, HandlerMetrics, Usage};
 
 /// What a pipeline is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +193,12 @@ pub struct PipelineStatus {
     pub group: String,
     /// Digest of its component.
     pub version: String,
+    /// What an instance of its handler may use.
+    pub limits: HandlerLimits,
+    /// What its handler's instances used since the process began.
+    pub usage: Arc<Usage>,
+    /// Figures of the handler's own.
+    pub handler_metrics: Arc<HandlerMetrics>,
     /// A shutdown left something to the next owner.
     unfinished: AtomicBool,
     inner: Mutex<Inner>,
@@ -214,9 +221,18 @@ impl PipelineStatus {
             name: name.to_owned(),
             group: group.to_owned(),
             version: version.to_owned(),
+            limits: HandlerLimits::default(),
+            usage: Arc::default(),
+            handler_metrics: Arc::default(),
             unfinished: false.into(),
             inner: Mutex::new(inner),
         }
+    }
+
+    /// With the limits of its handler.
+    #[must_use]
+    pub fn with_limits(self, limits: &HandlerLimits) -> Self {
+        Self { limits: limits.clone(), ..self }
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {

@@ -158,6 +158,8 @@ impl Supervised {
                 .collect(),
             batchers: batchers.iter().map(|batcher| batcher.name.clone()).collect(),
             log: Arc::clone(&self.log),
+            usage: Arc::clone(&self.status.usage),
+            metrics: Arc::clone(&self.status.handler_metrics),
         });
         self.try_instance(&instance)?;
         let inputs: u64 =
@@ -259,7 +261,9 @@ impl Supervised {
         let tried = self.handlers.run(async move { Instance::start(&version, &config).await.map(drop) });
         match tried {
             Some(Ok(())) => Ok(()),
-            Some(Err(fault)) => Err(format!("the handler does not start ({}): {}", fault.class.name(), fault.text)),
+            Some(Err(fault)) => {
+                Err(format!("the handler does not start ({}): {}", fault.class.name(), fault.summary()))
+            }
             None => Err("the handler threads are gone".to_owned()),
         }
     }

@@ -12,10 +12,14 @@ use wasmtime_wasi::WasiCtx;
 
 use super::fault::{Fault, FaultClass};
 use super::imports::OutputInfo;
-use super::limits::{HANDLES, HandlerLimits, MemoryLimiter, Meter};
+use super::limits::{HandlerLimits, MemoryLimiter};
+use super::meter::Meter;
+use super::metrics::{HandlerMetrics, Numbers};
 use super::output::{HandlerLog, Output};
+use super::place::Place;
 use super::typed;
 use super::typed::{AnswerBuilder, BatchAnswer, FrameOut, FrameRef, Message, MessageAnswer, Next, TickAnswer};
+use super::usage::Usage;
 use super::version::Version;
 use super::wasi;
 
@@ -31,6 +35,10 @@ pub struct InstanceConfig {
     pub batchers: Arc<[String]>,
     /// Where its lines go.
     pub log: Arc<dyn HandlerLog>,
+    /// Where it is counted what they use.
+    pub usage: Arc<Usage>,
+    /// Figures of the handler's own.
+    pub metrics: Arc<HandlerMetrics>,
 }
 
 /// What host functions reach of an instance.
@@ -40,6 +48,10 @@ pub(super) struct State {
     pub limits: MemoryLimiter,
     pub wasi: WasiCtx,
     pub table: ResourceTable,
+    /// The host function that the guest waits in. Left as it is when a call is given up.
+    pub waits_in: Option<&'static str>,
+    /// Series of the handler's own metrics, by number.
+    pub series: Numbers,
     meter: Arc<Meter>,
 }
 
@@ -77,38 +89,52 @@ impl Instance {
     /// # Errors
     /// Class `init` when `init` itself says no; else as any call.
     pub async fn start(version: &Arc<Version>, config: &Arc<InstanceConfig>) -> Result<Self, Fault> {
-        let meter = Arc::new(Meter::new());
-        let output = Arc::new(Output::new(Arc::clone(&config.log)));
+        Self::start_for(version, config, None).await
+    }
+
+    /// As [`Instance::start`], for a topic-partition, which its lines and reports name.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn start_for(
+        version: &Arc<Version>,
+        config: &Arc<InstanceConfig>,
+        place: Option<Place>,
+    ) -> Result<Self, Fault> {
+        let limits = &config.limits;
+        let meter = Arc::new(Meter::new(Arc::clone(&config.usage)));
+        let output = Arc::new(Output::new(Arc::clone(&config.log), Arc::clone(&config.usage), limits, place));
         let mut table = ResourceTable::new();
-        table.set_max_capacity(HANDLES);
+        // The guest's own handles are counted below. The host keeps two things for some of them (a pollable, and what it
+        // waits for).
+        table.set_max_capacity(limits.handles as usize * 2);
         let state = State {
             config: Arc::clone(config),
-            limits: MemoryLimiter::new(config.limits.memory),
+            limits: MemoryLimiter::new(limits),
             wasi: wasi::context(&output),
             table,
+            waits_in: None,
+            series: Numbers::default(),
             meter: Arc::clone(&meter),
             output,
         };
-        let mut store = Store::new(version.runtime.engine(), state);
+        let mut store = Store::new(&version.kit.engine, state);
         store.limiter(|state| &mut state.limits);
-        store.set_max_component_handles(HANDLES);
+        store.set_max_component_handles(limits.handles as usize);
         take_turns(&mut store, version);
 
         let calls =
             Calls { message_frames: None, message_handler: None, batch_frames: None, batch_handler: None, tick: None };
         let mut instance =
             Self { store, version: Arc::clone(version), config: Arc::clone(config), meter, calls, faulted: false };
-        let times = Times { running: config.limits.init_running_time, wall: config.limits.init_wall_time };
+        let times = Times { running: limits.init_running_time, wall: limits.init_wall_time };
         let said = instance.enter(times, config.settings.len(), false, Starting).await?;
         match said {
             Ok(calls) => {
                 instance.calls = calls;
                 Ok(instance)
             }
-            Err(text) => {
-                instance.store.data().output.finish();
-                Err(Fault::new(FaultClass::Init, format!("init: {text}")))
-            }
+            Err(text) => Err(instance.spent(Fault::new(FaultClass::Init, format!("init: {text}")))),
         }
     }
 
@@ -120,6 +146,8 @@ impl Instance {
     pub async fn handle_messages(&mut self, burst: &Frame) -> Result<Frame, Fault> {
         let limits = &self.config.limits;
         let times = Times { running: limits.running_time, wall: limits.wall_time };
+        let messages = Messages::new(burst);
+        self.about(|place| Place::set_all(place, &messages));
         if let Some(function) = self.calls.message_frames {
             // SAFETY: the export's type was compared with these types when the component was loaded.
             let call = unsafe { Call::<_, (FrameOut,)>::new(function, (FrameRef::from(burst),)) };
@@ -129,9 +157,9 @@ impl Instance {
         let Some(function) = self.calls.message_handler else {
             return Err(Fault::new(FaultClass::Host, "a burst for a component without a message handler"));
         };
-        let messages = Messages::new(burst);
         let mut answers = AnswerBuilder::new(messages.len(), self.answer_bytes(burst.len()));
         for message in messages.iter() {
+            self.about(|place| Place::set_one(place, &message));
             // SAFETY: as above.
             let call = unsafe { Call::<_, (MessageAnswer,)>::new(function, (Message::from(message),)) };
             let (answer,) = self.enter(times, burst.len(), true, call).await?;
@@ -149,6 +177,7 @@ impl Instance {
     /// When the call does not return, or the component has no batch handler.
     pub async fn handle_batch(&mut self, batch: &Frame) -> Result<Result<Frame, String>, Fault> {
         let times = self.batch_times();
+        self.about(|place| Place::set_all(place, &Messages::new(batch)));
         if let Some(function) = self.calls.batch_frames {
             // SAFETY: the export's type was compared with these types when the component was loaded.
             let call = unsafe { Call::<_, (Result<FrameOut, String>,)>::new(function, (FrameRef::from(batch),)) };
@@ -183,6 +212,7 @@ impl Instance {
         let Some(function) = self.calls.tick else {
             return Err(Fault::new(FaultClass::Host, "a tick for a component without a timer"));
         };
+        self.about(|place| *place = place.take().map(Place::without_messages));
         // SAFETY: the export's type was compared with these types when the component was loaded.
         let call = unsafe { Call::<_, (TickAnswer,)>::new(function, (now,)) };
         let (answer,) = self.enter(times, 0, true, call).await?;
@@ -206,8 +236,20 @@ impl Instance {
         self.config.limits.answer_bytes.max((input as u64).saturating_mul(2))
     }
 
-    const fn spent(&mut self, fault: Fault) -> Fault {
+    /// What the next call is about.
+    fn about(&self, place: impl FnOnce(&mut Option<Place>)) {
+        self.store.data().output.begin_call(place);
+    }
+
+    /// A call returned and said what it may not say.
+    fn spent(&mut self, fault: Fault) -> Fault {
         self.faulted = true;
+        let fault = fault.with_state(self.store.data());
+        self.reported(fault)
+    }
+
+    fn reported(&self, fault: Fault) -> Fault {
+        self.store.data().output.fault(&fault);
         fault
     }
 
@@ -225,6 +267,7 @@ impl Instance {
         let answer_bytes = self.answer_bytes(input);
         self.store.set_hostcall_fuel(usize::try_from(answer_bytes).unwrap_or(usize::MAX));
         self.meter.arm(times.running);
+        self.store.data_mut().limits.begin_call();
         // The next tick is the first look; the store's own deadline has long passed since the last call.
         self.store.set_epoch_deadline(1);
         // From here on a call that is dropped half way (a caller that gave up) leaves a store that must not be used.
@@ -236,11 +279,12 @@ impl Instance {
                 self.faulted = false;
                 Ok(answer)
             }
-            Ok(Err(error)) => Err(Fault::of(&error, self.store.data(), entered)),
+            Ok(Err(error)) => Err(self.reported(Fault::of(&error, self.store.data(), entered))),
             Err(_) => {
-                self.store.data().output.finish();
-                let text = format!("no answer within {:?}, waiting included", times.wall);
-                Err(Fault::new(FaultClass::WallClock, text))
+                let (state, ran) = (self.store.data(), self.meter.used());
+                let waits = state.waits_in.map_or_else(String::new, |function| format!(", and waits in {function}"));
+                let text = format!("no answer within {:?}, waiting included: it ran for {ran:.1?}{waits}", times.wall);
+                Err(self.reported(Fault::new(FaultClass::WallClock, text).with_state(state)))
             }
         }
     }

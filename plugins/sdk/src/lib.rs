@@ -11,6 +11,7 @@ mod imports;
 mod instance;
 pub mod log;
 mod message;
+pub mod metrics;
 mod outcome;
 mod settings;
 #[cfg(not(target_arch = "wasm32"))]
@@ -34,7 +35,7 @@ pub use serde_json::{self, json};
 pub mod prelude {
     pub use crate::{
         Batch, BatchHandler, Error, Handler, Item, Message, MessageHandler, OrReject, Outcome, Result, Settings, Tick,
-        TickHandler, log,
+        TickHandler, log, metrics,
     };
 }
 

@@ -11,7 +11,7 @@ use super::words::{
     ACK_MODE, ACKS, COMPRESSION, GROUP_BY, ISOLATION, MODE, ORDERING, PARTITIONER, PROTOCOL, START, THEN, TIMESTAMP,
     ThenWord,
 };
-use super::{GIB, HOUR, MILLISECOND, check_schema, parse, read_limits, read_vars, suggested_name};
+use super::{GIB, HOUR, MILLISECOND, SECOND, check_schema, parse, read_limits, read_vars, suggested_name};
 use crate::config::codes;
 use crate::config::diagnostic::{Diagnostic, Origin, Origins, Report, SourceText};
 use crate::config::names::{listed, pipeline_fault, topic_fault};
@@ -21,8 +21,6 @@ use crate::config::types::{
     Output, OutputTimestamp, Pipeline, Process, Protocol, Source, Start, Then,
 };
 use crate::config::vars::Env;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Reads one manifest. `None` when it is not TOML at all.
 pub fn read_manifest(path: &Path, text: &str, env: Env<'_>, report: &mut Report) -> Option<Pipeline> {

@@ -216,7 +216,17 @@ fn misbehave(command: &str) {
         "!grow" => std::mem::forget(std::hint::black_box(vec![1u8; number()])),
         "!exit" => std::process::exit(argument.parse().unwrap_or_default()),
         "!recurse" => log::log(log::Level::Info, &deeper(0).to_string()),
-        "!calls" => log::log(log::Level::Info, &calls(0).to_string()),
+        "!calls" => {
+            if let Ok(depth) = argument.parse() {
+                DEEPEST.store(depth, std::sync::atomic::Ordering::SeqCst);
+            }
+            log::log(log::Level::Info, &calls(0).to_string());
+        }
+        "!metrics" => measure(argument),
+        "!alloc" => std::mem::forget(std::hint::black_box(vec![0u8; number()])),
+        "!handles" => {
+            (0..number()).for_each(|_| std::mem::forget(wasip2::clocks::monotonic_clock::subscribe_duration(1)))
+        }
         "!sleep" => std::thread::sleep(std::time::Duration::from_millis(number() as u64)),
         "!log" => log::log(log::Level::Info, &"x".repeat(number())),
         "!flood" => (0..number()).for_each(|_| log::log(log::Level::Warn, &"y".repeat(1000))),
@@ -241,4 +251,31 @@ fn misbehave(command: &str) {
         ),
         other => panic!("unknown command {other}"),
     }
+}
+
+/// `KIND NAME LABELS VALUE`, as in `counter orders a=1,b=2 7`; what the host answers is logged. `add NUMBER` uses a number.
+fn measure(argument: &str) {
+    use sluicebox::plugin::metrics::{self, Kind};
+    let words: Vec<&str> = argument.split(' ').collect();
+    if let ["add", number] = words[..] {
+        return metrics::add(number.parse().unwrap_or_default(), 1);
+    }
+    let [kind, name, labels, value] = words[..] else { panic!("metrics: {argument}") };
+    let labels: Vec<(String, String)> =
+        labels.split(',').filter_map(|label| label.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    let which = match kind {
+        "counter" => Kind::Counter,
+        "gauge" => Kind::Gauge,
+        _ => Kind::Histogram(vec![1.0, 10.0]),
+    };
+    let series = match metrics::series(&which, name, &labels) {
+        Ok(series) => series,
+        Err(reason) => return log::log(log::Level::Warn, &reason),
+    };
+    match kind {
+        "counter" => metrics::add(series, value.parse().unwrap_or_default()),
+        "gauge" => metrics::set(series, value.parse().unwrap_or_default()),
+        _ => metrics::observe(series, value.parse().unwrap_or_default()),
+    }
+    log::log(log::Level::Info, &format!("series {series}"));
 }
