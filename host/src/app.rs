@@ -16,7 +16,8 @@ use crate::handler_log::PipelineLog;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::handlers::HandlerThreads;
 use crate::pipeline::status::PipelineStatus;
-use crate::pipeline::supervise::{Stop, Supervised};
+use crate::pipeline::stop::Stop;
+use crate::pipeline::supervise::Supervised;
 use crate::plugin::{Cache, Compiler, Runtime, Version};
 use crate::telemetry;
 

@@ -102,18 +102,78 @@ pub fn blocked(at: At<'_>, attempt: u32, failure: &Failure, wait: Duration) {
     );
 }
 
-/// A lane stops because no broker takes what was made of a message. It is not tried again before the partition is
-/// assigned anew.
+/// The broker refuses what was made of a message; the message follows the failure policy.
 pub fn refused(at: At<'_>, reason: &str) {
     let At { pipeline, topic, partition, offset } = at;
-    tracing::error!(
+    tracing::warn!(
         pipeline,
         topic,
         partition,
         offset,
         class = "refused",
-        "lane stopped at {topic}[{partition}]@{offset}: {reason}; make the topic take it, or deploy a handler that makes \
-         another record, and restart the host"
+        "a record made of this one is refused: {reason}"
+    );
+}
+
+/// A record is given up, by declared policy.
+pub fn dropped(at: At<'_>, attempts: u32, failure: &Failure) {
+    let At { pipeline, topic, partition, offset } = at;
+    let (class, reason) = (failure.class, &failure.reason);
+    tracing::warn!(pipeline, topic, partition, offset, attempts, class, "dropped: {reason}");
+}
+
+/// The failure policy stops the pipeline at a record.
+pub fn stopped(at: At<'_>, attempts: u32, failure: &Failure) {
+    let At { pipeline, topic, partition, offset } = at;
+    let (class, reason) = (failure.class, &failure.reason);
+    tracing::error!(
+        pipeline,
+        topic,
+        partition,
+        offset,
+        attempts,
+        class,
+        "the pipeline stops at {topic}[{partition}]@{offset} (errors.then = \"stop\"): {reason}; mend the handler or the \
+         record, then restart the host: it begins at this record"
+    );
+}
+
+/// A call that no message asks for failed.
+pub fn call_failed(at: At<'_>, what: &str, attempt: u32, failure: &Failure, blocks: bool, wait: Duration) {
+    let At { pipeline, topic, partition, .. } = at;
+    let (class, reason, wait) = (failure.class, &failure.reason, wait.as_millis());
+    if blocks {
+        tracing::error!(
+            pipeline,
+            topic,
+            partition,
+            attempt,
+            class,
+            "lane blocked: {what} fails, tried again every {} s or so: {reason}; deploy a handler that can",
+            wait / 1000
+        );
+    } else {
+        tracing::warn!(pipeline, topic, partition, attempt, class, "{what} failed, next in {wait} ms: {reason}");
+    }
+}
+
+/// Acks of messages that are not held any more.
+pub fn late_acks(at: At<'_>, count: u64) {
+    let At { pipeline, topic, partition, .. } = at;
+    tracing::debug!(pipeline, topic, partition, "{count} acks came for messages that are not held any more");
+}
+
+/// A record is not there any more, when its dead letter should be written.
+pub fn source_gone(at: At<'_>, failure: &Failure) {
+    let At { pipeline, topic, partition, offset } = at;
+    let (class, reason) = (failure.class, &failure.reason);
+    tracing::error!(
+        pipeline,
+        topic,
+        partition,
+        offset,
+        class,
+        "no dead letter: the record is gone from its topic (retention, compaction or deletion): {reason}"
     );
 }
 

@@ -128,6 +128,7 @@ fn flag_cases() -> Vec<(String, LoadRequest)> {
                 inline.outputs = outputs.map(str::to_owned).to_vec();
             }),
         ),
+        ("flag_start", inline(|inline| inline.start = Some("2026-11-21".to_owned()))),
         (
             "flag_group_and_dead_letter",
             inline(|inline| {
@@ -406,7 +407,7 @@ fn default_waits_give_way_to_a_short_poll_interval() {
 fn flags_alone_make_a_pipeline() {
     let request = inline(|inline| {
         inline.outputs = vec!["good=orders-good".to_owned(), "odd".to_owned()];
-        inline.start_latest = true;
+        inline.start = Some("latest".to_owned());
         inline.dead_letter = Some("dead".to_owned());
         inline.settings = properties(&[("limit", "10"), ("region", "eu"), ("list", "[1,\"a\"]")]);
     });

@@ -31,10 +31,10 @@ fn outcomes(frame: &Frame) -> Vec<String> {
 fn the_forms_are_told_apart() {
     let frames = version("raw-frames");
     assert_eq!(frames.forms(), ["message-frames", "batch-frames", "lifecycle"]);
-    assert!(frames.has_message() && frames.has_batch() && frames.has_lifecycle() && !frames.has_timer());
+    assert!(frames.has_message() && frames.has_batch() && frames.has_lifecycle() && !frames.has_tick());
     let typed = version("raw-typed");
     assert_eq!(typed.forms(), ["message-handler", "batch-handler"]);
-    assert!(typed.has_message() && typed.has_batch() && !typed.has_lifecycle() && !typed.has_timer());
+    assert!(typed.has_message() && typed.has_batch() && !typed.has_lifecycle() && !typed.has_tick());
     assert_eq!((frames.digest().len(), typed.digest().len()), (64, 64));
     assert_ne!(frames.digest(), typed.digest());
 }

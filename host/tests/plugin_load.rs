@@ -82,7 +82,7 @@ fn another_version_of_the_contract_is_refused_naming_both() {
 fn other_types_and_unknown_interfaces_are_all_named() {
     let error = refused(&guest("raw-signature"));
     let LoadError::WrongWorld { problems, .. } = &error else { panic!("{error}") };
-    assert_eq!(problems.len(), 3, "{problems:#?}");
+    assert_eq!(problems.len(), 6, "{problems:#?}");
     let has = |text: &str| assert!(problems.iter().any(|problem| problem.contains(text)), "{text}: {problems:#?}");
     has("it imports sluicebox:plugin/secrets@0.1.0, which sluicebox:plugin@0.1.0 does not have");
     has("sluicebox:plugin/message-frames@0.1.0, handle-messages: expected func(burst: frame) -> frame of \

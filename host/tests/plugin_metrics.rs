@@ -3,7 +3,8 @@
 mod plugin_support;
 
 use plugin_support::{burst, config, on_handler_thread, version};
-use sluicebox::plugin::{FaultClass, HandlerLimits, Instance, MetricKind, MetricValue};
+use sluicebox::handler_metrics::{MetricKind, MetricValue};
+use sluicebox::plugin::{FaultClass, HandlerLimits, Instance};
 
 /// Goal: what a guest counts is there by kind, name and labels, as a sum over instances. Method: two instances of one
 /// pipeline, each with the same calls.

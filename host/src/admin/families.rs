@@ -68,7 +68,7 @@ const fn gauge(
 }
 
 /// All of them, in the order of a scrape.
-pub static FAMILIES: [Family; 27] = [
+pub static FAMILIES: [Family; 28] = [
     Family {
         name: "sluicebox_build_info",
         kind: MetricType::Gauge,
@@ -105,8 +105,15 @@ pub static FAMILIES: [Family; 27] = [
             for ((topic, figures), ok) in of.figures.topics.iter().zip(&of.ok) {
                 samples.count(&[topic, "ok"], *ok);
                 samples.count(&[topic, "dead_letter"], figures.dead_lettered);
+                samples.count(&[topic, "dropped"], figures.dropped);
             }
         },
+    ),
+    counter(
+        "sluicebox_late_acks_total",
+        &[],
+        "Acks and fails of messages that were not held any more. They changed nothing.",
+        |of, samples| samples.count(&[], of.figures.late_acks),
     ),
     counter("sluicebox_retries_total", &["error_type"], "Failed attempts that are tried again.", |of, samples| {
         for (class, count) in known_first(&of.figures.retries, &ANSWERS) {

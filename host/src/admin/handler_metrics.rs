@@ -1,5 +1,5 @@
 //! Metrics that handlers name, in the text of a scrape: after the host's own, each under a prefix that says its kind, so that
-//! no pipeline can take a name from another or from the host. Bounds are `plugin/metrics.rs`'s; here is one on the whole.
+//! no pipeline can take a name from another or from the host. Bounds are `handler_metrics.rs`'s; here is one on the whole.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,8 +11,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::handler_metrics::{Labels, MetricKind, MetricValue};
 use crate::pipeline::status::PipelineStatus;
-use crate::plugin::{Labels, MetricKind, MetricValue};
 
 /// Series of a scrape, over all pipelines.
 const SERIES: usize = 10_000;

@@ -79,10 +79,10 @@ struct Shown {
 }
 
 impl Shown {
-    /// Settled and not dead-lettered. A dead letter is counted when it is sent and settles when it is durable, so between
+    /// Settled, and neither dead-lettered nor dropped. A dead letter is counted when it is sent and settles when it is durable, so between
     /// the two this difference would go back; a counter that does is taken for a restart and counted again from 0.
     fn ok(&mut self, figures: &TopicFigures) -> u64 {
-        let ok = figures.settled.saturating_sub(figures.dead_lettered);
+        let ok = figures.settled.saturating_sub(figures.dead_lettered + figures.dropped);
         // The figures of a run that was started again do begin at 0.
         let least = if figures.settled < self.settled { 0 } else { self.ok };
         *self = Self { settled: figures.settled, ok: ok.max(least) };

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use super::families::{FAMILIES, WASMTIME};
+use crate::handler_metrics::NewMetric;
 use crate::pipeline::lane::LaneState;
 use crate::pipeline::status::{Figures, LaneFigures, OutputFigures, PipelineStatus, State, TopicFigures};
 
@@ -26,7 +27,8 @@ fn pipeline(name: &str, state: State, reason: Option<&str>, figures: Figures) ->
 
 /// Every figure differs, so that none can be taken for another.
 fn figures() -> Figures {
-    let topic = TopicFigures { consumed: 1000, consumed_bytes: 50_000, settled: 900, dead_lettered: 7, lag: 42 };
+    let topic =
+        TopicFigures { consumed: 1000, consumed_bytes: 50_000, settled: 900, dead_lettered: 7, dropped: 3, lag: 42 };
     let output = |name: &str, produced| OutputFigures {
         name: name.to_owned(),
         produced,
@@ -36,6 +38,7 @@ fn figures() -> Figures {
     Figures {
         topics: [("orders".into(), topic), ("quiet".into(), TopicFigures::default())].into(),
         outputs: vec![output("enriched", 800), output("dead-letter", 7)],
+        late_acks: 6,
         retries: [("retry", 11), ("trap", 2), ("zz_new", 1)].into(),
         faults: [("trap", 3), ("wall_clock", 1)].into(),
         broker_errors: [(("default".to_owned(), "unreachable".to_owned()), 4)].into(),
@@ -93,7 +96,20 @@ fn get(admin: &Admin, path: &str) -> Answer {
 
 #[test]
 fn the_metrics_are_those_that_were_promised() {
-    let admin = start(&[pipeline("orders", State::Running, None, figures())]);
+    let status = pipeline("orders", State::Running, None, figures());
+    status.usage.ran(1_500_000_000);
+    (0..5).for_each(|_| status.usage.wrote_line());
+    (0..4).for_each(|_| status.usage.dropped_line());
+    let handler = |kind: NewMetric, name: &str, labels: &[(&str, &str)]| {
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        status.handler_metrics.series(&kind, name, labels, 100)
+    };
+    assert!(handler(NewMetric::Counter, "seen", &[("kind", "a\"b")]).is_ok_and(|series| series.add(12)));
+    assert!(handler(NewMetric::Gauge, "queue", &[]).is_ok_and(|series| series.set(2.5)));
+    let histogram = NewMetric::Histogram(vec![1.0, 10.0]);
+    assert!(handler(histogram, "price", &[]).is_ok_and(|series| series.observe(3.0) && series.observe(30.0)));
+    assert!(handler(NewMetric::Gauge, "Bad", &[]).is_err());
+    let admin = start(&[status]);
     let answer = get(&admin, "/metrics");
     assert_eq!(answer.status, 200);
     assert!(answer.has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{}", answer.head);

@@ -176,21 +176,16 @@ pub struct InlineArgs {
     /// Topic to write to; without a name it has its topic's; repeatable
     #[arg(long = "output", value_name = "[NAME=]TOPIC", requires = "plugin")]
     pub outputs: Vec<String>,
-    /// Where a group without commits begins [default: earliest]
-    #[arg(long, value_enum, requires = "plugin")]
-    pub start: Option<StartArg>,
+    /// Where a partition without a commit begins: earliest, latest, none (it waits), a time such as
+    /// 2026-11-21T08:00:00Z, or how long ago, such as -2h [default: earliest]
+    #[arg(long, value_name = "WHEN", allow_hyphen_values = true, requires = "plugin")]
+    pub start: Option<String>,
     /// Topic for records that cannot be processed; without one their partition waits
     #[arg(long, value_name = "TOPIC", requires = "plugin")]
     pub dead_letter: Option<String>,
     /// Setting of the handler: JSON if it reads as JSON, else a string; repeatable
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value, requires = "plugin")]
     pub settings: Vec<(String, Secret)>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum StartArg {
-    Earliest,
-    Latest,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -275,7 +270,7 @@ impl InlineArgs {
             topics: self.topics.clone(),
             group: self.group.clone().unwrap_or_default(),
             outputs: self.outputs.clone(),
-            start_latest: self.start == Some(StartArg::Latest),
+            start: self.start.clone(),
             dead_letter: self.dead_letter.clone(),
             settings: self.settings.clone(),
         })
@@ -414,7 +409,7 @@ mod tests {
             topics: vec!["a".to_owned(), "b".to_owned()],
             group: "g".to_owned(),
             outputs: vec!["x=y".to_owned(), "z".to_owned()],
-            start_latest: true,
+            start: Some("latest".to_owned()),
             dead_letter: Some("d".to_owned()),
             settings: pairs("k", "v=w"),
         };

@@ -12,7 +12,7 @@ use super::limits::check_limits;
 use super::names::{listed, nearest, topic_fault};
 use super::request::Purpose;
 use super::schema::{ClusterDraft, HostFile};
-use super::types::{DEFAULT_CLUSTER, Pipeline, Protocol, Then};
+use super::types::{AckMode, DEFAULT_CLUSTER, Pipeline, Protocol, Start, Then};
 use super::units::format_duration;
 
 /// All that one pipeline is compared with.
@@ -66,6 +66,8 @@ pub fn check_pipeline(pipeline: &mut Pipeline, against: &Against<'_>, report: &m
     }
     check_limits(pipeline, against, report);
     check_waits(pipeline, report);
+    check_ack(pipeline, report);
+    check_wired(pipeline, report);
     check_dev(pipeline, report);
 }
 
@@ -223,6 +225,48 @@ fn check_waits(pipeline: &Pipeline, report: &mut Report) {
         let message = "`session_timeout` has no effect with `protocol = \"consumer\"`";
         let found = Diagnostic::error(codes::CONTRADICTION, message).at(place.clone());
         report.push(found.label("the broker sets it").help("remove it"));
+    }
+}
+
+/// With `mode = "receive"` a record is committed before the handler sees it: nothing can wait for it afterwards.
+fn check_ack(pipeline: &Pipeline, report: &mut Report) {
+    if pipeline.ack.mode != AckMode::Receive {
+        return;
+    }
+    let origin = &pipeline.origin;
+    let receive = || origin.of("ack.mode");
+    if pipeline.errors.then == Then::Block {
+        let message = "`ack.mode = \"receive\"` cannot block at a record that fails";
+        let found = Diagnostic::error(codes::CONTRADICTION, message);
+        let found = match origin.get("errors.then") {
+            Some(then) => found.at(then.clone()).related(receive(), "committed before the handler sees it"),
+            None => found.at(receive()).label("`errors.then` is \"block\" unless a file says otherwise"),
+        };
+        let help = "say what becomes of it: `then = \"drop\"` or \"stop\" in [errors], or a dead-letter topic";
+        report.push(found.help(help));
+    }
+    if let Some(hold) = origin.get("hold") {
+        let message = "`ack.mode = \"receive\"` leaves nothing to hold";
+        let found = Diagnostic::error(codes::CONTRADICTION, message).at(hold.clone());
+        report.push(found.related(receive(), "committed before the handler sees it").help("remove [hold]"));
+    }
+}
+
+/// Keys that are read and that the host does not carry out yet: refused, never ignored.
+fn check_wired(pipeline: &Pipeline, report: &mut Report) {
+    let origin = &pipeline.origin;
+    let source = &pipeline.source;
+    let elsewhere = matches!(source.start, Start::At(_) | Start::Ago(_) | Start::None);
+    let unwired = [
+        ("source.start".to_owned(), elsewhere),
+        ("source.on_lost_offset".to_owned(), true),
+        ("errors.breaker".to_owned(), true),
+    ];
+    for (path, used) in unwired {
+        if let Some(place) = origin.get(&path).filter(|_| used) {
+            let message = format!("this value of `{path}` is not supported yet");
+            report.push(Diagnostic::error(codes::NOT_YET, message).at(place.clone()).help("remove it"));
+        }
     }
 }
 

@@ -10,10 +10,11 @@ use super::diagnostic::{Diagnostic, Origin, Origins, Report, SourceText};
 use super::names::{as_pipeline_name, listed, topic_fault};
 use super::request::{InlinePipeline, LoadRequest, Outside};
 use super::schema::{ClusterDraft, DEFAULT_HEADER_PREFIX, bootstrap_fault, group_fault, property_fault};
+use super::start::{START_FORM, parse_start};
 use super::table::Located;
 use super::types::{
-    Ack, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits, Isolation, Output,
-    OutputTimestamp, Pipeline, Process, Protocol, Secret, Source, Start, Then,
+    Ack, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits, Hold, Isolation, LostOffset,
+    Output, OutputTimestamp, Pipeline, Process, Protocol, Secret, Source, Start, Then,
 };
 
 /// A flag as it was written, and the place of its value (or of a part of it).
@@ -70,7 +71,8 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
             cluster: DEFAULT_CLUSTER.to_owned(),
             topics: inline.topics.clone(),
             group: inline.group.clone(),
-            start: if inline.start_latest { Start::Latest } else { Start::Earliest },
+            start: inline_start(inline, &mut origins, report),
+            on_lost_offset: LostOffset::Earliest,
             isolation: Isolation::ReadCommitted,
             protocol: Protocol::Cooperative,
             instance_id: None,
@@ -80,12 +82,27 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
         process: Process::default(),
         batchers: Vec::new(),
         ack: Ack::default(),
+        hold: Hold::default(),
+        tick: None,
         errors,
         outputs,
         build: None,
         dev: Dev::default(),
         origin: origins,
     }
+}
+
+fn inline_start(inline: &InlinePipeline, origins: &mut Origins, report: &mut Report) -> Start {
+    let Some(text) = &inline.start else {
+        return Start::Earliest;
+    };
+    let origin = flag("--start", text);
+    origins.insert("source.start", origin.clone());
+    parse_start(text).unwrap_or_else(|error| {
+        let found = Diagnostic::error(codes::BAD_CHOICE, format!("`{text}` is not a value of --start"));
+        report.push(found.at(origin).label(error.to_string()).note(format!("--start takes {START_FORM}")));
+        Start::Earliest
+    })
 }
 
 fn inline_outputs(inline: &InlinePipeline, origins: &mut Origins, report: &mut Report) -> Vec<Output> {
@@ -114,6 +131,7 @@ fn inline_outputs(inline: &InlinePipeline, origins: &mut Origins, report: &mut R
             topic: topic.to_owned(),
             timestamp: OutputTimestamp::Record,
             compression: Compression::None,
+            provenance: false,
         });
     }
     outputs

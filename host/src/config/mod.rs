@@ -17,6 +17,7 @@ mod names;
 mod render;
 mod request;
 mod schema;
+mod start;
 mod table;
 mod types;
 mod units;
@@ -27,6 +28,7 @@ pub use diagnostic::{Diagnostic, Level, Origin, Origins, Report, SourceText};
 pub use load::{DEFAULT_ADMIN, load};
 pub use names::nearest;
 pub use request::{AdminChoice, InlinePipeline, LoadRequest, Outside, Purpose};
+pub use start::{START_FORM, parse_start};
 pub use types::*;
 pub use units::{
     DURATION_FORM, SIZE_FORM, UnitError, format_duration, format_rate, format_size, parse_duration, parse_size,

@@ -59,8 +59,8 @@ pub struct InlinePipeline {
     pub group: String,
     /// `[NAME=]TOPIC` each.
     pub outputs: Vec<String>,
-    /// `false` = earliest.
-    pub start_latest: bool,
+    /// `--start`; without it, earliest.
+    pub start: Option<String>,
     pub dead_letter: Option<String>,
     /// `--set KEY=VALUE`.
     pub settings: Vec<(String, Secret)>,

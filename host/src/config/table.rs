@@ -148,6 +148,13 @@ impl<'a> Table<'a> {
         self.as_table(self.path_of(key), value, origin)
     }
 
+    /// As `table`, for a key that takes something else as well: that is left to the caller.
+    pub fn table_or_other(&mut self, key: &'static str) -> Option<Table<'a>> {
+        let (value, origin) = self.entry(key)?;
+        let table = value.get_ref().is_table();
+        table.then(|| self.as_table(self.path_of(key), value, origin)).flatten()
+    }
+
     /// The entries of a table whose keys are the user's own names.
     pub fn open_table(&mut self, key: &'static str) -> Vec<(Located<&'a str>, Entry<'a>)> {
         let Some(mut table) = self.table(key) else {
@@ -229,7 +236,7 @@ impl Drop for Table<'_> {
 /// Keys that people write into the wrong table, most often because a TOML header above has
 /// swallowed them.
 fn home_of(key: &str) -> Option<&'static str> {
-    const HOMES: [(&str, &str); 16] = [
+    const HOMES: [(&str, &str); 22] = [
         ("component", "handler"),
         ("settings", "handler"),
         ("limits", "handler"),
@@ -239,12 +246,18 @@ fn home_of(key: &str) -> Option<&'static str> {
         ("topics", "source"),
         ("group", "source"),
         ("start", "source"),
+        ("on_lost_offset", "source"),
         ("isolation", "source"),
         ("max_ahead", "process"),
+        ("held", "hold"),
         ("commit_interval", "ack"),
         ("retry", "errors"),
         ("attempts", "errors.retry"),
         ("dead_letter", "errors"),
+        ("then", "errors"),
+        ("breaker", "errors"),
+        ("tick", "handler"),
+        ("provenance", "output.NAME"),
         ("compression", "output.NAME.send"),
     ];
     HOMES.iter().find(|(name, _)| *name == key).map(|(_, home)| *home)

@@ -69,6 +69,9 @@ pub struct Pipeline {
     /// Declared batchers only; see [`Batcher::default`] for the undeclared `default`.
     pub batchers: Vec<Batcher>,
     pub ack: Ack,
+    pub hold: Hold,
+    /// How often `timer.tick` of the handler is called; `None` = never.
+    pub tick: Option<Duration>,
     pub errors: Errors,
     /// Topics that the handler may write to, by declared name.
     pub outputs: Vec<Output>,
@@ -91,6 +94,8 @@ impl fmt::Debug for Pipeline {
             .field("process", &self.process)
             .field("batchers", &self.batchers)
             .field("ack", &self.ack)
+            .field("hold", &self.hold)
+            .field("tick", &self.tick)
             .field("errors", &self.errors)
             .field("outputs", &self.outputs)
             .field("build", &self.build)
@@ -246,8 +251,10 @@ pub struct Source {
     pub topics: Vec<String>,
     /// Consumer group. Default: the pipeline's name.
     pub group: String,
-    /// Where a group without commits begins. Default earliest.
+    /// Where a partition without a commit begins. Default earliest.
     pub start: Start,
+    /// Where a partition goes on whose committed offset is not there any more. Default earliest.
+    pub on_lost_offset: LostOffset,
     /// Default read_committed.
     pub isolation: Isolation,
     /// Default cooperative.
@@ -263,6 +270,23 @@ pub struct Source {
 pub enum Start {
     Earliest,
     Latest,
+    /// The first record of this time or later, in ms since 1970.
+    At(i64),
+    /// The first record that is not older than this when the partition is assigned.
+    Ago(Duration),
+    /// Nowhere: the partition waits until somebody commits an offset for it, and says so.
+    None,
+}
+
+/// What follows when retention, or a topic made anew, has taken the record of a committed offset away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostOffset {
+    /// The oldest record that is there.
+    Earliest,
+    /// The next record that comes.
+    Latest,
+    /// Nothing more is read: the pipeline stops with this as its reason.
+    Stop,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -339,13 +363,39 @@ impl Default for Batcher {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
+    /// Default success.
+    pub mode: AckMode,
     /// How often the committable offsets are committed. Default 1 s.
     pub commit_interval: Duration,
 }
 
 impl Default for Ack {
     fn default() -> Self {
-        Ack { commit_interval: Duration::from_secs(1) }
+        Ack { mode: AckMode::Success, commit_interval: Duration::from_secs(1) }
+    }
+}
+
+/// When a record counts as done for Kafka.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AckMode {
+    /// When its fate is durable: at least once.
+    Success,
+    /// Before the handler sees it: at most once.
+    Receive,
+}
+
+/// How many messages a handler may hold, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hold {
+    /// Held messages of a lane. Default 10,000.
+    pub max: u32,
+    /// After this a held message is a failed attempt. Default 5 min.
+    pub timeout: Duration,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Hold { max: 10_000, timeout: Duration::from_secs(300) }
     }
 }
 
@@ -362,6 +412,8 @@ pub struct Errors {
     pub jitter: bool,
     /// Default block, or dead-letter once a dead-letter topic is set.
     pub then: Then,
+    /// `None`: switched off.
+    pub breaker: Option<Breaker>,
 }
 
 impl Default for Errors {
@@ -372,7 +424,25 @@ impl Default for Errors {
             max_backoff: Duration::from_secs(30),
             jitter: true,
             then: Then::Block,
+            breaker: Some(Breaker::default()),
         }
+    }
+}
+
+/// Pauses a pipeline most of whose records fail, instead of sending them all the way of the failure policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breaker {
+    /// It opens when this many of a hundred records failed. Default 50.
+    pub percent: u32,
+    /// Of fewer records than this nothing is concluded. Default 100.
+    pub of_at_least: u32,
+    /// Only records of this last stretch of time count. Default 1 min.
+    pub window: Duration,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Breaker { percent: 50, of_at_least: 100, window: Duration::from_secs(60) }
     }
 }
 
@@ -382,6 +452,10 @@ pub enum Then {
     Block,
     /// The record goes to a topic of its own, and the lane goes on.
     DeadLetter(DeadLetter),
+    /// The record is counted and logged, and the lane goes on.
+    Drop,
+    /// The pipeline settles what is in flight, commits, leaves the group and stays stopped.
+    Stop,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -404,6 +478,8 @@ pub struct Output {
     pub timestamp: OutputTimestamp,
     /// Default none.
     pub compression: Compression,
+    /// Each record carries headers that say which record it was made of, and by whom. Default false.
+    pub provenance: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

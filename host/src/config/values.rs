@@ -12,8 +12,9 @@ use toml::de::{DeInteger, DeValue};
 use super::codes;
 use super::diagnostic::{Diagnostic, Origin};
 use super::names::{listed, nearest};
+use super::start::{START_FORM, parse_start};
 use super::table::{Entry, Located, Table};
-use super::types::Secret;
+use super::types::{Secret, Start};
 use super::units::{
     DURATION_FORM, RATE_FORM, SIZE_FORM, UnitError, format_duration, format_rate, format_size, parse_duration,
     parse_rate, parse_size,
@@ -24,6 +25,13 @@ use super::vars::{Text, VarFault};
 pub struct Choices<T: 'static> {
     pub now: &'static [(&'static str, T)],
     pub later: &'static [&'static str],
+}
+
+impl<T: PartialEq> Choices<T> {
+    /// How a file writes a value that works now.
+    pub fn word(&self, value: &T) -> &'static str {
+        self.now.iter().find(|(_, of)| of == value).map_or("", |(word, _)| *word)
+    }
 }
 
 impl Table<'_> {
@@ -80,6 +88,47 @@ impl Table<'_> {
         let wide = i64::from(*range.start())..=i64::from(*range.end());
         let checked = self.in_range(key, Some((number, origin)), wide, |number| number.to_string());
         checked.and_then(|number| u32::try_from(number).ok()).unwrap_or(default)
+    }
+
+    /// A share, written as a number from 0 to 1, in whole percent.
+    pub fn percent(&mut self, key: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {
+        let Some((value, origin)) = self.entry(key) else {
+            return default;
+        };
+        let written: f64 = match value.get_ref() {
+            DeValue::Float(float) => float.as_str().parse().unwrap_or(f64::NAN),
+            DeValue::Integer(integer) => whole(integer).map_or(f64::NAN, |number| number as f64),
+            other => {
+                self.wrong_type(&self.path_of(key), "a share, such as 0.5 for a half", other, origin);
+                return default;
+            }
+        };
+        let percent = (written * 100.0).round();
+        let wide = f64::from(*range.start())..=f64::from(*range.end());
+        let show = |percent: f64| (percent / 100.0).to_string();
+        // Checked to lie in the range of a `u32` just before.
+        self.in_range(key, Some((percent, origin)), wide, show).map_or(default, |percent| percent as u32)
+    }
+
+    /// Where a partition begins.
+    pub fn start(&mut self, key: &'static str, default: Start) -> Start {
+        let (text, origin) = match self.entry(key) {
+            // TOML has times of its own, without quotes.
+            Some((value, origin)) if value.get_ref().is_datetime() => {
+                (value.get_ref().as_datetime().map(ToString::to_string).unwrap_or_default(), origin)
+            }
+            Some(_) => match self.string(key) {
+                Some(text) => (text.value, text.origin),
+                None => return default,
+            },
+            None => return default,
+        };
+        parse_start(&text).unwrap_or_else(|error| {
+            let message = format!("`{text}` is not a value of `{}`", self.path_of(key));
+            let found = Diagnostic::error(codes::BAD_CHOICE, message).at(origin);
+            self.report(found.label(error.to_string()).note(format!("`{}` takes {START_FORM}", self.path_of(key))));
+            default
+        })
     }
 
     pub fn boolean(&mut self, key: &'static str, default: bool) -> bool {

@@ -25,3 +25,29 @@ impl Outgoing<'_> {
             + self.headers.iter().map(|headers| headers.block().len()).sum::<usize>()
     }
 }
+
+/// A record with its own copy of everything, for what has to wait outside the producer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owned {
+    /// `None` = null.
+    pub key: Option<Vec<u8>>,
+    /// `None` = null.
+    pub value: Option<Vec<u8>>,
+    /// Header block.
+    pub headers: Vec<u8>,
+    /// As in [`Outgoing`].
+    pub timestamp: i64,
+}
+
+impl Owned {
+    /// The record, borrowed.
+    #[must_use]
+    pub fn as_outgoing(&self) -> Outgoing<'_> {
+        Outgoing {
+            key: self.key.as_deref(),
+            value: self.value.as_deref(),
+            headers: [Headers::new(&self.headers), Headers::default()],
+            timestamp: self.timestamp,
+        }
+    }
+}

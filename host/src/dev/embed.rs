@@ -54,7 +54,7 @@ fn clusters(pipeline: &Pipeline) -> Vec<&str> {
 fn written(pipeline: &Pipeline) -> impl Iterator<Item = &str> {
     let dead = match &pipeline.errors.then {
         Then::DeadLetter(dead) => Some(dead.topic.as_str()),
-        Then::Block => None,
+        Then::Block | Then::Drop | Then::Stop => None,
     };
     pipeline.outputs.iter().map(|output| output.topic.as_str()).chain(dead)
 }

@@ -122,11 +122,11 @@ impl Feed {
             self.next += 1;
         }
         let (mut refused, mut trouble) = (Vec::new(), Vec::new());
-        self.producer.send(&mut refused);
+        self.producer.send(now, &mut refused);
         let delivered = &mut self.delivered;
         self.producer.poll(now, |_| *delivered += 1, &mut refused, &mut trouble);
         // What the reports made room for.
-        self.producer.send(&mut refused);
+        self.producer.send(now, &mut refused);
         for (ticket, refusal) in refused {
             let Target::Record(number) = ticket.target else { continue };
             if let Some(Queued { file, sample, .. }) = usize::try_from(number).ok().and_then(|n| self.queue.get(n)) {

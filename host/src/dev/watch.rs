@@ -8,7 +8,7 @@ use sluicebox_frames::{Frame, Message, Messages, MessagesWriter, Source};
 
 use super::embed::FETCH_WAIT;
 use super::show::{Place, Role};
-use crate::config::{Cluster, Fetch, Isolation, Pipeline, Protocol, Start, Then};
+use crate::config::{Cluster, Fetch, Isolation, LostOffset, Pipeline, Protocol, Start, Then};
 use crate::kafka::Code;
 use crate::kafka::consumer::{Consumer, Event};
 use crate::kafka::ffi::PartitionOffset;
@@ -51,6 +51,7 @@ impl Watch {
             // Named, because librdkafka assigns nothing without; never joined, and nothing is committed.
             group: "sluicebox-dev-watch".to_owned(),
             start: Start::Earliest,
+            on_lost_offset: LostOffset::Earliest,
             isolation: Isolation::ReadCommitted,
             protocol: Protocol::Range,
             instance_id: None,

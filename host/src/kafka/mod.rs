@@ -25,6 +25,7 @@ pub mod offsets;
 pub mod partition;
 pub mod problem;
 pub mod producer;
+pub mod reread;
 pub mod settings;
 
 /// librdkafka's and Kafka's error codes.

@@ -19,7 +19,7 @@ use super::event_time::{self, Extras};
 use super::ffi::{self, Client, Conf, Queue, Topic};
 use super::problem::{self, Delivery};
 use crate::config::{Compression, OutputTimestamp};
-use crate::delivery::outgoing::Outgoing;
+use crate::delivery::outgoing::{Outgoing, Owned};
 use crate::delivery::ticket::{LaneId, Ticket};
 use crate::wake::Waker;
 
@@ -35,6 +35,12 @@ pub struct Refusal {
     pub code: Code,
     /// For people: topic and reason.
     pub text: String,
+    /// The topic's number in its producer.
+    pub topic: TopicNumber,
+    /// Partition.
+    pub partition: u32,
+    /// The record.
+    pub record: Owned,
 }
 
 /// Something that the operator should hear of.
@@ -50,7 +56,7 @@ pub struct Trouble {
 
 /// A topic that was added to a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TopicNumber(u16);
+pub struct TopicNumber(pub u16);
 
 /// See the module's text.
 pub struct Producer {
@@ -196,13 +202,13 @@ impl Producer {
     }
 
     /// Hands the next chunk of every idle partition to librdkafka. Records that it refuses on the spot go to `refused`.
-    pub fn send(&mut self, refused: &mut Vec<(Ticket, Refusal)>) {
+    pub fn send(&mut self, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
         while let Some(place) = self.due.pop() {
-            self.send_one(place, refused);
+            self.send_one(place, now, refused);
         }
     }
 
-    fn send_one(&mut self, place: Place, refused: &mut Vec<(Ticket, Refusal)>) {
+    fn send_one(&mut self, place: Place, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
         let topic = self.handles[place.topic as usize].as_ptr();
         let output = &mut self.topics[place.topic as usize];
         let out = &mut output.partitions[place.partition as usize];
@@ -261,14 +267,14 @@ impl Producer {
                     self.bytes -= entry.held();
                     self.records -= 1;
                     output.refused += 1;
-                    refused.push((entry.ticket, refusal(code, &output.name)));
+                    refused.push((entry.ticket, refusal(code, &output.name, entry, &chunk)));
                 }
                 code => out.failed.push((i, code)),
             }
         }
         out.in_flight = Some(chunk);
         if out.left == 0 {
-            self.finish(place, Instant::now(), refused);
+            self.finish(place, now, refused);
         }
     }
 
@@ -336,7 +342,7 @@ impl Producer {
                     self.bytes -= entry.held();
                     self.records -= 1;
                     output.refused += 1;
-                    refused.push((entry.ticket, refusal(code, &output.name)));
+                    refused.push((entry.ticket, refusal(code, &output.name, entry, &chunk)));
                 }
                 None => {
                     let code = failed[0].1;
@@ -456,8 +462,20 @@ fn recycled(spare: &mut Vec<Chunk>, spare_bytes: &mut usize) -> Chunk {
     }
 }
 
-fn refusal(code: Code, topic: &str) -> Refusal {
-    Refusal { code, text: format!("topic `{topic}` refuses the record: {}", problem::explain(code, "")) }
+fn refusal(code: Code, topic: &str, entry: &Entry, chunk: &Chunk) -> Refusal {
+    let (key, value, headers) = entry.parts(&chunk.bytes);
+    Refusal {
+        code,
+        text: format!("topic `{topic}` refuses the record: {}", problem::explain(code, "")),
+        topic: TopicNumber(entry.place.topic),
+        partition: entry.place.partition,
+        record: Owned {
+            key: key.map(<[u8]>::to_vec),
+            value: value.map(<[u8]>::to_vec),
+            headers: headers.to_vec(),
+            timestamp: entry.timestamp,
+        },
+    }
 }
 
 /// The public way to give a message its timestamp and headers; see [`event_time`].

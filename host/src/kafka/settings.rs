@@ -56,6 +56,8 @@ pub fn consumer(source: &Source, cluster: &Cluster, pipeline: &str, budget: Fetc
         match source.start {
             Start::Earliest => "earliest",
             Start::Latest => "latest",
+            // The host looks for the offset itself, or waits.
+            Start::At(_) | Start::Ago(_) | Start::None => "error",
         },
     )?;
     host.set(

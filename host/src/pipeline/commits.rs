@@ -3,19 +3,27 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::port::{Code, Edges, Group, PartitionOffset, Queue, problem};
 use super::run::{Run, Slot};
 use crate::delivery::ticket::LaneId;
-use crate::kafka::ffi::PartitionOffset;
-use crate::kafka::{Code, problem};
 use crate::telemetry;
 
-impl Run {
+impl<E: Edges> Run<E> {
     pub(super) fn commit(&mut self, now: Instant) -> Result<(), String> {
-        if now >= self.last_commit + self.parts.config.ack.commit_interval && self.leaving.is_none() {
+        // With mode "receive" messages wait for it.
+        let awaited = self.parts.rules.receive && !self.commit_in_flight && self.any_awaits_commit();
+        let due = now >= self.last_commit + self.parts.config.ack.commit_interval;
+        if (due || awaited) && self.leaving.is_none() {
             let all = self.active.clone();
             self.commit_lanes(&all, now)?;
         }
         Ok(())
+    }
+
+    /// A lane has messages that may be offered once their commit was answered, and no such commit failed a moment ago.
+    fn any_awaits_commit(&self) -> bool {
+        let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
+        lanes.into_iter().any(|slot| slot.lane.awaits_commit() && slot.dirty().is_some() && !slot.commit_failed)
     }
 
     /// The commit that was sent is not waited for any more: an answer that comes all the same is nobody's, and what it was
@@ -37,7 +45,7 @@ impl Run {
         let places = idle.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
         let places: Vec<(Arc<str>, i32)> =
             places.map(|slot| (Arc::clone(&slot.lane.topic), slot.lane.partition)).collect();
-        let positions = self.parts.consumer.positions(places.iter().map(|(topic, partition)| (&**topic, *partition)));
+        let positions = self.parts.group.positions(places.iter().map(|(topic, partition)| (&**topic, *partition)));
         for (id, position) in idle.iter().zip(positions) {
             if let (Some(slot), Some(position)) = (self.lanes[*id as usize].as_mut(), position) {
                 slot.lane.skip_to(position);
@@ -57,6 +65,7 @@ impl Run {
                 && let Some(offset) = slot.dirty()
             {
                 slot.committing = Some(offset);
+                slot.commit_failed = false;
                 offsets.push((Arc::clone(&slot.lane.topic), slot.lane.partition, offset));
             }
         }
@@ -64,7 +73,7 @@ impl Run {
         if offsets.is_empty() {
             return Ok(false);
         }
-        self.parts.consumer.commit(offsets.iter().map(|(topic, partition, offset)| (&**topic, *partition, *offset)))?;
+        self.parts.group.commit(offsets.iter().map(|(topic, partition, offset)| (&**topic, *partition, *offset)))?;
         self.commit_in_flight = true;
         Ok(true)
     }
@@ -72,7 +81,7 @@ impl Run {
     pub(super) fn committed(&mut self, result: Code, partitions: &[PartitionOffset]) {
         let mut failed = None;
         for partition in partitions {
-            let ours = |slot: &&mut Box<Slot>| {
+            let ours = |slot: &&mut Box<Slot<E>>| {
                 *slot.lane.topic == *partition.topic && slot.lane.partition == partition.partition
             };
             // Of the lane that owns the partition now; a commit of an earlier owner's is nobody's any more.
@@ -81,8 +90,14 @@ impl Run {
                 && let Some(offset) = slot.committing.take_if(|offset| *offset == partition.offset)
             {
                 match if result == Code::RD_KAFKA_RESP_ERR_NO_ERROR { partition.error } else { result } {
-                    Code::RD_KAFKA_RESP_ERR_NO_ERROR => slot.committed = Some(offset),
-                    code => failed = Some(code),
+                    Code::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                        slot.committed = Some(offset);
+                        slot.lane.on_committed(offset);
+                    }
+                    code => {
+                        slot.commit_failed = true;
+                        failed = Some(code);
+                    }
                 }
             }
         }

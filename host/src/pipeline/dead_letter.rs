@@ -40,10 +40,11 @@ pub fn headers(block: &mut Vec<u8>, letter: &DeadLetter<'_>, origin: &Origin<'_>
         }
     }
     let text = shorten(&letter.failure.reason);
+    let offset = letter.offset.map(|offset| offset.to_string());
     let values = [
         origin.topic.to_owned(),
         origin.partition.to_string(),
-        letter.offset.to_string(),
+        offset.unwrap_or_default(),
         letter.record.timestamp.to_string(),
         letter.failure.class.to_owned(),
         text.to_owned(),
@@ -79,7 +80,7 @@ mod tests {
     fn write(carried: Headers<'_>, reason: &str) -> Vec<(String, Option<String>)> {
         let failure = Failure { class: "reject", reason: reason.to_owned() };
         let record = Outgoing { key: None, value: None, headers: [carried, Headers::default()], timestamp: 1234 };
-        let letter = DeadLetter { record, offset: 9, failure: &failure, attempts: 3, stage: "message" };
+        let letter = DeadLetter { record, offset: Some(9), failure: &failure, attempts: 3, stage: "message" };
         let origin = Origin { prefix: "sb", topic: "in", partition: 2, pipeline: "p", version: "abc" };
         let mut block = Vec::new();
         headers(&mut block, &letter, &origin);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::port::{Edges, Group, Queue};
 use super::run::Run;
 use super::status::{Figures, LaneFigures};
 use crate::delivery::ticket::LaneId;
@@ -14,7 +15,7 @@ const PUBLISH: Duration = Duration::from_millis(250);
 /// Looks at everything this often though nobody woke it: a lost wake-up must not stop a pipeline for ever.
 pub(super) const SWEEP: Duration = Duration::from_millis(500);
 
-impl Run {
+impl<E: Edges> Run<E> {
     /// Counts the bytes in flight.
     pub(super) fn count(&mut self, now: Instant) {
         self.last_count = now;
@@ -47,7 +48,7 @@ impl Run {
         let mut settled = self.retired.clone();
         for id in &self.active {
             let Some(slot) = &mut self.lanes[*id as usize] else { continue };
-            let end = self.parts.consumer.log_end(&slot.lane.topic, slot.lane.partition);
+            let end = self.parts.group.log_end(&slot.lane.topic, slot.lane.partition);
             let done = slot.lane.committable().or(slot.committed);
             let lag = end.zip(done).map(|(end, done)| u64::try_from(end - done).unwrap_or(0));
             let committed = slot.committed.or(done);

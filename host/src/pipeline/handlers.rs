@@ -12,8 +12,10 @@ use sluicebox_frames::{Frame, Messages};
 use tokio::sync::{mpsc, oneshot};
 
 use super::lane::{Call, CallKind, Reply};
+use super::port::{Answered, Handle, Handlers};
 use super::sink::Failure;
 use crate::delivery::ticket::LaneId;
+use crate::delivery::verdict::FailedMessage;
 use crate::plugin::{Fault, Instance, InstanceConfig, Place, Version};
 use crate::wake::Waker;
 
@@ -32,47 +34,59 @@ struct HandlerThread {
     thread: Option<JoinHandle<()>>,
 }
 
-/// A call that ended.
-pub struct Answered {
-    /// Whose.
-    pub lane: LaneId,
-    /// The call's frame, given back.
-    pub frame: Frame,
-    /// How it ended; `None`: the call's task panicked, and its messages are gone with it.
-    pub reply: Option<Reply>,
-    /// How long the call took.
-    pub took: Duration,
-    /// Memory of the lane's instance afterwards, bytes; 0 when it is gone.
-    pub memory: u64,
-}
-
 /// Sends calls to a lane's instance. Dropping it ends the instance after the call that is under way.
 pub struct LaneHandle {
     calls: mpsc::Sender<Call>,
 }
 
-impl LaneHandle {
-    /// Hands over a call. There is room: a lane has one at a time.
-    ///
-    /// # Errors
-    /// When the handler thread is gone, which only a bug of the host's does.
-    pub fn call(&self, call: Call) -> Result<(), String> {
+impl Handle for LaneHandle {
+    fn call(&self, call: Call) -> Result<(), String> {
         self.calls.try_send(call).map_err(|error| format!("the lane's handler takes no call: {error}"))
     }
 }
 
 /// Where answers of one pipeline gather.
 #[derive(Clone)]
-pub struct AnswerSender {
+struct AnswerSender {
     answers: mpsc::Sender<Answered>,
     waker: Waker,
 }
 
-/// See [`AnswerSender`].
-#[must_use]
-pub fn answers(waker: &Waker) -> (AnswerSender, mpsc::Receiver<Answered>) {
-    let (answers, received) = mpsc::channel(ANSWERS);
-    (AnswerSender { answers, waker: waker.clone() }, received)
+/// The handler threads, for the lanes of one run.
+pub struct LaneHandlers {
+    threads: Arc<HandlerThreads>,
+    version: Arc<Version>,
+    config: Arc<InstanceConfig>,
+    answers: AnswerSender,
+    answered: mpsc::Receiver<Answered>,
+}
+
+impl LaneHandlers {
+    /// Instances of this version, with this configuration; answers wake the waker.
+    #[must_use]
+    pub fn new(
+        threads: &Arc<HandlerThreads>,
+        version: &Arc<Version>,
+        config: Arc<InstanceConfig>,
+        waker: &Waker,
+    ) -> Self {
+        let (answers, answered) = mpsc::channel(ANSWERS);
+        let answers = AnswerSender { answers, waker: waker.clone() };
+        Self { threads: Arc::clone(threads), version: Arc::clone(version), config, answers, answered }
+    }
+}
+
+impl Handlers for LaneHandlers {
+    type Handle = LaneHandle;
+
+    fn open(&mut self, lane: LaneId) -> LaneHandle {
+        self.threads.open(lane, &self.version, &self.config, &self.answers)
+    }
+
+    #[inline]
+    fn answered(&mut self) -> Option<Answered> {
+        self.answered.try_recv().ok()
+    }
 }
 
 impl HandlerThreads {
@@ -86,7 +100,7 @@ impl HandlerThreads {
     }
 
     /// Gives a lane its place on one of the threads. Its instance is started by its first call.
-    pub fn open(
+    fn open(
         &self,
         lane: LaneId,
         version: &Arc<Version>,
@@ -165,6 +179,12 @@ impl Drop for Alarm<'_> {
     }
 }
 
+/// Milliseconds since 1970, as handlers are told.
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
 struct LaneTask {
     lane: LaneId,
     version: Arc<Version>,
@@ -204,12 +224,24 @@ impl LaneTask {
                 none.insert(Instance::start_for(&self.version, &self.config, place).await?)
             }
         };
-        match call.kind {
+        match &call.kind {
             CallKind::Messages => instance.handle_messages(&call.frame).await.map(Reply::Answer),
             CallKind::Batch => instance
                 .handle_batch(&call.frame)
                 .await
                 .map(|answer| answer.map_or_else(Reply::BatchError, Reply::Answer)),
+            CallKind::Tick => instance.tick(now_ms()).await.map(Reply::Answer),
+            CallKind::Assigned { topic, partition, next_offset } => {
+                instance.partition_assigned(topic, *partition, *next_offset).await.map(Reply::Answer)
+            }
+            CallKind::Revoked { topic, partition, reason } => {
+                instance.partition_revoked(topic, *partition, *reason).await.map(Reply::Answer)
+            }
+            CallKind::Failed { failure, stage, attempts } => {
+                let Failure { class, reason } = failure;
+                let failed = FailedMessage { frame: &call.frame, stage, class, reason, attempts: *attempts };
+                instance.handle_failed(&failed).await.map(Reply::Verdict)
+            }
         }
     }
 }

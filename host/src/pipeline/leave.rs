@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 use sluicebox_frames::Trigger;
 
 use super::names::names;
+use super::port::{Edges, Event, Group, PartitionOffset};
 use super::run::Run;
 use super::status::State;
 use crate::delivery::ticket::LaneId;
-use crate::kafka::consumer::Event;
-use crate::kafka::ffi::PartitionOffset;
 use crate::telemetry;
 
 /// Budget for finishing what is under way when partitions are revoked. Short: until then no partition is fetched from.
@@ -23,6 +22,8 @@ const COMMIT: Duration = Duration::from_secs(5);
 const CLOSE: Duration = Duration::from_secs(5);
 /// Budget for leaving the group after a failed run.
 const ABANDON: Duration = Duration::from_secs(2);
+/// How often a failed run looks whether it has left.
+pub(super) const LEFT: Duration = Duration::from_millis(20);
 /// How often a shutdown says who is still busy.
 const SAY: Duration = Duration::from_secs(2);
 
@@ -48,6 +49,12 @@ enum Step {
     Close,
 }
 
+/// A run that failed, on its way out.
+pub(super) struct Abandoned {
+    reason: String,
+    deadline: Instant,
+}
+
 impl Leaving {
     /// The last step.
     fn close(now: Instant) -> Self {
@@ -60,7 +67,7 @@ impl Leaving {
     }
 }
 
-impl Run {
+impl<E: Edges> Run<E> {
     pub(super) fn revoked(&mut self, partitions: Vec<PartitionOffset>, lost: bool, now: Instant) -> Result<(), String> {
         let lanes: Vec<LaneId> = partitions
             .iter()
@@ -185,41 +192,44 @@ impl Run {
                         // A last revocation comes now, which takes the steps above for what is left.
                         self.close_begun = true;
                         self.leaving = Some(Leaving::close(now));
-                        self.parts.consumer.begin_close()?;
+                        self.parts.group.begin_close()?;
                     }
                 }
-                Step::Close => return Ok(self.parts.consumer.is_closed() || now >= leaving.deadline),
+                Step::Close => return Ok(self.parts.group.is_closed() || now >= leaving.deadline),
             }
         }
     }
 
     /// Leaves the group at once, without a commit: the run failed, and its partitions should not wait for the session to
     /// time out before somebody (this pipeline's next run) takes them over.
-    pub(super) fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self, reason: String, now: Instant) {
         let lanes = std::mem::take(&mut self.active);
         for id in lanes {
             self.remove(id);
         }
         // A rebalance that waits for its answer would keep the group from being left.
-        if let Some(partitions) = self.leaving.take().and_then(|leaving| leaving.partitions)
-            && let Err(reason) = self.parts.consumer.unassign(&partitions)
-        {
-            telemetry::trouble(&self.parts.config.name, &reason);
+        if let Some(partitions) = self.leaving.take().and_then(|leaving| leaving.partitions) {
+            self.give_back(&partitions);
         }
-        let deadline = Instant::now() + ABANDON;
-        if self.parts.consumer.begin_close().is_err() {
-            return;
-        }
-        while !self.parts.consumer.is_closed() && Instant::now() < deadline {
-            match self.parts.consumer.poll() {
-                Some(Event::Revoked { partitions, .. } | Event::Assigned(partitions)) => {
-                    if let Err(reason) = self.parts.consumer.unassign(&partitions) {
-                        telemetry::trouble(&self.parts.config.name, &reason);
-                    }
-                }
-                Some(_) => {}
-                None => self.parts.waker.wait(Duration::from_millis(20)),
+        let deadline = if self.parts.group.begin_close().is_ok() { now + ABANDON } else { now };
+        self.abandoned = Some(Abandoned { reason, deadline });
+    }
+
+    /// Why a run failed, once it has left its group or has tried long enough.
+    pub(super) fn go_on_abandoning(&mut self, now: Instant) -> Option<String> {
+        while let Some(event) = self.parts.group.poll() {
+            if let Event::Revoked { partitions, .. } | Event::Assigned(partitions) = event {
+                self.give_back(&partitions);
             }
+        }
+        let closed = self.parts.group.is_closed();
+        self.abandoned.take_if(|abandoned| closed || now >= abandoned.deadline).map(|abandoned| abandoned.reason)
+    }
+
+    /// Answers a rebalance of a run that failed.
+    fn give_back(&mut self, partitions: &[PartitionOffset]) {
+        if let Err(reason) = self.parts.group.unassign(partitions) {
+            telemetry::trouble(&self.parts.config.name, &reason);
         }
     }
 
@@ -229,6 +239,6 @@ impl Run {
             self.remove(*id);
         }
         self.parts.outlets.forget(lanes);
-        self.parts.consumer.unassign(partitions)
+        self.parts.group.unassign(partitions)
     }
 }

@@ -4,9 +4,11 @@
 //! - [`sink`]: what leaves a lane.
 //! - [`outlets`], [`dead_letter`]: where that goes.
 //! - [`handlers`]: threads that call handler instances.
-//! - [`run`]: the loop that puts them together, on one thread per pipeline; [`leave`]: giving partitions back.
+//! - [`port`]: what the loop needs of Kafka, of handlers and of time, as traits; `wiring`: the real ones.
+//! - `run`: the loop that puts them together, on one thread per pipeline; `leave`: giving partitions back.
 //! - `commits`, `figures`: the parts of the loop that commit and count.
-//! - [`supervise`]: starts the loop, says what it waits for, starts it again.
+//! - [`supervise`]: starts the loop, says what it waits for, starts it again; [`stop`]: asks it to end; `watch`: asks
+//!   whether a cluster is back.
 //! - [`status`]: what the outside sees.
 //! - [`budget`]: bytes in flight of the process.
 
@@ -19,8 +21,13 @@ pub mod lane;
 mod leave;
 mod names;
 mod outlets;
+pub mod port;
+mod reread;
 mod run;
 pub mod sink;
 pub mod status;
+pub mod stop;
 pub mod supervise;
 mod trouble;
+mod watch;
+mod wiring;

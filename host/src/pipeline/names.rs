@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::kafka::ffi::PartitionOffset;
+use super::port::PartitionOffset;
 
 /// `orders[0-2, 5], payments[1]`.
 pub(super) fn names(partitions: &[PartitionOffset]) -> String {
@@ -30,7 +30,7 @@ pub(super) fn names(partitions: &[PartitionOffset]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::Code;
+    use crate::pipeline::port::Code;
 
     #[test]
     fn partitions_are_named_in_ranges() {

@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use super::dead_letter::{self, Origin};
+use super::lane::RefusedEmission;
+use super::port::{Produce, Refusal, TopicNumber, Trouble};
 use super::sink::{DeadLetter, Notice, OutputNumber, Sink};
 use super::status::{Figures, OutputFigures};
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::Ticket;
-use crate::kafka::producer::{Producer, Refusal, TopicNumber, Trouble};
 use crate::telemetry::{self, At};
 
 /// A topic of one of the producers.
@@ -31,27 +32,29 @@ pub struct DeadLetterOutlet {
 }
 
 /// See the module's text.
-pub struct Outlets {
+pub struct Outlets<P> {
     pipeline: String,
     version: String,
-    producers: Vec<Producer>,
+    producers: Vec<P>,
     outputs: Vec<(String, Outlet)>,
     dead_letter: Option<DeadLetterOutlet>,
     /// Used again for every dead letter.
     block: Vec<u8>,
+    /// Used again for every look at a producer.
+    refusals: Vec<(Ticket, Refusal)>,
     /// Counts of the pipeline.
     pub figures: Figures,
     /// The lane that is being served: where notices come from.
     at: (std::sync::Arc<str>, i32),
 }
 
-impl Outlets {
+impl<P: Produce> Outlets<P> {
     /// Producers and the topics they were given.
     #[must_use]
     pub fn new(
         pipeline: &str,
         version: &str,
-        producers: Vec<Producer>,
+        producers: Vec<P>,
         outputs: Vec<(String, Outlet)>,
         dead_letter: Option<DeadLetterOutlet>,
         batchers: Vec<String>,
@@ -63,6 +66,7 @@ impl Outlets {
             outputs,
             dead_letter,
             block: Vec::new(),
+            refusals: Vec::new(),
             figures: Figures { batchers, ..Figures::default() },
             at: ("".into(), 0),
         }
@@ -77,10 +81,29 @@ impl Outlets {
     }
 
     /// Hands gathered records to the brokers.
-    pub fn send(&mut self, refused: &mut Vec<(Ticket, Refusal)>) {
-        for producer in &mut self.producers {
-            producer.send(refused);
+    pub fn send(&mut self, now: Instant, refused: &mut Vec<(Ticket, RefusedEmission)>) {
+        for place in 0..self.producers.len() {
+            let mut refusals = std::mem::take(&mut self.refusals);
+            self.producers[place].send(now, &mut refusals);
+            self.name_refused(place, refusals, refused);
         }
+    }
+
+    /// Says which output each refused record was for.
+    fn name_refused(
+        &mut self,
+        producer: usize,
+        mut refusals: Vec<(Ticket, Refusal)>,
+        refused: &mut Vec<(Ticket, RefusedEmission)>,
+    ) {
+        for (ticket, refusal) in refusals.drain(..) {
+            let ours = |outlet: &Outlet| outlet.producer == producer && outlet.topic == refusal.topic;
+            // An output may share its topic with another one, or with the dead letters; then they share their settings.
+            let output = self.outputs.iter().position(|(_, outlet)| ours(outlet));
+            let Refusal { partition, record, text, .. } = refusal;
+            refused.push((ticket, RefusedEmission { output, partition, record, reason: text }));
+        }
+        self.refusals = refusals;
     }
 
     /// Takes in delivery reports.
@@ -88,11 +111,13 @@ impl Outlets {
         &mut self,
         now: Instant,
         mut delivered: impl FnMut(Ticket),
-        refused: &mut Vec<(Ticket, Refusal)>,
+        refused: &mut Vec<(Ticket, RefusedEmission)>,
         trouble: &mut Vec<Trouble>,
     ) {
-        for producer in &mut self.producers {
-            producer.poll(now, &mut delivered, refused, trouble);
+        for place in 0..self.producers.len() {
+            let mut refusals = std::mem::take(&mut self.refusals);
+            self.producers[place].poll(now, &mut delivered, &mut refusals, trouble);
+            self.name_refused(place, refusals, refused);
         }
     }
 
@@ -105,25 +130,25 @@ impl Outlets {
 
     /// Looks for reports though nobody announced any.
     pub fn look_again(&self) {
-        self.producers.iter().for_each(Producer::look_again);
+        self.producers.iter().for_each(P::look_again);
     }
 
     /// Bytes that are not reported on.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.producers.iter().map(Producer::bytes).sum()
+        self.producers.iter().map(P::bytes).sum()
     }
 
     /// Records that are not reported on.
     #[must_use]
     pub fn records(&self) -> usize {
-        self.producers.iter().map(Producer::records).sum()
+        self.producers.iter().map(P::records).sum()
     }
 
     /// When a producer has something to do by itself.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.producers.iter().filter_map(Producer::deadline).min()
+        self.producers.iter().filter_map(P::deadline).min()
     }
 
     /// Figures of the outputs.
@@ -145,7 +170,7 @@ impl Outlets {
     }
 }
 
-impl Sink for Outlets {
+impl<P: Produce> Sink for Outlets<P> {
     #[inline]
     fn partitions(&self, output: OutputNumber) -> u32 {
         self.outputs[output].1.partitions
@@ -158,7 +183,7 @@ impl Sink for Outlets {
     }
 
     fn dead_letter(&mut self, letter: &DeadLetter<'_>, ticket: Ticket) {
-        telemetry::dead_letter(self.at(letter.offset), letter.attempts, letter.failure);
+        telemetry::dead_letter(self.at(letter.offset.unwrap_or(-1)), letter.attempts, letter.failure);
         if let Some(figures) = self.figures.topics.get_mut(&self.at.0) {
             figures.dead_lettered += 1;
         }
@@ -183,6 +208,13 @@ impl Sink for Outlets {
         self.producers[dead.outlet.producer].append(dead.outlet.topic, partition, &record, ticket);
     }
 
+    fn dead_letter_again(&mut self, partition: u32, record: &Outgoing<'_>, ticket: Ticket) {
+        let Some(dead) = &self.dead_letter else {
+            panic!("a lane without a dead-letter topic wrote a dead letter again");
+        };
+        self.producers[dead.outlet.producer].append(dead.outlet.topic, partition, record, ticket);
+    }
+
     fn notice(&mut self, notice: Notice<'_>) {
         match notice {
             Notice::Retrying { offset, attempt, failure, wait } => {
@@ -197,6 +229,27 @@ impl Sink for Outlets {
                 }
             }
             Notice::BadAnswer { failure } => *self.figures.faults.entry(failure.class).or_default() += 1,
+            Notice::Dropped { offset, attempts, failure } => {
+                telemetry::dropped(self.at(offset), attempts, failure);
+                if let Some(figures) = self.figures.topics.get_mut(&self.at.0) {
+                    figures.dropped += 1;
+                }
+            }
+            Notice::Stopped { offset, attempts, failure } => telemetry::stopped(self.at(offset), attempts, failure),
+            Notice::CallFailed { what, attempt, failure, blocks, wait } => {
+                telemetry::call_failed(self.at(-1), what, attempt, failure, blocks, wait);
+                *self.figures.retries.entry(failure.class).or_default() += 1;
+            }
+            Notice::LateAcks { count } => {
+                telemetry::late_acks(self.at(-1), count);
+                self.figures.late_acks += count;
+            }
+            Notice::SourceGone { offset, failure } => {
+                telemetry::source_gone(self.at(offset), failure);
+                if let Some(figures) = self.figures.topics.get_mut(&self.at.0) {
+                    figures.dropped += 1;
+                }
+            }
             Notice::Refused { offset, reason } => telemetry::refused(self.at(offset), reason),
             Notice::Unblocked { offset } => telemetry::unblocked(self.at(offset)),
             Notice::Isolating { messages, failure } => telemetry::isolating(self.at(-1), messages, failure),

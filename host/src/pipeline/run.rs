@@ -1,67 +1,60 @@
 //! The loop of a pipeline: one thread that polls Kafka, feeds lanes, takes answers in, produces, and commits. Nothing in
-//! here waits for anything but the waker; nothing is done per record that could be done per burst.
+//! here waits, looks at a clock or knows whom it talks to: [`Run::step`] is called with the time and says how long it may
+//! be left alone, and its edges are [`Edges`]. Nothing is done per record that could be done per burst.
 //!
 //! Invariant of commits: what is committed for a partition is its lane's committable offset, of the lane that owns it now.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-
-use crate::kafka::Code;
-use tokio::sync::mpsc;
 
 use super::budget::Share;
 use super::figures::{COUNT, SWEEP};
-use super::handlers::{AnswerSender, Answered, HandlerThreads, LaneHandle};
-use super::lane::{Lane, LaneRules, Reply};
-use super::leave::Leaving;
+use super::lane::{Lane, LaneRules, RefusedEmission, Reply};
+use super::leave::{Abandoned, LEFT, Leaving};
 use super::names::names;
 use super::outlets::Outlets;
+use super::port::{
+    Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, PartitionOffset, Queue, QueueOf, Reread, Trouble,
+    Watch, code_name, problem,
+};
 use super::status::{Figures, PipelineStatus, State};
-use super::supervise::Stop;
+use super::stop::Stop;
 use super::trouble::Troubles;
 use crate::config::{Cluster, Pipeline};
 use crate::delivery::burst::MAX_BYTES;
 use crate::delivery::ticket::{LaneId, Ticket};
-use crate::kafka::consumer::{Consumer, Event};
-use crate::kafka::ffi::{self, PartitionOffset};
-use crate::kafka::partition::PartitionQueue;
-use crate::kafka::problem;
-use crate::kafka::producer::Refusal;
-use crate::plugin::{InstanceConfig, Version};
 use crate::telemetry;
-use crate::wake::Waker;
 
 /// What a run is made of; see `supervise`, which makes it.
-pub(super) struct Parts {
+pub(super) struct Parts<E: Edges> {
     pub config: Arc<Pipeline>,
     pub cluster: Cluster,
-    pub version: Arc<Version>,
-    pub instance: Arc<InstanceConfig>,
     pub rules: Arc<LaneRules>,
-    pub handlers: Arc<HandlerThreads>,
     pub status: Arc<PipelineStatus>,
     pub share: Share,
     pub stop: Stop,
-    pub waker: Waker,
-    pub consumer: Consumer,
-    pub outlets: Outlets,
-    pub answers: (AnswerSender, mpsc::Receiver<Answered>),
+    pub group: E::Group,
+    pub outlets: Outlets<E::Producer>,
+    pub handlers: E::Handlers,
+    pub watch: E::Watch,
+    pub rereader: E::Rereader,
 }
 
 /// One lane with its edges.
-pub(super) struct Slot {
+pub(super) struct Slot<E: Edges> {
     // Messages of the queue must go before the client, which the queue holds.
-    pub(super) queue: PartitionQueue,
+    pub(super) queue: QueueOf<E>,
     pub(super) lane: Lane,
-    pub(super) handle: LaneHandle,
+    pub(super) handle: HandleOf<E>,
     pub(super) committed: Option<i64>,
     pub(super) committing: Option<i64>,
+    /// The last commit of it did not work: the next one comes with the interval.
+    pub(super) commit_failed: bool,
     pub(super) memory: u64,
 }
 
-impl Slot {
+impl<E: Edges> Slot<E> {
     /// An offset that is worth committing.
     pub(super) fn dirty(&self) -> Option<i64> {
         self.lane.committable().filter(|offset| Some(*offset) != self.committed)
@@ -72,19 +65,42 @@ impl Slot {
     }
 }
 
+/// Why a run is over for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It was asked to stop.
+    Asked,
+    /// The failure policy `stop`, at this record.
+    Policy(String),
+}
+
+/// How a step of a run ended.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// There may be more to do.
+    Again,
+    /// Nothing to do before so much time has passed, unless somebody wakes it.
+    Rest(Duration),
+    /// The group is left. `Err`: why the pipeline has to begin anew.
+    Over(Result<Ended, String>),
+}
+
 /// See the module's text.
-pub(super) struct Run {
+pub(super) struct Run<E: Edges> {
     /// By lane number; numbers are never used again, so a late report finds nobody.
-    pub(super) lanes: Vec<Option<Box<Slot>>>,
+    pub(super) lanes: Vec<Option<Box<Slot<E>>>>,
     pub(super) active: Vec<LaneId>,
-    pub(super) parts: Parts,
+    pub(super) parts: Parts<E>,
     pub(super) leaving: Option<Leaving>,
+    pub(super) abandoned: Option<Abandoned>,
     /// The group is on its way to be left.
     pub(super) closing: bool,
     /// It was told so.
     pub(super) close_begun: bool,
     /// Why it is left, when not for a stop: the pipeline begins anew then.
     pub(super) failure: Option<String>,
+    /// The failure policy ends the pipeline, for this reason.
+    pub(super) stopped: Option<String>,
     /// Something could not be fetched or called because too many bytes are in flight.
     pub(super) starved: bool,
     pub(super) commit_in_flight: bool,
@@ -93,8 +109,8 @@ pub(super) struct Run {
     pub(super) last_count: Instant,
     pub(super) last_publish: Instant,
     pub(super) last_sweep: Instant,
-    refused: Vec<(Ticket, Refusal)>,
-    trouble: Vec<crate::kafka::producer::Trouble>,
+    refused: Vec<(Ticket, RefusedEmission)>,
+    trouble: Vec<Trouble>,
     pub(super) troubles: Troubles,
     joined: bool,
     last_problem: String,
@@ -103,19 +119,9 @@ pub(super) struct Run {
     pub(super) earlier: Figures,
 }
 
-/// Ownership epochs grow within a process and, by the clock, across its restarts.
-fn next_epoch() -> u64 {
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let clock = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(1, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
-    let last = LAST.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(clock.max(last + 1)));
-    last.map_or(clock, |last| clock.max(last + 1))
-}
-
-impl Run {
-    pub(super) fn new(mut parts: Parts) -> Self {
-        let now = Instant::now();
+impl<E: Edges> Run<E> {
+    pub(super) fn new(mut parts: Parts<E>, now: Instant) -> Self {
+        parts.status.set(State::Joining, None);
         let earlier = parts.status.figures().at_rest();
         let mut topics = BTreeMap::new();
         for topic in &parts.config.source.topics {
@@ -128,9 +134,11 @@ impl Run {
             active: Vec::new(),
             parts,
             leaving: None,
+            abandoned: None,
             closing: false,
             close_begun: false,
             failure: None,
+            stopped: None,
             starved: false,
             commit_in_flight: false,
             topics,
@@ -148,46 +156,50 @@ impl Run {
         }
     }
 
-    /// Runs until the stop is carried out.
-    ///
-    /// # Errors
-    /// Why the pipeline has to begin anew.
-    pub(super) fn run(mut self) -> Result<(), String> {
-        self.parts.status.set(State::Joining, None);
-        let result = self.turns();
-        if result.is_err() {
-            self.abandon();
+    /// Does what there is to do now. Called again and again until it is over.
+    pub(super) fn step(&mut self, now: Instant) -> Step {
+        if self.abandoned.is_none() {
+            match self.turn(now) {
+                Ok(Step::Over(result)) => return self.over(result, now),
+                Ok(step) => return step,
+                Err(reason) => self.abandon(reason, now),
+            }
         }
-        self.publish(Instant::now());
+        match self.go_on_abandoning(now) {
+            Some(reason) => self.over(Err(reason), now),
+            None => Step::Rest(LEFT),
+        }
+    }
+
+    fn over(&mut self, result: Result<Ended, String>, now: Instant) -> Step {
+        self.publish(now);
         self.parts.status.publish(self.parts.status.figures().at_rest());
-        result
+        Step::Over(result)
     }
 
-    fn turns(&mut self) -> Result<(), String> {
-        loop {
-            let now = Instant::now();
-            let mut worked = self.take_events(now)?;
-            worked |= self.take_answers(now)?;
-            worked |= self.take_reports(now)?;
-            worked |= self.serve_lanes(now)?;
-            self.parts.outlets.send(&mut self.refused);
-            self.stop_refused();
-            self.commit(now)?;
-            if (self.parts.stop.requested() || self.failure.is_some()) && !self.closing {
-                self.begin_shutdown(now);
-            }
-            if self.go_on_leaving(now)? {
-                return self.failure.take().map_or(Ok(()), Err);
-            }
-            self.housekeeping(now);
-            if !worked {
-                self.rest(now);
-            }
+    fn turn(&mut self, now: Instant) -> Result<Step, String> {
+        let mut worked = self.take_events(now)?;
+        worked |= self.take_answers(now)?;
+        worked |= self.take_reports(now)?;
+        worked |= self.serve_lanes(now)?;
+        self.parts.outlets.send(now, &mut self.refused);
+        self.take_refused(now);
+        worked |= self.take_sources();
+        self.commit(now)?;
+        let ends = self.parts.stop.requested() || self.failure.is_some() || self.stopped.is_some();
+        if ends && !self.closing {
+            self.begin_shutdown(now);
         }
+        if self.go_on_leaving(now)? {
+            let ended = self.stopped.take().map_or(Ended::Asked, Ended::Policy);
+            return Ok(Step::Over(self.failure.take().map_or(Ok(ended), Err)));
+        }
+        self.housekeeping(now);
+        Ok(if worked { Step::Again } else { Step::Rest(self.rest(now)) })
     }
 
-    /// Waits for an event or the next thing to do by time.
-    fn rest(&mut self, now: Instant) {
+    /// How long until the next thing to do by time.
+    fn rest(&self, now: Instant) -> Duration {
         // A starved lane cannot use its deadline: it is looked at when the bytes in flight are counted again.
         let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref()?.lane.deadline());
         let lanes = lanes.filter(|_| !self.starved);
@@ -203,7 +215,7 @@ impl Run {
             .chain([self.last_sweep + SWEEP])
             .min()
             .unwrap_or(now + SWEEP);
-        self.parts.waker.wait(next.saturating_duration_since(now).max(Duration::from_micros(100)));
+        next.saturating_duration_since(now).max(Duration::from_micros(100))
     }
 
     fn any_dirty(&self) -> bool {
@@ -215,33 +227,42 @@ impl Run {
     fn take_events(&mut self, now: Instant) -> Result<bool, String> {
         let mut any = false;
         // One rebalance at a time: what comes after it waits in librdkafka's queue.
-        while let Some(event) = self.parts.consumer.poll() {
+        while let Some(event) = self.parts.group.poll() {
             any = true;
             match event {
-                Event::Assigned(partitions) => self.assigned(&partitions)?,
+                Event::Assigned(partitions) => self.assigned(&partitions, now)?,
                 Event::Revoked { partitions, lost } => self.revoked(partitions, lost, now)?,
                 Event::Committed { result, partitions } => self.committed(result, &partitions),
                 Event::Problem { code, text, fatal } => self.problem(code, &text, fatal)?,
             }
         }
-        if self.troubles.answered() {
+        if self.parts.watch.answered() {
             self.cluster_works();
         }
         Ok(any)
     }
 
-    fn assigned(&mut self, partitions: &[PartitionOffset]) -> Result<(), String> {
-        let queues = self.parts.consumer.assign(partitions, &self.parts.waker)?;
+    fn assigned(&mut self, partitions: &[PartitionOffset], now: Instant) -> Result<(), String> {
+        let queues = self.parts.group.assign(partitions)?;
         for (partition, queue) in partitions.iter().zip(queues) {
             let topic = self.topics.entry(partition.topic.clone()).or_insert_with(|| partition.topic.as_str().into());
             let id = LaneId::try_from(self.lanes.len()).map_err(|_| "too many assignments in one run".to_owned())?;
-            let (config, rules) = (&self.parts.instance, Arc::clone(&self.parts.rules));
-            let mut lane = Lane::new(id, Arc::clone(topic), partition.partition, next_epoch(), rules);
+            let (epoch, rules) = (self.parts.group.next_epoch(), Arc::clone(&self.parts.rules));
+            let start = Some(partition.offset).filter(|offset| *offset >= 0);
+            let mut lane = Lane::new(id, Arc::clone(topic), partition.partition, epoch, rules, start, now);
             if self.closing {
                 lane.drain(sluicebox_frames::Trigger::Shutdown);
             }
-            let handle = self.parts.handlers.open(id, &self.parts.version, config, &self.parts.answers.0);
-            self.lanes.push(Some(Box::new(Slot { queue, lane, handle, committed: None, committing: None, memory: 0 })));
+            let handle = self.parts.handlers.open(id);
+            self.lanes.push(Some(Box::new(Slot {
+                queue,
+                lane,
+                handle,
+                committed: None,
+                committing: None,
+                commit_failed: false,
+                memory: 0,
+            })));
             self.active.push(id);
         }
         self.parts.outlets.figures.rebalances[0] += 1;
@@ -252,7 +273,7 @@ impl Run {
     }
 
     fn count_error(&mut self, code: Code) {
-        let key = (self.parts.cluster.name.clone(), ffi::name(code).to_lowercase());
+        let key = (self.parts.cluster.name.clone(), code_name(code).to_lowercase());
         *self.parts.outlets.figures.broker_errors.entry(key).or_default() += 1;
     }
 
@@ -287,7 +308,7 @@ impl Run {
                 if self.troubles.add("group", reason.clone()) {
                     telemetry::trouble(&self.parts.config.name, &reason);
                 }
-                self.watch_cluster();
+                self.parts.watch.begin();
             }
         }
         self.show_troubles();
@@ -304,13 +325,8 @@ impl Run {
         let cluster = &self.parts.cluster;
         let reason = format!("cluster `{}` ({}) does not answer: {cause}", cluster.name, cluster.bootstrap);
         self.troubles.add("cluster", reason);
-        self.watch_cluster();
+        self.parts.watch.begin();
         self.show_troubles();
-    }
-
-    fn watch_cluster(&mut self) {
-        let topic = self.parts.config.source.topics.first().map_or("", String::as_str);
-        self.troubles.watch(&self.parts.cluster, topic, &self.parts.waker);
     }
 
     /// Something that needs the cluster and the group succeeded.
@@ -338,7 +354,7 @@ impl Run {
 
     fn take_answers(&mut self, now: Instant) -> Result<bool, String> {
         let mut any = false;
-        while let Ok(answered) = self.parts.answers.1.try_recv() {
+        while let Some(answered) = self.parts.handlers.answered() {
             any = true;
             let Some(slot) = self.lanes.get_mut(answered.lane as usize).and_then(Option::as_mut) else {
                 continue; // a partition that was given back meanwhile
@@ -356,6 +372,9 @@ impl Run {
             }
             self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
             slot.lane.on_reply(answered.frame, reply, answered.took, now, &mut self.parts.outlets);
+            if let Some(reason) = slot.lane.stopped() {
+                self.stopped.get_or_insert_with(|| format!("{}: {reason}", slot.name()));
+            }
         }
         Ok(any)
     }
@@ -472,18 +491,38 @@ impl Run {
                 }
             }
         }
-        self.stop_refused();
+        self.take_refused(now);
         Ok(any)
     }
 
-    /// Lanes stop at records that no broker will take.
-    fn stop_refused(&mut self) {
-        for (ticket, refusal) in std::mem::take(&mut self.refused) {
+    /// Lanes decide about records that no broker will take.
+    fn take_refused(&mut self, now: Instant) {
+        for (ticket, refused) in std::mem::take(&mut self.refused) {
             if let Some(slot) = self.lanes.get_mut(ticket.lane as usize).and_then(Option::as_mut) {
                 self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
-                slot.lane.on_refused(ticket.target, &refusal.text, &mut self.parts.outlets);
+                slot.lane.on_refused(ticket.target, refused, now, &mut self.parts.outlets);
+                if let Some(reason) = slot.lane.stopped() {
+                    self.stopped.get_or_insert_with(|| format!("{}: {reason}", slot.name()));
+                }
+                if slot.lane.wants_sources() {
+                    let offsets = slot.lane.take_wanted();
+                    self.parts.rereader.ask(ticket.lane, &slot.lane.topic, slot.lane.partition, offsets);
+                }
             }
         }
+    }
+
+    /// Source records that lanes asked for.
+    fn take_sources(&mut self) -> bool {
+        let mut any = false;
+        while let Some(Found { lane, frame, offsets }) = self.parts.rereader.answered() {
+            any = true;
+            if let Some(slot) = self.lanes.get_mut(lane as usize).and_then(Option::as_mut) {
+                self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
+                slot.lane.on_sources(&frame, &offsets, &mut self.parts.outlets);
+            }
+        }
+        any
     }
 
     /// Takes a lane out. Its late answers and reports find nobody.
@@ -492,16 +531,5 @@ impl Run {
             *self.retired.entry(Arc::clone(&slot.lane.topic)).or_default() += slot.lane.settled();
         }
         self.active.retain(|active| *active != id);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn epochs_grow() {
-        let (a, b) = (next_epoch(), next_epoch());
-        assert!(b > a);
     }
 }

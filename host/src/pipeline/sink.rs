@@ -18,18 +18,26 @@ pub struct Failure {
     pub reason: String,
 }
 
+impl Failure {
+    /// With the record and the attempt that it is about.
+    #[must_use]
+    pub fn at(&self, offset: i64, attempt: u32) -> String {
+        format!("{}: {} (offset {offset}, attempt {attempt})", self.class, self.reason)
+    }
+}
+
 /// A record that goes to the dead-letter topic: the source record, whatever stage failed.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadLetter<'a> {
     /// Key, value and headers unchanged; `timestamp` is the original one.
     pub record: Outgoing<'a>,
-    /// Its offset.
-    pub offset: i64,
+    /// Its offset; none when a tick made it.
+    pub offset: Option<i64>,
     /// Why.
     pub failure: &'a Failure,
     /// Attempts of the stage that gave up.
     pub attempts: u32,
-    /// The stage: `message` or the batcher's name.
+    /// The stage: `message`, `produce` or the batcher's name.
     pub stage: &'a str,
 }
 
@@ -60,7 +68,50 @@ pub enum Notice<'a> {
         /// When it tries again.
         wait: Duration,
     },
-    /// The lane stops: no broker takes a record that it made.
+    /// A record is given up, by policy `drop`.
+    Dropped {
+        /// Its offset.
+        offset: i64,
+        /// Attempts that it had.
+        attempts: u32,
+        /// Why.
+        failure: &'a Failure,
+    },
+    /// The pipeline stops at this record, by policy `stop`.
+    Stopped {
+        /// Its offset.
+        offset: i64,
+        /// Attempts that it had.
+        attempts: u32,
+        /// Why.
+        failure: &'a Failure,
+    },
+    /// A call that no message asks for failed (tick, partition-assigned, partition-revoked).
+    CallFailed {
+        /// Which.
+        what: &'static str,
+        /// Which attempt failed.
+        attempt: u32,
+        /// Why.
+        failure: &'a Failure,
+        /// The lane does not go on from here, and that is news.
+        blocks: bool,
+        /// When it tries again.
+        wait: Duration,
+    },
+    /// Acks or fails of messages that are not held any more. They changed nothing.
+    LateAcks {
+        /// How many.
+        count: u64,
+    },
+    /// A record whose emission was refused is not in its topic any more, so that it has no dead letter.
+    SourceGone {
+        /// Its offset.
+        offset: i64,
+        /// Why its emission was refused.
+        failure: &'a Failure,
+    },
+    /// The broker will never take a record that was made of this one, which follows the failure policy now.
     Refused {
         /// Offset of the message that it was made of, or of the oldest one of the batch.
         offset: i64,
@@ -103,6 +154,8 @@ pub trait Sink {
     fn emit(&mut self, output: OutputNumber, partition: u32, record: &Outgoing<'_>, ticket: Ticket);
     /// Produces a dead letter; a report for the ticket comes later.
     fn dead_letter(&mut self, letter: &DeadLetter<'_>, ticket: Ticket);
+    /// Produces a dead letter again that was refused, as it was.
+    fn dead_letter_again(&mut self, partition: u32, record: &Outgoing<'_>, ticket: Ticket);
     /// Counts and says.
     fn notice(&mut self, notice: Notice<'_>);
 }

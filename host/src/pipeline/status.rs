@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::lane::LaneState;
-use crate::plugin::{HandlerLimits, HandlerMetrics, Usage};
+use crate::config::HandlerLimits;
+use crate::handler_metrics::HandlerMetrics;
+use crate::handler_usage::Usage;
 
 /// What a pipeline is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct TopicFigures {
     pub settled: u64,
     /// Records sent to the dead-letter topic.
     pub dead_lettered: u64,
+    /// Records given up by policy `drop`, and those whose dead letter could not be made any more.
+    pub dropped: u64,
     /// Records behind the newest, as far as known.
     pub lag: u64,
 }
@@ -101,6 +105,8 @@ pub struct Figures {
     pub outputs: Vec<OutputFigures>,
     /// Failed attempts that are tried again, by class.
     pub retries: BTreeMap<&'static str, u64>,
+    /// Acks and fails of messages that were not held any more.
+    pub late_acks: u64,
     /// Calls that ended in a fault, by class.
     pub faults: BTreeMap<&'static str, u64>,
     /// Closed batches and their messages, by batcher and trigger.
@@ -137,6 +143,7 @@ impl Figures {
             sum.consumed_bytes += figures.consumed_bytes;
             sum.settled += figures.settled;
             sum.dead_lettered += figures.dead_lettered;
+            sum.dropped += figures.dropped;
         }
         for figures in &earlier.outputs {
             match self.outputs.iter_mut().find(|sum| sum.name == figures.name) {
@@ -148,6 +155,7 @@ impl Figures {
                 None => self.outputs.push(figures.clone()),
             }
         }
+        self.late_acks += earlier.late_acks;
         for (class, count) in &earlier.retries {
             *self.retries.entry(class).or_default() += count;
         }

@@ -2,18 +2,22 @@
 //! a reason from outside. What it waits for is shown with its reason; only the configuration can end it for good, and
 //! that was checked before.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Share};
-use super::handlers::{self, HandlerThreads};
-use super::lane::LaneRules;
+use super::handlers::{HandlerThreads, LaneHandlers};
+use super::lane::{Exports, HoldRules, LaneRules};
 use super::outlets::{DeadLetterOutlet, Outlet, Outlets};
-use super::run::{Parts, Run};
+use super::reread::TopicRereader;
+use super::run::{Ended, Parts, Run};
 use super::status::{Figures, OutputFigures, PipelineStatus, State, TopicFigures};
-use crate::config::{Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Then};
+use super::stop::Stop;
+use super::watch::ClusterWatch;
+use super::wiring::{Member, Real, drive};
+use crate::config::{AckMode, Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Then};
 use crate::delivery::batcher::BatchRules;
+use crate::delivery::policy;
 use crate::delivery::retry::RetryRules;
 use crate::kafka::consumer::Consumer;
 use crate::kafka::metadata::Probe;
@@ -28,49 +32,6 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 const ASK: Duration = Duration::from_secs(5);
 /// A run that lasted so long starts again without the waits that came before it.
 const HEALTHY: Duration = Duration::from_secs(60);
-
-/// Asks pipelines to stop. Cloned freely.
-#[derive(Clone, Debug, Default)]
-pub struct Stop(Arc<StopInner>);
-
-#[derive(Debug, Default)]
-struct StopInner {
-    /// 0 = not asked; else 1 + milliseconds that the drain may take.
-    asked: AtomicU64,
-    since: Mutex<Option<Instant>>,
-    wakers: Mutex<Vec<Waker>>,
-}
-
-impl Stop {
-    /// Wakes this one, too, when the stop is asked for.
-    pub fn wake(&self, waker: &Waker) {
-        self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(waker.clone());
-    }
-
-    /// Asks everyone to finish within so much time.
-    pub fn request(&self, drain: Duration) {
-        self.0.since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
-        self.0.asked.store(1 + u64::try_from(drain.as_millis()).unwrap_or(u64::MAX - 1), Ordering::Release);
-        for waker in &*self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner) {
-            waker.wake();
-        }
-    }
-
-    /// True once it was asked for.
-    #[inline]
-    #[must_use]
-    pub fn requested(&self) -> bool {
-        self.0.asked.load(Ordering::Acquire) > 0
-    }
-
-    /// When draining has to end.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        let asked = self.0.asked.load(Ordering::Acquire).checked_sub(1)?;
-        let since = (*self.0.since.lock().unwrap_or_else(PoisonError::into_inner))?;
-        Some(since + Duration::from_millis(asked))
-    }
-}
 
 /// What pipelines of a process share, and what this one is.
 pub struct Supervised {
@@ -105,9 +66,10 @@ impl Supervised {
         while !self.stop.requested() {
             let started = Instant::now();
             // A bug of the host's ends the run before anything more is committed; the next one begins from what is.
-            let run = || self.start(&waker).and_then(Run::run);
+            let run = || self.start(&waker).and_then(|run| drive(run, &waker));
             let reason = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-                Ok(Ok(())) => break,
+                Ok(Ok(Ended::Asked)) => break,
+                Ok(Ok(Ended::Policy(reason))) => return self.stay_stopped(reason, &waker),
                 Ok(Err(reason)) => reason,
                 Err(_) => "the host stopped this pipeline because of a bug of its own, see the log; it starts again"
                     .to_owned(),
@@ -125,6 +87,14 @@ impl Supervised {
         self.status.set(State::Stopped, None);
     }
 
+    /// The failure policy ended the pipeline: it stays that way, and says why, until the host is asked to stop.
+    fn stay_stopped(&self, reason: String, waker: &Waker) {
+        self.status.set(State::Stopped, Some(reason));
+        while !self.stop.requested() {
+            waker.wait(HEALTHY);
+        }
+    }
+
     /// Counters are there from the beginning, as zeros: rates and alerts need that.
     fn show_names(&self) {
         let mut figures = Figures::default();
@@ -140,7 +110,7 @@ impl Supervised {
     }
 
     /// Everything a run needs, or why it cannot be had yet.
-    fn start(&self, waker: &Waker) -> Result<Run, String> {
+    fn start(&self, waker: &Waker) -> Result<Run<Real>, String> {
         let config = &self.config;
         let counts = self.partition_counts()?;
         let batchers = self.batchers();
@@ -187,7 +157,7 @@ impl Supervised {
                         max_bytes: batcher.max_bytes,
                         max_wait: batcher.max_wait,
                     };
-                    (batcher.name.clone(), rules)
+                    (batcher.name.as_str().into(), rules)
                 })
                 .collect(),
             retry: RetryRules {
@@ -196,24 +166,35 @@ impl Supervised {
                 max_backoff: config.errors.max_backoff,
                 jitter: config.errors.jitter,
             },
-            dead_letter: matches!(config.errors.then, Then::DeadLetter(_)),
+            then: match config.errors.then {
+                Then::Block => policy::Then::Block,
+                Then::DeadLetter(_) => policy::Then::DeadLetter,
+                Then::Drop => policy::Then::Drop,
+                Then::Stop => policy::Then::Stop,
+            },
+            provenance: config.outputs.iter().map(|output| output.provenance).collect(),
+            version: self.version.digest().into(),
+            hold: HoldRules { max: config.hold.max as usize, timeout: config.hold.timeout },
+            tick: config.tick.filter(|_| self.version.has_tick()),
+            exports: Exports { partitions: self.version.has_partitions(), failures: self.version.has_failures() },
+            receive: config.ack.mode == AckMode::Receive,
             max_ahead: config.process.max_ahead as usize,
         };
-        Ok(Run::new(Parts {
+        let topic = config.source.topics.first().map_or("", String::as_str);
+        let parts = Parts {
             config: Arc::clone(config),
             cluster: self.source_cluster.clone(),
-            version: Arc::clone(&self.version),
-            instance,
             rules: Arc::new(rules),
-            handlers: Arc::clone(&self.handlers),
             status: Arc::clone(&self.status),
             share: Share::new(Arc::clone(&self.budget)),
             stop: self.stop.clone(),
-            waker: waker.clone(),
-            consumer,
+            group: Member::new(consumer, waker),
             outlets,
-            answers: handlers::answers(waker),
-        }))
+            handlers: LaneHandlers::new(&self.handlers, &self.version, instance, waker),
+            watch: ClusterWatch::new(self.source_cluster.clone(), topic, waker),
+            rereader: TopicRereader::new(&config.source, &self.source_cluster, waker),
+        };
+        Ok(Run::new(parts, Instant::now()))
     }
 
     /// Declared batchers; `default` exists without being declared when the handler takes batches.
@@ -273,7 +254,7 @@ impl Supervised {
         count: &dyn Fn(&str, &str) -> Option<u32>,
         batchers: &[Batcher],
         waker: &Waker,
-    ) -> Result<Outlets, String> {
+    ) -> Result<Outlets<Producer>, String> {
         let config = &self.config;
         let mut producers: Vec<(String, Producer)> = Vec::new();
         let mut outlet = |cluster: &str, topic: &str, timestamp, compression| -> Result<Outlet, String> {
@@ -295,7 +276,7 @@ impl Supervised {
             outputs.push((output.name.clone(), place));
         }
         let dead_letter = match &config.errors.then {
-            Then::Block => None,
+            Then::Block | Then::Drop | Then::Stop => None,
             Then::DeadLetter(dead) => Some(DeadLetterOutlet {
                 outlet: outlet(&dead.cluster, &dead.topic, OutputTimestamp::Now, Compression::None)?,
                 prefix: dead.header_prefix.clone(),

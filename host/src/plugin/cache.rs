@@ -10,6 +10,7 @@ use std::hash::{Hash as _, Hasher};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -20,6 +21,8 @@ use wasmtime::Engine;
 const KEY: &str = "key";
 /// What files of compiled components end with.
 const ENDING: &str = "code";
+/// A block of the hash: the longest that adds anything.
+const KEY_BYTES: usize = 64;
 const MAC: usize = 32;
 /// Bytes that are kept; the files that were not used for the longest time go first.
 const KEPT: u64 = 1 << 30;
@@ -52,7 +55,7 @@ pub enum CacheError {
 #[derive(Debug)]
 pub struct Cache {
     directory: PathBuf,
-    key: [u8; 32],
+    key: [u8; KEY_BYTES],
     kept: u64,
 }
 
@@ -118,7 +121,7 @@ impl Cache {
         if !found.is_file() || found.uid() != own_user() || found.mode() & 0o077 != 0 {
             return Err(open_to("other users may read its key"));
         }
-        let mut key = [0; 32];
+        let mut key = [0; KEY_BYTES];
         file.read_exact(&mut key).map_err(failed)?;
         Ok(Self { directory: directory.to_owned(), key, kept: KEPT })
     }
@@ -162,7 +165,7 @@ impl Cache {
 
     /// Keeps code. Readers see all of it or nothing.
     pub(super) fn put(&self, key: &Key, code: &[u8]) -> io::Result<()> {
-        let temporary = self.directory.join(format!("{}.{}.new", key.0, std::process::id()));
+        let temporary = self.directory.join(unfinished(&key.0));
         let written = write_own(&temporary, &[&self.mac(key, code).finalize().into_bytes(), code])
             .and_then(|()| std::fs::rename(&temporary, self.path(key)));
         if written.is_err() {
@@ -188,7 +191,7 @@ impl Cache {
                 files.push((used, found.len(), entry.path()));
             }
         }
-        files.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        files.sort_unstable_by_key(|(used, ..)| std::cmp::Reverse(*used));
         let mut kept = 0;
         for (_, bytes, path) in files {
             kept += bytes;
@@ -202,6 +205,12 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// What a file is called before it is whole: by one writer only, whatever else writes at the same time.
+fn unfinished(name: &str) -> String {
+    static WRITERS: AtomicU64 = AtomicU64::new(0);
+    format!("{name}.{}-{}.new", std::process::id(), WRITERS.fetch_add(1, Ordering::Relaxed))
 }
 
 fn own_user() -> u32 {
@@ -223,9 +232,9 @@ fn write_own(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 
 /// Of two hosts that start at the same time, one makes the key: it appears whole, and never changes.
 fn make_key(directory: &Path, path: &Path) -> io::Result<()> {
-    let mut key = [0; 32];
+    let mut key = [0; KEY_BYTES];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
-    let temporary = directory.join(format!("{KEY}.{}.new", std::process::id()));
+    let temporary = directory.join(unfinished(KEY));
     write_own(&temporary, &[&key])?;
     let linked = std::fs::hard_link(&temporary, path);
     std::fs::remove_file(&temporary)?;

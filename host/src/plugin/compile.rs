@@ -81,8 +81,9 @@ impl Compiler {
         let (ended, watched) = sync_channel::<()>(1);
         let patience = rules.compile_time * PATIENCE;
         std::thread::scope(|scope| {
-            let watch = scope.spawn(|| match watched.recv_timeout(patience) {
-                Err(RecvTimeoutError::Timeout) => kill(&child),
+            let overdue = &child;
+            let watch = scope.spawn(move || match watched.recv_timeout(patience) {
+                Err(RecvTimeoutError::Timeout) => kill(overdue),
                 _ => false,
             });
             let reason = scope.spawn(|| {
@@ -131,7 +132,7 @@ fn judge(
     let no_memory = ["memory allocation of ", "Cannot allocate memory", "out of memory", "failed to spawn thread"];
     if status.success() {
         Ok(code)
-    } else if gave_up || matches!(status.signal(), Some(libc::SIGXCPU | libc::SIGKILL)) {
+    } else if gave_up || status.signal() == Some(libc::SIGXCPU) {
         Err(LoadError::CompileTime { limit: rules.compile_time })
     } else if no_memory.iter().any(|text| reason.contains(text)) {
         Err(LoadError::CompileMemory { limit: rules.compile_memory })

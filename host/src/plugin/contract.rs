@@ -6,6 +6,7 @@ use wasmtime::component::Component;
 use wasmtime::component::types::{self, ComponentFunc, ComponentItem, Type};
 
 use super::typed::{BatchAnswer, BatchInfo, FrameOut, FrameRef, Message, MessageAnswer, TickAnswer};
+use super::verdicts::{FailedMessage, RevokeReason, Verdict};
 use super::wasi;
 
 /// Package of `wit/`.
@@ -17,7 +18,7 @@ const WASI: (&str, &str) = ("wasi", "0.2.0");
 /// Interfaces of ours that a component may import.
 const IMPORTS: [&str; 5] = ["types", "log", "settings", "outputs", "metrics"];
 
-/// Interface, function, its type as `wit/` writes it, and the check of the real type.
+/// Interface, one of its functions, its type as `wit/` writes it, and the check of the real type.
 struct Export {
     interface: &'static str,
     function: &'static str,
@@ -25,7 +26,7 @@ struct Export {
     check: fn(&ComponentFunc, &types::Component) -> wasmtime::Result<()>,
 }
 
-const EXPORTS: [Export; 6] = [
+const EXPORTS: [Export; 9] = [
     Export {
         interface: "message-frames",
         function: "handle-messages",
@@ -64,7 +65,52 @@ const EXPORTS: [Export; 6] = [
         wit: "func(now: s64) -> tick-answer",
         check: |function, ty| function.typecheck::<(i64,), (TickAnswer,)>(&ty.instance_type()),
     },
+    Export {
+        interface: "partitions",
+        function: "partition-assigned",
+        wit: "func(topic: string, partition: u32, next-offset: option<s64>) -> tick-answer",
+        check: |function, ty| function.typecheck::<(&str, u32, Option<i64>), (TickAnswer,)>(&ty.instance_type()),
+    },
+    Export {
+        interface: "partitions",
+        function: "partition-revoked",
+        wit: "func(topic: string, partition: u32, reason: revoke-reason) -> tick-answer",
+        check: |function, ty| function.typecheck::<(&str, u32, RevokeReason), (TickAnswer,)>(&ty.instance_type()),
+    },
+    Export {
+        interface: "failures",
+        function: "handle-failed",
+        wit: "func(failed: list<failed-message>) -> list<verdict>",
+        check: |function, ty| function.typecheck::<(Vec<FailedMessage<'_>>,), (Vec<Verdict>,)>(&ty.instance_type()),
+    },
 ];
+
+impl Export {
+    /// Where the function of this exported interface departs from the contract.
+    fn problem(
+        &self,
+        engine: &Engine,
+        ty: &types::Component,
+        full: &str,
+        instance: &types::ComponentInstance,
+    ) -> Option<String> {
+        let Some(ComponentItem::ComponentFunc(function)) =
+            instance.get_export(engine, self.function).map(|function| function.ty)
+        else {
+            return Some(format!("its export {full} lacks the function {}", self.function));
+        };
+        if let Err(error) = (self.check)(&function, ty) {
+            return Some(format!(
+                "{full}, {}: expected {} of {}, found {}: {error:#}",
+                self.function,
+                self.wit,
+                package(),
+                show_function(&function)
+            ));
+        }
+        function.async_().then(|| format!("{full}, {}: it is async, handlers are not", self.function))
+    }
+}
 
 /// Name of an interface of ours, as components import and export it.
 pub(super) fn full_name(interface: &str) -> String {
@@ -147,7 +193,8 @@ impl Survey {
         if !name.compatible(VERSION) {
             return self.other_version(&name, "exports");
         }
-        let Some(export) = EXPORTS.iter().find(|export| export.interface == name.interface) else {
+        let mut functions = EXPORTS.iter().filter(|export| export.interface == name.interface).peekable();
+        let Some(interface) = functions.peek().map(|export| export.interface) else {
             // Types may be exported along; they run nothing.
             if name.interface != "types" {
                 self.problems.push(format!("it exports {full}, which {} does not have", package()));
@@ -158,24 +205,11 @@ impl Survey {
             self.problems.push(format!("its export {full} is no interface"));
             return;
         };
-        match instance.get_export(engine, export.function).map(|function| function.ty) {
-            Some(ComponentItem::ComponentFunc(function)) => {
-                if let Err(error) = (export.check)(&function, ty) {
-                    self.problems.push(format!(
-                        "{full}, {}: expected {} of {}, found {}: {error:#}",
-                        export.function,
-                        export.wit,
-                        package(),
-                        show_function(&function)
-                    ));
-                } else if function.async_() {
-                    self.problems.push(format!("{full}, {}: it is async, handlers are not", export.function));
-                } else {
-                    self.exports.push((export.interface, full.to_owned()));
-                }
-            }
-            _ => self.problems.push(format!("its export {full} lacks the function {}", export.function)),
+        let problems: Vec<_> = functions.filter_map(|export| export.problem(engine, ty, full, instance)).collect();
+        if problems.is_empty() {
+            self.exports.push((interface, full.to_owned()));
         }
+        self.problems.extend(problems);
     }
 
     fn other_version(&mut self, name: &Name<'_>, verb: &str) {

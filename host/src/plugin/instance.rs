@@ -14,14 +14,17 @@ use super::fault::{Fault, FaultClass};
 use super::imports::OutputInfo;
 use super::limits::{HandlerLimits, MemoryLimiter};
 use super::meter::Meter;
-use super::metrics::{HandlerMetrics, Numbers};
+use super::metrics::Numbers;
 use super::output::{HandlerLog, Output};
 use super::place::Place;
 use super::typed;
 use super::typed::{AnswerBuilder, BatchAnswer, FrameOut, FrameRef, Message, MessageAnswer, Next, TickAnswer};
-use super::usage::Usage;
+use super::verdicts;
 use super::version::Version;
 use super::wasi;
+use crate::delivery::verdict::{FailedMessage, RevokeReason, Verdict};
+use crate::handler_metrics::HandlerMetrics;
+use crate::handler_usage::Usage;
 
 /// What the instances of one handler in one pipeline are started with.
 pub struct InstanceConfig {
@@ -56,13 +59,16 @@ pub(super) struct State {
 }
 
 /// Exported functions of this instance. A frame form is looked up in preference to its typed form.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Calls {
     message_frames: Option<Func>,
     message_handler: Option<Func>,
     batch_frames: Option<Func>,
     batch_handler: Option<Func>,
     tick: Option<Func>,
+    partition_assigned: Option<Func>,
+    partition_revoked: Option<Func>,
+    handle_failed: Option<Func>,
 }
 
 /// Time that a call may take.
@@ -123,8 +129,7 @@ impl Instance {
         store.set_max_component_handles(limits.handles as usize);
         take_turns(&mut store, version);
 
-        let calls =
-            Calls { message_frames: None, message_handler: None, batch_frames: None, batch_handler: None, tick: None };
+        let calls = Calls::default();
         let mut instance =
             Self { store, version: Arc::clone(version), config: Arc::clone(config), meter, calls, faulted: false };
         let times = Times { running: limits.init_running_time, wall: limits.init_wall_time };
@@ -208,16 +213,96 @@ impl Instance {
     /// # Errors
     /// When the call does not return, or the component has no timer.
     pub async fn tick(&mut self, now: i64) -> Result<Frame, Fault> {
-        let times = self.batch_times();
         let Some(function) = self.calls.tick else {
             return Err(Fault::new(FaultClass::Host, "a tick for a component without a timer"));
         };
         self.about(|place| *place = place.take().map(Place::without_messages));
         // SAFETY: the export's type was compared with these types when the component was loaded.
-        let call = unsafe { Call::<_, (TickAnswer,)>::new(function, (now,)) };
+        let answer = self.aside(unsafe { Call::new(function, (now,)) }).await?;
+        self.aside_frame(&answer)
+    }
+
+    /// Tells the handler of the partition that it is for, before the first message. Gives an answer frame as
+    /// [`Instance::tick`].
+    ///
+    /// # Errors
+    /// When the call does not return, or the component does not want to hear of partitions.
+    pub async fn partition_assigned(
+        &mut self,
+        topic: &str,
+        partition: u32,
+        next_offset: Option<i64>,
+    ) -> Result<Frame, Fault> {
+        let Some(function) = self.calls.partition_assigned else {
+            return Err(Fault::new(FaultClass::Host, "an assignment for a component without partitions"));
+        };
+        self.about(|place| Place::set_partition(place, topic, partition));
+        // SAFETY: the export's type was compared with these types when the component was loaded.
+        let answer = self.aside(unsafe { Call::new(function, (topic, partition, next_offset)) }).await?;
+        self.aside_frame(&answer)
+    }
+
+    /// Tells the handler that the partition is given back: its last call. Gives an answer frame as [`Instance::tick`],
+    /// with nothing for batchers.
+    ///
+    /// # Errors
+    /// When the call does not return, when it emits to a batcher, or when the component does not want to hear of
+    /// partitions.
+    pub async fn partition_revoked(
+        &mut self,
+        topic: &str,
+        partition: u32,
+        reason: RevokeReason,
+    ) -> Result<Frame, Fault> {
+        let Some(function) = self.calls.partition_revoked else {
+            return Err(Fault::new(FaultClass::Host, "a revocation for a component without partitions"));
+        };
+        self.about(|place| Place::set_partition(place, topic, partition));
+        let reason = verdicts::RevokeReason::from(reason);
+        // SAFETY: the export's type was compared with these types when the component was loaded.
+        let answer = self.aside(unsafe { Call::new(function, (topic, partition, reason)) }).await?;
+        verdicts::outputs_only(&answer.emissions, "the answer to a revocation").map_err(|fault| self.spent(fault))?;
+        self.aside_frame(&answer)
+    }
+
+    /// Asks the handler what becomes of a message that failed for good, under the limits of a message.
+    ///
+    /// # Errors
+    /// When the call does not return, when its answer is not one verdict with emissions to outputs, or when the component
+    /// has no say in failures.
+    pub async fn handle_failed(&mut self, failed: &FailedMessage<'_>) -> Result<Verdict, Fault> {
+        let Some(function) = self.calls.handle_failed else {
+            return Err(Fault::new(FaultClass::Host, "a failed message for a component without failures"));
+        };
+        let limits = &self.config.limits;
+        let times = Times { running: limits.running_time, wall: limits.wall_time };
+        let input = failed.frame.len();
+        self.about(|place| {
+            if let Some(message) = Messages::new(failed.frame).iter().next() {
+                Place::set_one(place, &message);
+            }
+        });
+        // Not an array: to the component model that is a list of fixed length, another type.
+        let params = (vec![verdicts::FailedMessage::from(failed)],);
+        // SAFETY: the export's type was compared with these types when the component was loaded.
+        let call = unsafe { Call::<_, (Vec<verdicts::Verdict>,)>::new(function, params) };
+        let (answer,) = self.enter(times, input, true, call).await?;
+        verdicts::only(answer, self.answer_bytes(input)).map_err(|fault| self.spent(fault))
+    }
+
+    /// A call that brings no message, under the limits of a batch.
+    async fn aside<P>(&mut self, call: Call<P, (TickAnswer,)>) -> Result<TickAnswer, Fault>
+    where
+        P: ComponentNamedList + Lower + Send + Sync,
+    {
+        let times = self.batch_times();
         let (answer,) = self.enter(times, 0, true, call).await?;
+        Ok(answer)
+    }
+
+    fn aside_frame(&mut self, answer: &TickAnswer) -> Result<Frame, Fault> {
         let mut answers = AnswerBuilder::new(0, self.answer_bytes(0));
-        answers.tick(&answer).map_err(|fault| self.spent(fault))?;
+        answers.tick(answer).map_err(|fault| self.spent(fault))?;
         Ok(answers.finish())
     }
 
@@ -351,6 +436,9 @@ impl Entry for Starting {
             batch_frames: find(&exports.batch_frames),
             batch_handler: find(&exports.batch_handler),
             tick: find(&exports.tick),
+            partition_assigned: find(&exports.partition_assigned),
+            partition_revoked: find(&exports.partition_revoked),
+            handle_failed: find(&exports.handle_failed),
         }))
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::runtime::{Pulse, TICK};
-use super::usage::Usage;
+use crate::handler_usage::Usage;
 
 /// The guest used up its running time.
 #[derive(Debug, thiserror::Error)]

@@ -6,10 +6,9 @@
 //!   and [`wasi`] (the harmless part of WASI);
 //! - per component: [`version`] (load, checks against the contract in [`contract`], digest), [`compile`] (in a child
 //!   process), [`cache`] (of what was compiled);
-//! - per store: [`instance`] (start, calls), [`typed`] (the typed form behind the frame interface), [`limits`] (memory),
-//!   [`meter`] (running time), [`output`] (log lines of one handler instance);
-//! - for people: [`fault`] (what went wrong in a call, by class), [`place`] (which messages it was about), [`usage`] (what
-//!   a pipeline's instances used).
+//! - per store: [`instance`] (start, calls), [`typed`] and [`verdicts`] (the typed form behind the frame interface),
+//!   [`limits`] (memory), [`meter`] (running time), [`output`] (log lines of one handler instance);
+//! - for people: [`fault`] (what went wrong in a call, by class) and [`place`] (which messages it was about).
 //!
 //! Invariants: what is not linked in `runtime` cannot be reached by a guest; every guest entry happens with a running
 //! time, a wall clock, a memory limit and an answer limit armed; after a fault an instance is never entered again.
@@ -27,7 +26,7 @@ mod output;
 mod place;
 mod runtime;
 mod typed;
-mod usage;
+mod verdicts;
 mod version;
 mod wasi;
 
@@ -37,9 +36,7 @@ pub use fault::{Fault, FaultClass};
 pub use imports::OutputInfo;
 pub use instance::{Instance, InstanceConfig};
 pub use limits::HandlerLimits;
-pub use metrics::{HandlerMetrics, Labels, MetricKind, MetricValue};
 pub use output::{HandlerLog, LineSource, LogLevel, TailLine};
 pub use place::Place;
 pub use runtime::Runtime;
-pub use usage::Usage;
 pub use version::{Code, LoadError, LoadRules, Version};

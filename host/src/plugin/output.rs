@@ -11,8 +11,8 @@ use wasmtime::component::{ComponentType, Lift};
 use super::fault::Fault;
 use super::limits::HandlerLimits;
 use super::place::Place;
-use super::usage::Usage;
 use crate::config::format_size;
+use crate::handler_usage::Usage;
 
 /// Level of a log line, as in `wit/log.wit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ComponentType, Lift)]

@@ -47,6 +47,15 @@ impl Place {
         Self::set(place, message, message.offset(), 1);
     }
 
+    /// Becomes a topic-partition's own.
+    pub(super) fn set_partition(place: &mut Option<Self>, topic: &str, partition: u32) {
+        let topic = match place.take() {
+            Some(place) if *place.topic == *topic => place.topic,
+            _ => topic.into(),
+        };
+        *place = Some(Self { topic, partition, offsets: None, messages: 0, attempt: 1 });
+    }
+
     fn set(place: &mut Option<Self>, first: &Message<'_>, last: i64, messages: usize) {
         let source = first.source();
         let (offsets, attempt) = (Some((first.offset(), last)), first.attempt());
@@ -112,6 +121,8 @@ mod tests {
         assert_eq!((one.to_string().as_str(), one.messages, one.attempt), ("orders[7]@6", 1, 3));
         assert!(Arc::ptr_eq(&topic, &one.topic), "the same topic is not copied again");
         assert_eq!(one.without_messages().to_string(), "orders[7]");
+        Place::set_partition(&mut place, "orders", 9);
+        assert_eq!(place.as_ref().map(ToString::to_string).as_deref(), Some("orders[9]"));
         Place::set_all(&mut place, &Messages::new(&burst("returns", &[1])));
         assert_eq!(place.map(|place| place.to_string()).as_deref(), Some("returns[7]@1"));
     }

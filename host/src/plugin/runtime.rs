@@ -75,8 +75,7 @@ impl Runtime {
         if let Some(kit) = kits.get(&rules) {
             return Ok(Arc::clone(kit));
         }
-        let engine =
-            Engine::new(&config(rules)).map_err(|error| anyhow::anyhow!("no WebAssembly engine: {error:#}"))?;
+        let engine = engine(rules)?;
         let linker = linker(&engine).map_err(|error| anyhow::anyhow!("host functions do not link: {error:#}"))?;
         self.pulse.drive(engine.weak());
         let kit = Arc::new(Kit { engine, linker });

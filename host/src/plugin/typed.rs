@@ -269,14 +269,14 @@ pub(super) enum Destination {
 #[derive(Debug, ComponentType, Lift)]
 #[component(record)]
 pub(super) struct Emission {
-    to: Destination,
-    key: Content,
-    value: Content,
-    headers: HeaderChange,
-    timestamp: TimestampChange,
-    partition: Option<u32>,
+    pub to: Destination,
+    pub key: Content,
+    pub value: Content,
+    pub headers: HeaderChange,
+    pub timestamp: TimestampChange,
+    pub partition: Option<u32>,
     #[component(name = "partition-key")]
-    partition_key: Option<Vec<u8>>,
+    pub partition_key: Option<Vec<u8>>,
 }
 
 #[derive(Debug, ComponentType, Lift)]
@@ -309,9 +309,9 @@ pub(super) struct FailedToken {
 #[derive(Debug, ComponentType, Lift)]
 #[component(record)]
 pub(super) struct MessageAnswer {
-    outcome: Outcome,
-    acks: Vec<u64>,
-    fails: Vec<FailedToken>,
+    pub outcome: Outcome,
+    pub acks: Vec<u64>,
+    pub fails: Vec<FailedToken>,
 }
 
 #[derive(Debug, ComponentType, Lift)]
@@ -326,7 +326,7 @@ pub(super) struct BatchAnswer {
 #[derive(Debug, ComponentType, Lift)]
 #[component(record)]
 pub(super) struct TickAnswer {
-    emissions: Vec<Emission>,
+    pub emissions: Vec<Emission>,
     acks: Vec<u64>,
     fails: Vec<FailedToken>,
 }

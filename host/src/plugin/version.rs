@@ -172,6 +172,9 @@ pub(super) struct Exports {
     pub batch_handler: Option<ComponentExportIndex>,
     pub init: Option<ComponentExportIndex>,
     pub tick: Option<ComponentExportIndex>,
+    pub partition_assigned: Option<ComponentExportIndex>,
+    pub partition_revoked: Option<ComponentExportIndex>,
+    pub handle_failed: Option<ComponentExportIndex>,
 }
 
 /// Where a version's native code came from.
@@ -227,7 +230,9 @@ impl Version {
         }
         check_form(bytes)?;
         let digest = Sha256::digest(bytes);
-        let kit = runtime.kit(EngineRules::of(rules)).map_err(|error| LoadError::NoCompiler { text: format!("{error:#}") })?;
+        let kit = runtime
+            .kit(EngineRules::of(rules))
+            .map_err(|error| LoadError::NoCompiler { text: format!("{error:#}") })?;
         let engine = &kit.engine;
         let (component, code) = native(runtime, engine, &digest, bytes, rules)?;
         let survey = contract::survey(engine, &component);
@@ -289,27 +294,41 @@ impl Version {
 
     /// It wants to be called at intervals.
     #[must_use]
-    pub const fn has_timer(&self) -> bool {
+    pub const fn has_tick(&self) -> bool {
         self.exports.tick.is_some()
+    }
+
+    /// It wants to hear when its partition comes and goes.
+    #[must_use]
+    pub const fn has_partitions(&self) -> bool {
+        self.exports.partition_assigned.is_some() && self.exports.partition_revoked.is_some()
+    }
+
+    /// It wants a say in what becomes of failed messages.
+    #[must_use]
+    pub const fn has_failures(&self) -> bool {
+        self.exports.handle_failed.is_some()
     }
 
     /// Interfaces by which it is called, for logs.
     #[must_use]
     pub fn forms(&self) -> Vec<&'static str> {
-        let Exports { message_frames, message_handler, batch_frames, batch_handler, init, tick } = &self.exports;
-        let message = match (message_frames, message_handler) {
+        let exports = &self.exports;
+        let message = match (&exports.message_frames, &exports.message_handler) {
             (Some(_), _) => Some("message-frames"),
             (None, Some(_)) => Some("message-handler"),
             (None, None) => None,
         };
-        let batch = match (batch_frames, batch_handler) {
+        let batch = match (&exports.batch_frames, &exports.batch_handler) {
             (Some(_), _) => Some("batch-frames"),
             (None, Some(_)) => Some("batch-handler"),
             (None, None) => None,
         };
-        let lifecycle = init.map(|_| "lifecycle");
-        let timer = tick.map(|_| "timer");
-        [message, batch, lifecycle, timer].into_iter().flatten().collect()
+        let lifecycle = self.has_lifecycle().then_some("lifecycle");
+        let timer = self.has_tick().then_some("timer");
+        let partitions = self.has_partitions().then_some("partitions");
+        let failures = self.has_failures().then_some("failures");
+        [message, batch, lifecycle, timer, partitions, failures].into_iter().flatten().collect()
     }
 }
 
@@ -369,6 +388,9 @@ fn find_exports(component: &Component, survey: &Survey) -> Exports {
         batch_handler: find("batch-handler", "handle-batch"),
         init: find("lifecycle", "init"),
         tick: find("timer", "tick"),
+        partition_assigned: find("partitions", "partition-assigned"),
+        partition_revoked: find("partitions", "partition-revoked"),
+        handle_failed: find("failures", "handle-failed"),
     }
 }
 

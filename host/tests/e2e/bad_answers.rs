@@ -6,17 +6,16 @@ use crate::support::guests::guest;
 use crate::support::kafka::kafka_or_not_run;
 
 /// What the handler does, the class of the failure, and words that its text has.
-const KINDS: [(&str, &str, &str); 12] = [
+const KINDS: [(&str, &str, &str); 11] = [
     ("no-outcomes", "bad_answer", "0 outcomes for 1 messages"),
     ("too-many", "bad_answer", "2 outcomes for 1 messages"),
     ("unknown-output", "bad_answer", "`nobody-declared-this`"),
     ("bad-index", "bad_answer", "destination"),
     ("huge-length", "bad_answer", "payload"),
     ("wrong-version", "bad_answer", "version"),
-    ("hold", "bad_answer", "does not support yet"),
     ("empty", "bad_answer", ""),
     ("whole", "bad_answer", "belong to no message"),
-    ("ack", "bad_answer", "no message is held"),
+    ("ack", "bad_answer", "which no message has had"),
     // Not a broken answer: one that is larger than its limit.
     ("big-answer", "output_limit", ""),
     ("reject-run-on", "reject", "and yet the answer runs on"),

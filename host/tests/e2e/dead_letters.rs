@@ -188,9 +188,9 @@ fn a_refused_dead_letter_blocks_its_lane() {
         commits.last(&stage.input, 0) == Some(BEFORE) && commits.last(&stage.input, 1) == Some(101)
     });
     assert!(reached, "commits: {:?}\n{}", commits.seen(), host.tail());
-    let line = host.wait_for_line("lane stopped at", PATIENCE);
-    let place = format!("{}[0]@{BEFORE}: topic `{dead}` refuses the record", stage.input);
-    assert!(line.contains(&place), "the log names the record: {line}");
+    let line = host.wait_for_line("lane blocked at", PATIENCE);
+    let (place, why) = (format!("{}[0]@{BEFORE}", stage.input), format!("topic `{dead}` refuses the record"));
+    assert!(line.contains(&place) && line.contains(&why), "the log names the record: {line}");
     host.wait_for_metric("sluicebox_partitions", &["state=\"blocked\""], 1.0);
     let ready = host.get("/readyz");
     let place = format!("{}[0] is blocked", stage.input);

@@ -165,8 +165,9 @@ fn a_refused_record_stands_alone() {
         commits.last(&stage.input, 0) == Some(BEFORE) && commits.last(&stage.input, 1) == Some(500)
     });
     assert!(reached, "commits: {:?}\n{}", commits.seen(), host.tail());
-    let line = host.wait_for_line("lane stopped at", PATIENCE);
-    assert!(line.contains(&format!("{}[0]@{BEFORE}: topic `{small}`", stage.input)), "{line}");
+    let line = host.wait_for_line("lane blocked at", PATIENCE);
+    let (place, why) = (format!("{}[0]@{BEFORE}", stage.input), format!("topic `{small}` refuses the record"));
+    assert!(line.contains(&place) && line.contains(&why), "{line}");
     host.wait_for_metric("sluicebox_messages_produced_total", &["result=\"refused\""], 1.0);
     host.wait_for_metric("sluicebox_messages_produced_total", &["result=\"ok\""], 550.0);
     host.stop();

@@ -8,13 +8,27 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use sluicebox::handler_metrics::HandlerMetrics;
+use sluicebox::handler_usage::Usage;
 use sluicebox::plugin::{
-    Compiler, Fault, HandlerLimits, HandlerLog, HandlerMetrics, Instance, InstanceConfig, LoadRules, LogLevel, OutputInfo, Place, Runtime, Usage,
-    Version,
+    Compiler, Fault, HandlerLimits, HandlerLog, Instance, InstanceConfig, LoadRules, LogLevel, OutputInfo, Place,
+    Runtime, Version,
 };
 use sluicebox_frames::{
     BatchInfo, Frame, HeadersWriter, MessagesWriter, NewMessage, Source, TimestampType, Trigger, messages,
 };
+
+const GUESTS: [&str; 9] = [
+    "raw-frames",
+    "raw-typed",
+    "raw-optional",
+    "raw-files",
+    "raw-version",
+    "raw-signature",
+    "raw-nothing",
+    "holder",
+    "judge",
+];
 
 /// The component of a guest under `tests/guests`, built once per test program.
 pub fn guest(name: &str) -> Vec<u8> {
@@ -22,7 +36,7 @@ pub fn guest(name: &str) -> Vec<u8> {
         let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../plugins");
         let mut cargo = Command::new(env!("CARGO"));
         cargo.current_dir(&workspace).args(["build", "--release", "--target", "wasm32-wasip2"]);
-        for name in ["raw-frames", "raw-typed", "raw-files", "raw-version", "raw-signature", "raw-nothing"] {
+        for name in GUESTS {
             cargo.args(["-p", name]);
         }
         for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
@@ -43,9 +57,7 @@ pub fn compiler() -> Compiler {
 
 /// The process's runtime, as a host has one.
 pub fn runtime() -> &'static Arc<Runtime> {
-    static RUNTIME: LazyLock<Arc<Runtime>> = LazyLock::new(|| {
-        Runtime::new(compiler(), None).expect("an engine")
-    });
+    static RUNTIME: LazyLock<Arc<Runtime>> = LazyLock::new(|| Runtime::new(compiler(), None).expect("an engine"));
     &RUNTIME
 }
 

@@ -286,6 +286,12 @@ impl AnswerWriter {
         length(self.emissions.len() / EMISSION)
     }
 
+    /// How many acks and fails there are so far.
+    #[must_use]
+    pub fn token_count(&self) -> usize {
+        self.acks.len() / ACK + self.fails.len() / FAIL
+    }
+
     fn outcome(&mut self, words: [u32; 4]) {
         let mut entry = [0u8; OUTCOME];
         for (place, word) in entry.chunks_exact_mut(4).zip(words) {

@@ -125,6 +125,11 @@ impl Answer {
         settle_other(writer, mark, verdict.unwrap_or_else(Outcome::from))
     }
 
+    /// Something was acked or failed.
+    pub(crate) fn has_tokens(&self) -> bool {
+        self.state.borrow().writer.token_count() > 0
+    }
+
     /// The frame that answers a burst.
     pub(crate) fn finish_burst(self) -> Frame {
         self.state.into_inner().writer.finish()

@@ -2,6 +2,8 @@
 //! when the SDK is a git dependency). One world per export: [`crate::export!`] takes those that a handler implements,
 //! and the linker merges them into one component.
 //!
+//! Ticks, partitions and failures share the records of the first, so that one conversion does for all.
+//!
 //! On a native target the imports below cannot be called; `imports.rs` stands in for them.
 
 #![allow(missing_docs, reason = "generated; the contract's files document it")]
@@ -47,5 +49,29 @@ pub mod timer {
         export_macro_name: "__export_timer",
         default_bindings_module: "sluicebox_sdk::__private::bindings::timer",
         type_section_suffix: "-timer",
+    });
+}
+
+pub mod partitions {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "partitions-plugin",
+        with: { "sluicebox:plugin/types@0.1.0": crate::bindings::timer::sluicebox::plugin::types },
+        pub_export_macro: true,
+        export_macro_name: "__export_partitions",
+        default_bindings_module: "sluicebox_sdk::__private::bindings::partitions",
+        type_section_suffix: "-partitions",
+    });
+}
+
+pub mod failures {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "failures-plugin",
+        with: { "sluicebox:plugin/types@0.1.0": crate::bindings::timer::sluicebox::plugin::types },
+        pub_export_macro: true,
+        export_macro_name: "__export_failures",
+        default_bindings_module: "sluicebox_sdk::__private::bindings::failures",
+        type_section_suffix: "-failures",
     });
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use crate::instance::Instance;
-use crate::{BatchHandler, Handler, MessageHandler, TickHandler};
+use crate::{BatchHandler, FailureHandler, Handler, MessageHandler, PartitionHandler, TickHandler};
 
 /// The one handler of a component's instance. There is one thread and the host makes one call at a time, so the cell is
 /// never found borrowed.
@@ -39,10 +39,15 @@ pub const fn message<H: MessageHandler>() {}
 pub const fn batch<H: BatchHandler>() {}
 /// As [`message`].
 pub const fn tick<H: TickHandler>() {}
+/// As [`message`].
+pub const fn partitions<H: PartitionHandler>() {}
+/// As [`message`].
+pub const fn failures<H: FailureHandler>() {}
 
 /// Makes a handler the component's own: `export!(Orders: message, batch);` with what it implements, `message`
-/// ([`MessageHandler`](crate::MessageHandler)), `batch` ([`BatchHandler`](crate::BatchHandler)) and `tick`
-/// ([`TickHandler`](crate::TickHandler)). Exports nothing on a native target, so the crate can be tested there.
+/// ([`MessageHandler`](crate::MessageHandler)), `batch` ([`BatchHandler`](crate::BatchHandler)), `tick`
+/// ([`TickHandler`](crate::TickHandler)), `partitions` ([`PartitionHandler`](crate::PartitionHandler)) and `failures`
+/// ([`FailureHandler`](crate::FailureHandler)). Exports nothing on a native target, so the crate can be tested there.
 #[macro_export]
 macro_rules! export {
     ($handler:ty: $($what:ident),+ $(,)?) => {
@@ -103,9 +108,45 @@ macro_rules! __export_one {
     ($component:ident $slot:ident tick) => {
         impl $crate::__private::bindings::timer::exports::sluicebox::plugin::timer::Guest for $component {
             fn tick(now: i64) -> $crate::__private::bindings::timer::sluicebox::plugin::types::TickAnswer {
-                $crate::__private::typed(&$slot.with(|slot| slot.with(|handler| handler.handle_tick(now))))
+                $crate::__private::aside(&$slot.with(|slot| slot.with(|handler| handler.handle_tick(now))))
             }
         }
         $crate::__private::bindings::timer::__export_timer!($component with_types_in $crate::__private::bindings::timer);
+    };
+    ($component:ident $slot:ident partitions) => {
+        impl $crate::__private::bindings::partitions::exports::sluicebox::plugin::partitions::Guest for $component {
+            fn partition_assigned(
+                topic: ::std::string::String,
+                partition: u32,
+                next_offset: ::std::option::Option<i64>,
+            ) -> $crate::__private::bindings::timer::sluicebox::plugin::types::TickAnswer {
+                $crate::__private::aside(&$slot.with(|slot| {
+                    slot.with(|handler| handler.partition_assigned(&topic, partition, next_offset))
+                }))
+            }
+
+            fn partition_revoked(
+                topic: ::std::string::String,
+                partition: u32,
+                reason: $crate::__private::bindings::partitions::exports::sluicebox::plugin::partitions::RevokeReason,
+            ) -> $crate::__private::bindings::timer::sluicebox::plugin::types::TickAnswer {
+                $crate::__private::aside(&$slot.with(|slot| {
+                    slot.with(|handler| handler.partition_revoked(&topic, partition, reason.into()))
+                }))
+            }
+        }
+        $crate::__private::bindings::partitions::__export_partitions!($component with_types_in $crate::__private::bindings::partitions);
+    };
+    ($component:ident $slot:ident failures) => {
+        impl $crate::__private::bindings::failures::exports::sluicebox::plugin::failures::Guest for $component {
+            fn handle_failed(
+                failed: ::std::vec::Vec<
+                    $crate::__private::bindings::failures::exports::sluicebox::plugin::failures::FailedMessage,
+                >,
+            ) -> ::std::vec::Vec<$crate::__private::bindings::failures::exports::sluicebox::plugin::failures::Verdict> {
+                $slot.with(|slot| slot.with(|handler| $crate::__private::handle_failed(handler, &failed)))
+            }
+        }
+        $crate::__private::bindings::failures::__export_failures!($component with_types_in $crate::__private::bindings::failures);
     };
 }

@@ -1,6 +1,6 @@
 //! What a handler implements.
 
-use crate::{Batch, Message, Outcome, Result, Settings, Tick};
+use crate::{Assigned, Batch, Failed, Message, Outcome, Result, Revoked, Settings, Tick, Verdict};
 
 /// A handler: one value per instance of the component. The host makes one instance per topic-partition and version of
 /// the handler, calls it with one thing at a time, and drops it after a trap; state in it is a cache, not a store.
@@ -38,4 +38,38 @@ pub trait TickHandler: Handler {
     /// # Errors
     /// An error is logged; nothing of the tick goes out.
     fn handle_tick(&mut self, tick: Tick<'_>) -> Result<()>;
+}
+
+/// A handler that hears when its partition comes and goes. Neither is a promise: an instance that is lost (a trap, a
+/// crash, a partition that was taken away) hears nothing more.
+pub trait PartitionHandler: Handler {
+    /// Called once for every instance, before its first message. Does nothing unless it is implemented.
+    ///
+    /// # Errors
+    /// An error is logged; nothing of this call goes out.
+    fn partition_assigned(&mut self, assigned: Assigned<'_>) -> Result<()> {
+        _ = assigned;
+        Ok(())
+    }
+
+    /// Called when the partition is given back in good order, as the last call, before the last commit: the place to emit
+    /// what was gathered and to ack the messages that it was gathered from. Emissions go to outputs only. Messages that
+    /// are still held afterwards are left to the next owner. Does nothing unless it is implemented.
+    ///
+    /// # Errors
+    /// An error is logged; nothing of this call goes out, and nothing is acked.
+    fn partition_revoked(&mut self, revoked: Revoked<'_>) -> Result<()> {
+        _ = revoked;
+        Ok(())
+    }
+}
+
+/// A handler that has a say in what becomes of messages that failed for good, at whichever stage.
+pub trait FailureHandler: Handler {
+    /// Called when a message's attempts are used up, or when it was rejected. It may change what becomes of the message,
+    /// change its dead letter, and emit to outputs; it cannot make the message done.
+    ///
+    /// # Errors
+    /// An error is logged; nothing of this call goes out, and the pipeline's policy decides. So it does after a trap.
+    fn handle_failed(&mut self, failed: Failed<'_>) -> Result<Verdict>;
 }

@@ -6,8 +6,12 @@
 use sluicebox_frames::{Frame, Messages, VERSION};
 
 use crate::answer::{Answer, Settled};
-use crate::outcome::{Error, Outcome};
-use crate::{Batch, BatchHandler, Handler, Message, MessageHandler, Settings, Tick, TickHandler};
+use crate::failed::Cause;
+use crate::outcome::{Error, Outcome, Result};
+use crate::{
+    Aside, Assigned, Batch, BatchHandler, Failed, FailureHandler, Handler, Message, MessageHandler, PartitionHandler,
+    RevokeReason, Revoked, Settings, Tick, TickHandler, Verdict,
+};
 
 /// A handler with what is kept from call to call.
 #[derive(Debug)]
@@ -22,7 +26,7 @@ impl<H: Handler> Instance<H> {
     ///
     /// # Errors
     /// The text of the handler's error.
-    pub fn new(settings: &str) -> Result<Self, String> {
+    pub fn new(settings: &str) -> std::result::Result<Self, String> {
         let handler = H::new(Settings::new(settings)).map_err(|error| error.text)?;
         Ok(Self { handler, last_payload: 0 })
     }
@@ -55,7 +59,7 @@ impl<H: BatchHandler> Instance<H> {
     ///
     /// # Errors
     /// The text of the handler's error.
-    pub fn handle_batch(&mut self, index: &[u8], payload: &[u8]) -> Result<Frame, String> {
+    pub fn handle_batch(&mut self, index: &[u8], payload: &[u8]) -> std::result::Result<Frame, String> {
         let messages = read(index, payload, 2);
         let answer = Answer::to_batch(self.last_payload);
         let info = messages.batch_info().expect("a batch frame says what the batch is");
@@ -76,15 +80,65 @@ impl<H: BatchHandler> Instance<H> {
     }
 }
 
-impl<H: TickHandler> Instance<H> {
-    /// Answers a tick, as the answer to a batch without items.
-    pub fn handle_tick(&mut self, now: i64) -> Frame {
+impl<H> Instance<H> {
+    /// Answers a call without a message, as a batch without items.
+    fn aside(&mut self, call: &str, handle: impl FnOnce(&mut H, Aside<'_>) -> Result<()>) -> Frame {
         let answer = Answer::to_batch(0);
-        match self.handler.handle_tick(Tick { now, answer: &answer }) {
+        match handle(&mut self.handler, Aside { answer: &answer }) {
             Ok(()) => answer.finish_batch(0),
             Err(error) => {
-                crate::log::error!("tick: {}", error.text);
+                crate::log::error!("{call}: {}", error.text);
                 Answer::to_batch(0).finish_batch(0)
+            }
+        }
+    }
+}
+
+impl<H: TickHandler> Instance<H> {
+    /// Answers a tick.
+    pub fn handle_tick(&mut self, now: i64) -> Frame {
+        self.aside("tick", |handler, aside| handler.handle_tick(Tick { now, aside }))
+    }
+}
+
+impl<H: PartitionHandler> Instance<H> {
+    /// Answers the coming of a partition.
+    pub fn partition_assigned(&mut self, topic: &str, partition: u32, next_offset: Option<i64>) -> Frame {
+        self.aside("partition assigned", |handler, aside| {
+            handler.partition_assigned(Assigned { topic, partition, next_offset, aside })
+        })
+    }
+
+    /// Answers the going of a partition.
+    pub fn partition_revoked(&mut self, topic: &str, partition: u32, reason: RevokeReason) -> Frame {
+        self.aside("partition revoked", |handler, aside| {
+            handler.partition_revoked(Revoked { topic, partition, reason, aside })
+        })
+    }
+}
+
+impl<H: FailureHandler> Instance<H> {
+    /// Asks of the one message in the frame. The answer frame has one outcome, done, that all emissions belong to.
+    pub(crate) fn handle_failed(&mut self, frame: &Frame, cause: Cause<'_>) -> (Verdict, Frame) {
+        let view = read(&frame.index, &frame.payload, 1).get(0);
+        let answer = Answer::to_burst(1, 0);
+        let mark = answer.mark();
+        let said = self.handler.handle_failed(Failed { message: Message { view, answer: &answer }, cause });
+        let said = match said {
+            // The contract has no place for it, and dropping the token would hide it.
+            Ok(_) if answer.has_tokens() => Err(Error::retry("a failed message is no place to ack or fail another")),
+            said => said,
+        };
+        match said {
+            Ok(verdict) => {
+                answer.settle(mark, Ok(Outcome::done()));
+                (verdict, answer.finish_burst())
+            }
+            Err(error) => {
+                crate::log::error!("handle_failed: {}", error.text);
+                let nothing = Answer::to_burst(1, 0);
+                nothing.settle(nothing.mark(), Ok(Outcome::done()));
+                (Verdict::policy(), nothing.finish_burst())
             }
         }
     }

@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 mod answer;
+mod aside;
 mod batch;
 #[doc(hidden)]
 pub mod bindings;
 mod emission;
 mod export;
+mod failed;
 mod handler;
 mod imports;
 mod instance;
@@ -16,17 +18,18 @@ mod outcome;
 mod settings;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
-mod tick;
+mod typed;
 
+pub use aside::{Aside, Assigned, RevokeReason, Revoked, Tick};
 pub use batch::{Batch, Item, Items};
 pub use emission::Emission;
-pub use handler::{BatchHandler, Handler, MessageHandler, TickHandler};
+pub use failed::{Failed, Verdict};
+pub use handler::{BatchHandler, FailureHandler, Handler, MessageHandler, PartitionHandler, TickHandler};
 pub use imports::{Output, batchers, outputs};
 pub use message::Message;
 pub use outcome::{Error, JsonError, OrReject, Outcome, Result};
 pub use settings::Settings;
 pub use sluicebox_frames::{BatchInfo, Headers, Source, TimestampType, Trigger, ValueWriter};
-pub use tick::Tick;
 
 #[cfg(feature = "json")]
 pub use serde_json::{self, json};
@@ -34,8 +37,8 @@ pub use serde_json::{self, json};
 /// Everything a handler names: `use sluicebox_sdk::prelude::*;`
 pub mod prelude {
     pub use crate::{
-        Batch, BatchHandler, Error, Handler, Item, Message, MessageHandler, OrReject, Outcome, Result, Settings, Tick,
-        TickHandler, log, metrics,
+        Assigned, Batch, BatchHandler, Error, Failed, FailureHandler, Handler, Item, Message, MessageHandler, OrReject,
+        Outcome, PartitionHandler, Result, RevokeReason, Revoked, Settings, Tick, TickHandler, Verdict, log, metrics,
     };
 }
 
@@ -43,6 +46,6 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings;
-    pub use crate::export::{Slot, batch, message, tick};
-    pub use crate::tick::typed;
+    pub use crate::export::{Slot, batch, failures, message, partitions, tick};
+    pub use crate::typed::{aside, handle_failed};
 }

@@ -12,11 +12,12 @@ use sluicebox_frames::{
     Trigger,
 };
 
+use crate::failed::{Cause, Disposition, Part};
 use crate::imports::Output;
 use crate::imports::host::{SERIES, STAND_IN};
 use crate::instance::Instance;
 use crate::log::Level;
-use crate::{BatchHandler, Handler, MessageHandler, TickHandler};
+use crate::{BatchHandler, FailureHandler, Handler, MessageHandler, PartitionHandler, RevokeReason, TickHandler};
 
 /// Headers, owned.
 pub type OwnedHeaders = Vec<(Vec<u8>, Option<Vec<u8>>)>;
@@ -275,7 +276,7 @@ pub struct BatchAnswer {
     pub fails: Vec<(u64, String)>,
 }
 
-/// What a handler did at a tick.
+/// What a handler did at a tick, or when its partition came or went.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TickAnswer {
     /// Emissions.
@@ -284,6 +285,37 @@ pub struct TickAnswer {
     pub acks: Vec<u64>,
     /// Tokens of held messages that failed, with the reason.
     pub fails: Vec<(u64, String)>,
+}
+
+/// What a handler said of a failed message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What becomes of it.
+    pub fate: Fate,
+    /// Emissions.
+    pub emissions: Vec<Emission>,
+}
+
+/// What becomes of a failed message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// What the pipeline's configuration says.
+    Policy,
+    /// A dead letter.
+    DeadLetter {
+        /// Its key.
+        key: Option<Vec<u8>>,
+        /// Its value.
+        value: Option<Vec<u8>>,
+        /// Its headers, without the host's own.
+        headers: OwnedHeaders,
+    },
+    /// Nothing.
+    Drop,
+    /// The partition stays at it.
+    Block,
+    /// The pipeline stops.
+    Stop,
 }
 
 /// A handler under test.
@@ -394,11 +426,63 @@ impl<H: BatchHandler> TestHandler<H> {
 impl<H: TickHandler> TestHandler<H> {
     /// What the handler does at a tick.
     pub fn tick(&mut self, now: i64) -> TickAnswer {
-        let answer = self.instance.handle_tick(now);
-        let answer = checked(&answer);
-        let emissions = (0..answer.emission_count()).map(|i| emission(&answer, i, None)).collect();
-        TickAnswer { emissions, acks: answer.acks().collect(), fails: fails(&answer) }
+        aside(&self.instance.handle_tick(now))
     }
+}
+
+impl<H: PartitionHandler> TestHandler<H> {
+    /// What the handler does when its partition comes.
+    pub fn assigned(&mut self, topic: &str, partition: u32, next_offset: Option<i64>) -> TickAnswer {
+        aside(&self.instance.partition_assigned(topic, partition, next_offset))
+    }
+
+    /// What the handler does when its partition goes.
+    pub fn revoked(&mut self, topic: &str, partition: u32, reason: RevokeReason) -> TickAnswer {
+        aside(&self.instance.partition_revoked(topic, partition, reason))
+    }
+}
+
+impl<H: FailureHandler> TestHandler<H> {
+    /// What the handler says of a message that failed at `stage` (`message`, or a batcher's name) with its last attempt. The
+    /// message stands for the source record, too, of which a dead letter is made.
+    pub fn failed(&mut self, stage: &str, class: &str, reason: &str, message: &TestMessage) -> Verdict {
+        let mut frame = Frame::default();
+        let source = Source { topic: &message.topic, partition: message.partition };
+        let mut writer = MessagesWriter::burst(&mut frame, source, 1, false);
+        message.write(&mut writer);
+        writer.finish();
+        self.take_tokens(&mut frame, 1);
+        let cause = Cause { stage, class, reason, attempts: message.attempt };
+        let (verdict, answer) = self.instance.handle_failed(&frame, cause);
+        let answer = checked(&answer);
+        let part = |part, inherited: &Option<Vec<u8>>| match part {
+            Part::Inherit => inherited.clone(),
+            Part::Null => None,
+            Part::Bytes(bytes) => Some(bytes),
+        };
+        let fate = match verdict.0 {
+            Disposition::Policy => Fate::Policy,
+            Disposition::DeadLetter(letter) => {
+                let inherited = if letter.replace { Vec::new() } else { message.headers.clone() };
+                Fate::DeadLetter {
+                    key: part(letter.key, &message.key),
+                    value: part(letter.value, &message.value),
+                    headers: [inherited, letter.headers].concat(),
+                }
+            }
+            Disposition::Drop => Fate::Drop,
+            Disposition::Block => Fate::Block,
+            Disposition::Stop => Fate::Stop,
+        };
+        let emissions = (0..answer.emission_count()).map(|i| emission(&answer, i, Some(message))).collect();
+        Verdict { fate, emissions }
+    }
+}
+
+fn aside(answer: &Frame) -> TickAnswer {
+    let answer = checked(answer);
+    let emissions = (0..answer.emission_count()).map(|i| emission(&answer, i, None)).collect();
+    TickAnswer { emissions, acks: answer.acks().collect(), fails: fails(&answer) }
 }
 
 fn checked(frame: &Frame) -> Answer<'_> {

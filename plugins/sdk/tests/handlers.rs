@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use sluicebox_sdk::prelude::*;
-use sluicebox_sdk::testing::{self, TestHandler, TestMessage, To, handler_from_text, message};
+use sluicebox_sdk::testing::{self, Fate, TestHandler, TestMessage, To, handler_from_text, message};
 
 /// A handler made of two functions.
 struct Probe {
@@ -45,7 +45,45 @@ impl TickHandler for Probe {
     }
 }
 
-sluicebox_sdk::export!(Probe: message, batch, tick);
+impl PartitionHandler for Probe {
+    fn partition_assigned(&mut self, assigned: Assigned<'_>) -> Result<()> {
+        let text = format!("{} {} {:?}", assigned.topic(), assigned.partition(), assigned.next_offset());
+        assigned.emit_default().value(&text).send();
+        assigned.emit_to_batcher("b", "key").value(&text).send();
+        Ok(())
+    }
+
+    fn partition_revoked(&mut self, revoked: Revoked<'_>) -> Result<()> {
+        let text = format!("{} {} {:?}", revoked.topic(), revoked.partition(), revoked.reason());
+        revoked.emit("ends").value(&text).send();
+        revoked.ack(1);
+        revoked.fail(2, "too late");
+        if revoked.reason() == RevokeReason::Restart { Err("not again".into()) } else { Ok(()) }
+    }
+}
+
+impl FailureHandler for Probe {
+    fn handle_failed(&mut self, failed: Failed<'_>) -> Result<Verdict> {
+        let text = format!("{} {} {} {}", failed.stage(), failed.class(), failed.attempts(), failed.reason());
+        failed.emit("alerts").header("why", &text).send();
+        match failed.text()? {
+            "letter" => Ok(Verdict::dead_letter().key("k2").value(&text).header("more", "2").null_header("n")),
+            "bare" => Ok(Verdict::dead_letter().null_key().null_value().header("gone", "").no_headers()),
+            "as it was" => Ok(Verdict::dead_letter()),
+            "drop" => Ok(Verdict::drop().value("without effect")),
+            "block" => Ok(Verdict::block()),
+            "stop" => Ok(Verdict::stop()),
+            "policy" => Ok(Verdict::policy()),
+            "ack" => {
+                failed.ack(1);
+                Ok(Verdict::drop())
+            }
+            _ => Err("no rule for it".into()),
+        }
+    }
+}
+
+sluicebox_sdk::export!(Probe: message, batch, tick, partitions, failures);
 
 fn on_message(message: fn(Message<'_>) -> Result<Outcome>) -> TestHandler<Probe> {
     NEXT.set(Probe { message, batch: |_| Ok(()) });
@@ -281,4 +319,75 @@ fn a_tick_emits_and_acks_unless_it_fails() {
     let failed = handler.tick(-1);
     assert_eq!((failed.emissions, failed.acks), (vec![], vec![]));
     assert_eq!(testing::take_log(), [(log::Level::Error, "tick: time runs backwards".to_owned())]);
+}
+
+#[test]
+fn a_partition_comes_and_goes() {
+    let mut handler = on_message(|_| Ok(Outcome::hold()));
+    let answer = handler.assigned("orders", 3, Some(i64::MAX));
+    assert_eq!(answer.emissions[0].text(), "orders 3 Some(9223372036854775807)");
+    assert_eq!((&answer.emissions[1].to, answer.emissions[1].key.as_deref()), (&To::batcher("b", "key"), None));
+    assert_eq!(handler.assigned("orders", 3, None).emissions[0].text(), "orders 3 None");
+
+    let answer = handler.revoked("orders", 3, RevokeReason::Shutdown);
+    assert_eq!((&answer.emissions[0].to, answer.emissions[0].text()), (&To::output("ends"), "orders 3 Shutdown"));
+    assert_eq!((answer.acks, answer.fails), (vec![1], vec![(2, "too late".to_owned())]));
+
+    let failed = handler.revoked("orders", 3, RevokeReason::Restart);
+    assert_eq!((failed.emissions, failed.acks, failed.fails), (vec![], vec![], vec![]));
+    assert_eq!(testing::take_log(), [(log::Level::Error, "partition revoked: not again".to_owned())]);
+}
+
+#[test]
+fn who_does_not_care_for_one_side_of_a_partition_says_nothing() {
+    struct Indifferent;
+    impl Handler for Indifferent {
+        fn new(_: Settings<'_>) -> Result<Self> {
+            Ok(Self)
+        }
+    }
+    impl PartitionHandler for Indifferent {}
+    let mut handler = handler_from_text::<Indifferent>("{}").unwrap();
+    assert_eq!(handler.assigned("t", 0, None).emissions, []);
+    assert_eq!(handler.revoked("t", 0, RevokeReason::Revoked).emissions, []);
+}
+
+#[test]
+fn a_failed_message_gets_a_verdict() {
+    let mut handler = on_message(|_| Ok(Outcome::done()));
+    let failed = |value: &str| message(value).key("k").header("h", "1").timestamp(Some(7)).attempt(5);
+    let header =
+        |name: &str, value: Option<&str>| (name.as_bytes().to_vec(), value.map(|value| value.as_bytes().to_vec()));
+    let mut fate = |value: &str| {
+        let verdict = handler.failed("totals", "reject", "odd", &failed(value));
+        let [alert] = verdict.emissions.as_slice() else { panic!("one alert, not {:?}", verdict.emissions) };
+        // What is emitted inherits from the message, whatever becomes of its dead letter.
+        assert_eq!((&alert.to, alert.text(), alert.key.as_deref()), (&To::output("alerts"), value, Some(&b"k"[..])));
+        assert_eq!(alert.headers, [header("h", Some("1")), header("why", Some("totals reject 5 odd"))]);
+        assert_eq!(alert.timestamp, Some(7));
+        verdict.fate
+    };
+    let bytes = |text: &str| Some(text.as_bytes().to_vec());
+    let headers = vec![header("h", Some("1")), header("more", Some("2")), header("n", None)];
+    assert_eq!(fate("letter"), Fate::DeadLetter { key: bytes("k2"), value: bytes("totals reject 5 odd"), headers });
+    assert_eq!(fate("bare"), Fate::DeadLetter { key: None, value: None, headers: vec![] });
+    let headers = vec![header("h", Some("1"))];
+    assert_eq!(fate("as it was"), Fate::DeadLetter { key: bytes("k"), value: bytes("as it was"), headers });
+    assert_eq!(
+        [fate("drop"), fate("block"), fate("stop"), fate("policy")],
+        [Fate::Drop, Fate::Block, Fate::Stop, Fate::Policy]
+    );
+}
+
+#[test]
+fn a_verdict_that_fails_is_the_policys_and_emits_nothing() {
+    let mut handler = on_message(|_| Ok(Outcome::done()));
+    for (value, said) in [
+        ("else", "handle_failed: no rule for it"),
+        ("ack", "handle_failed: a failed message is no place to ack or fail another"),
+    ] {
+        let verdict = handler.failed("message", "retry", "odd", &message(value));
+        assert_eq!(verdict, testing::Verdict { fate: Fate::Policy, emissions: vec![] });
+        assert_eq!(testing::take_log(), [(log::Level::Error, said.to_owned())]);
+    }
 }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::words::{
-    ACK_MODE, ACKS, COMPRESSION, GROUP_BY, ISOLATION, MODE, ORDERING, PARTITIONER, PROTOCOL, START, THEN, TIMESTAMP,
-    ThenWord,
+    ACK_MODE, ACKS, COMPRESSION, GROUP_BY, ISOLATION, MODE, ON_LOST_OFFSET, ORDERING, PARTITIONER, PROTOCOL, THEN,
+    TIMESTAMP, ThenWord,
 };
 use super::{GIB, HOUR, MILLISECOND, SECOND, check_schema, parse, read_limits, read_vars, suggested_name};
 use crate::config::codes;
@@ -17,8 +17,8 @@ use crate::config::diagnostic::{Diagnostic, Origin, Origins, Report, SourceText}
 use crate::config::names::{listed, pipeline_fault, topic_fault};
 use crate::config::table::{Located, Reader, Table};
 use crate::config::types::{
-    Ack, Batcher, Build, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits, Isolation, KIB,
-    Output, OutputTimestamp, Pipeline, Process, Protocol, Source, Start, Then,
+    Ack, Batcher, Breaker, Build, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits, Hold,
+    Isolation, KIB, LostOffset, Output, OutputTimestamp, Pipeline, Process, Protocol, Source, Start, Then,
 };
 use crate::config::vars::Env;
 
@@ -59,6 +59,8 @@ fn read_root(root: &mut Table<'_>, path: &Path, directory: &Path) -> Pipeline {
         process: read_process(root),
         batchers: read_batchers(root),
         ack: read_ack(root),
+        hold: read_hold(root),
+        tick: handler.tick,
         outputs: read_outputs(root),
         dev: read_dev(root, directory),
         errors,
@@ -87,6 +89,7 @@ struct Handler {
     component: PathBuf,
     settings: serde_json::Value,
     limits: HandlerLimits,
+    tick: Option<Duration>,
     build: Option<Build>,
 }
 
@@ -96,6 +99,7 @@ fn read_handler(root: &mut Table<'_>, directory: &Path) -> Handler {
         component: PathBuf::new(),
         settings: serde_json::Value::Object(serde_json::Map::new()),
         limits: HandlerLimits::default(),
+        tick: None,
         build: None,
     };
     let Some(mut table) = root.table("handler") else {
@@ -112,6 +116,8 @@ fn read_handler(root: &mut Table<'_>, directory: &Path) -> Handler {
     if let Some(mut limits) = table.table("limits") {
         handler.limits = read_limits(&mut limits, HandlerLimits::default());
     }
+    let tick = table.duration("tick", Duration::ZERO, 10 * MILLISECOND..=HOUR);
+    handler.tick = Some(tick).filter(|tick| !tick.is_zero());
     handler.build = table.table("build").map(|build| read_build(build, directory));
     table.not_yet("secrets", "use a variable: `vars.NAME = { secret = \"ENV_NAME\" }`");
     table.not_yet("allow", "remove it: nothing is open");
@@ -152,6 +158,7 @@ fn read_source(root: &mut Table<'_>, name: &str) -> Source {
         topics: Vec::new(),
         group: name.to_owned(),
         start: Start::Earliest,
+        on_lost_offset: LostOffset::Earliest,
         isolation: Isolation::ReadCommitted,
         protocol: Protocol::Cooperative,
         instance_id: None,
@@ -167,8 +174,8 @@ fn read_source(root: &mut Table<'_>, name: &str) -> Source {
     if let Some(group) = table.string("group") {
         source.group = checked_group(&table, group);
     }
-    source.start = table.choice("start", source.start, &START);
-    table.not_yet("on_lost_offset", "");
+    source.start = table.start("start", source.start);
+    source.on_lost_offset = table.choice("on_lost_offset", source.on_lost_offset, &ON_LOST_OFFSET);
     source.isolation = table.choice("isolation", source.isolation, &ISOLATION);
     source.protocol = table.choice("protocol", source.protocol, &PROTOCOL);
     source.instance_id = table.string("instance_id").map(|id| {
@@ -263,9 +270,19 @@ fn read_ack(root: &mut Table<'_>) -> Ack {
     let Some(mut table) = root.table("ack") else {
         return ack;
     };
-    table.choice("mode", (), &ACK_MODE);
+    ack.mode = table.choice("mode", ack.mode, &ACK_MODE);
     ack.commit_interval = table.duration("commit_interval", ack.commit_interval, 10 * MILLISECOND..=60 * SECOND);
     ack
+}
+
+fn read_hold(root: &mut Table<'_>) -> Hold {
+    let mut hold = Hold::default();
+    let Some(mut table) = root.table("hold") else {
+        return hold;
+    };
+    hold.max = table.count("max", hold.max, 1..=10_000_000);
+    hold.timeout = table.duration("timeout", hold.timeout, MILLISECOND..=24 * HOUR);
+    hold
 }
 
 fn read_errors(root: &mut Table<'_>, source_cluster: &str) -> Errors {
@@ -281,13 +298,29 @@ fn read_errors(root: &mut Table<'_>, source_cluster: &str) -> Errors {
     }
     let then = table.choice_at("then", &THEN);
     let dead_letter = table.table("dead_letter").map(|letter| read_dead_letter(letter, source_cluster));
-    table.not_yet("breaker", "");
+    errors.breaker = read_breaker(&mut table);
     let letter_origin = table.entry("dead_letter").map(|(_, origin)| origin);
     report_then(&table, then.as_ref(), letter_origin);
-    if let Some(letter) = dead_letter {
-        errors.then = Then::DeadLetter(letter);
-    }
+    errors.then = match (dead_letter, then.map(|then| then.value)) {
+        (Some(letter), _) => Then::DeadLetter(letter),
+        (None, Some(ThenWord::Drop)) => Then::Drop,
+        (None, Some(ThenWord::Stop)) => Then::Stop,
+        (None, _) => Then::Block,
+    };
     errors
+}
+
+/// `breaker = false`, or a table of what it looks at.
+fn read_breaker(table: &mut Table<'_>) -> Option<Breaker> {
+    let default = Breaker::default();
+    let Some(mut table) = table.table_or_other("breaker") else {
+        return table.boolean("breaker", true).then_some(default);
+    };
+    Some(Breaker {
+        percent: table.percent("failed", default.percent, 1..=100),
+        of_at_least: table.count("of_at_least", default.of_at_least, 1..=1_000_000),
+        window: table.duration("window", default.window, SECOND..=HOUR),
+    })
 }
 
 /// `then` and `dead_letter` must say the same.
@@ -300,8 +333,9 @@ fn report_then(table: &Table<'_>, then: Option<&Located<ThenWord>>, letter: Opti
                 .at(origin)
                 .help("add `dead_letter = { topic = \"...\" }` to [errors]")
         }
-        (ThenWord::Block, Some(letter)) => {
-            let message = "a dead-letter topic that `then = \"block\"` never uses";
+        (ThenWord::Block | ThenWord::Drop | ThenWord::Stop, Some(letter)) => {
+            let word = THEN.word(&then.value);
+            let message = format!("a dead-letter topic that `then = \"{word}\"` never uses");
             Diagnostic::error(codes::DEAD_LETTER, message)
                 .at(origin)
                 .related(letter, "the dead-letter topic")
@@ -344,13 +378,14 @@ fn read_outputs(root: &mut Table<'_>) -> Vec<Output> {
             send.choice("acks", (), &ACKS);
             send.only("idempotent", true);
         }
-        table.not_yet("provenance", "");
+        let provenance = table.boolean("provenance", false);
         outputs.push(Output {
             name: name.value.to_owned(),
             cluster: cluster.unwrap_or_else(|| DEFAULT_CLUSTER.to_owned()),
             topic: topic.map(|topic| topic.value).unwrap_or_default(),
             timestamp,
             compression,
+            provenance,
         });
     }
     outputs
@@ -380,5 +415,55 @@ fn check_part_name(table: &Table<'_>, what: &str, name: &Located<&str>) {
             format!("`{}` cannot be the name of a{} {what}", name.value, if what == "output" { "n" } else { "" });
         let found = Diagnostic::error(codes::BAD_NAME, message).at(name.origin.clone());
         table.report(found.label(fault).note(format!("names take {}", listed(["a-z", "A-Z", "0-9", ".", "_", "-"]))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::types::AckMode;
+
+    fn read(text: &str) -> Pipeline {
+        let mut report = Report::default();
+        let required = "schema = 1\nname = \"a\"\nhandler.component = \"a.wasm\"\nsource.topics = [\"in\"]\n";
+        let read = read_manifest(Path::new("a.toml"), &format!("{required}{text}"), &|_| None, &mut report);
+        assert!(!report.has_errors(), "{text}: {report}");
+        read.expect("a manifest")
+    }
+
+    #[test]
+    fn the_ways_a_record_may_go_reach_their_types() {
+        assert_eq!(read("errors.then = \"drop\"").errors.then, Then::Drop);
+        assert_eq!(read("errors.then = \"stop\"").errors.then, Then::Stop);
+        assert_eq!(read("errors.then = \"block\"").errors.then, Then::Block);
+        let letter = read("errors.dead_letter.topic = \"dead\"").errors.then;
+        assert!(matches!(letter, Then::DeadLetter(letter) if letter.topic == "dead"));
+        let breaker = |text| read(text).errors.breaker;
+        assert_eq!(breaker(""), Some(Breaker::default()));
+        assert_eq!(breaker("errors.breaker = true"), Some(Breaker::default()));
+        assert_eq!(breaker("errors.breaker = false"), None);
+        let minute = Duration::from_secs(60);
+        let third = Breaker { percent: 33, of_at_least: 7, window: 2 * minute };
+        assert_eq!(breaker("errors.breaker = { failed = 0.333, of_at_least = 7, window = \"2m\" }"), Some(third));
+        let all = Breaker { percent: 100, ..Breaker::default() };
+        assert_eq!(breaker("errors.breaker.failed = 1"), Some(all));
+    }
+
+    #[test]
+    fn acks_holds_ticks_starts_and_provenance_reach_their_types() {
+        assert_eq!(read("ack.mode = \"receive\"").ack.mode, AckMode::Receive);
+        assert_eq!(read("").hold, Hold { max: 10_000, timeout: Duration::from_secs(300) });
+        let hold = read("hold = { max = 7, timeout = \"9s\" }").hold;
+        assert_eq!(hold, Hold { max: 7, timeout: Duration::from_secs(9) });
+        assert_eq!(read("").tick, None);
+        assert_eq!(read("handler.tick = \"250ms\"").tick, Some(Duration::from_millis(250)));
+        assert_eq!(read("source.start = \"none\"").source.start, Start::None);
+        assert_eq!(read("source.start = \"-1h\"").source.start, Start::Ago(HOUR));
+        assert_eq!(read("source.start = 1970-01-01T00:00:01Z").source.start, Start::At(1_000));
+        assert_eq!(read("").source.on_lost_offset, LostOffset::Earliest);
+        assert_eq!(read("source.on_lost_offset = \"stop\"").source.on_lost_offset, LostOffset::Stop);
+        let outputs = read("[output.a]\ntopic = \"a\"\n[output.b]\ntopic = \"b\"\nprovenance = true").outputs;
+        let provenance: Vec<_> = outputs.iter().map(|output| output.provenance).collect();
+        assert_eq!(provenance, [false, true]);
     }
 }

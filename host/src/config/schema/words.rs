@@ -1,10 +1,12 @@
 //! The words that keys of a manifest take: those that work, and those that are specified for later.
 
-use crate::config::types::{Compression, Isolation, OutputTimestamp, Protocol, Start};
+use crate::config::types::{AckMode, Compression, Isolation, LostOffset, OutputTimestamp, Protocol};
 use crate::config::values::Choices;
 
-pub const START: Choices<Start> =
-    Choices { now: &[("earliest", Start::Earliest), ("latest", Start::Latest)], later: &["none"] };
+pub const ON_LOST_OFFSET: Choices<LostOffset> = Choices {
+    now: &[("earliest", LostOffset::Earliest), ("latest", LostOffset::Latest), ("stop", LostOffset::Stop)],
+    later: &[],
+};
 pub const ISOLATION: Choices<Isolation> = Choices {
     now: &[("read_committed", Isolation::ReadCommitted), ("read_uncommitted", Isolation::ReadUncommitted)],
     later: &[],
@@ -20,7 +22,8 @@ pub const PROTOCOL: Choices<Protocol> = Choices {
 };
 pub const ORDERING: Choices<()> = Choices { now: &[("partition", ())], later: &["key", "none"] };
 pub const GROUP_BY: Choices<()> = Choices { now: &[("partition", ())], later: &["none"] };
-pub const ACK_MODE: Choices<()> = Choices { now: &[("success", ())], later: &["receive"] };
+pub const ACK_MODE: Choices<AckMode> =
+    Choices { now: &[("success", AckMode::Success), ("receive", AckMode::Receive)], later: &[] };
 pub const MODE: Choices<()> = Choices { now: &[("auto", ())], later: &["message", "batch"] };
 pub const PARTITIONER: Choices<()> = Choices { now: &[("murmur2", ())], later: &[] };
 pub const ACKS: Choices<()> = Choices { now: &[("all", ())], later: &[] };
@@ -41,6 +44,15 @@ pub const COMPRESSION: Choices<Compression> = Choices {
 pub enum ThenWord {
     Block,
     DeadLetter,
+    Drop,
+    Stop,
 }
-pub const THEN: Choices<ThenWord> =
-    Choices { now: &[("block", ThenWord::Block), ("dead-letter", ThenWord::DeadLetter)], later: &["drop", "stop"] };
+pub const THEN: Choices<ThenWord> = Choices {
+    now: &[
+        ("block", ThenWord::Block),
+        ("dead-letter", ThenWord::DeadLetter),
+        ("drop", ThenWord::Drop),
+        ("stop", ThenWord::Stop),
+    ],
+    later: &[],
+};

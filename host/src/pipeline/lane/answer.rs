@@ -5,10 +5,10 @@ use sluicebox_frames::{
     Answer, Content, DestinationKind, Emission, Frame, HeaderMode, Headers, Message, Messages, Outcome,
 };
 
-use super::{LaneRules, Pending};
+use super::LaneRules;
+use super::messages::Work;
 use crate::delivery::outgoing::Outgoing;
-use crate::delivery::partitioner::{self, Sticky};
-use crate::delivery::ticket::Ticket;
+use crate::delivery::verdict::Verdict;
 use crate::pipeline::sink::{Failure, OutputNumber, Sink};
 
 /// Longest batch key, bytes.
@@ -51,9 +51,25 @@ impl<'a> Checked<'a> {
         messages: usize,
         rules: &LaneRules,
         batchers: bool,
+        next_token: u64,
         sink: &dyn Sink,
     ) -> Result<Self, Failure> {
         let answer = Answer::check(&frame.index, &frame.payload).map_err(|error| bad(error.to_string()))?;
+        Self::of(answer, frame, messages, rules, batchers, next_token, 0, sink)
+    }
+
+    /// Emissions before `first` go nowhere (they change a dead letter).
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of the one answer")]
+    fn of(
+        answer: Answer<'a>,
+        frame: &Frame,
+        messages: usize,
+        rules: &LaneRules,
+        batchers: bool,
+        next_token: u64,
+        first: usize,
+        sink: &dyn Sink,
+    ) -> Result<Self, Failure> {
         let limit = MAX_EMISSIONS.0 * messages + MAX_EMISSIONS.1;
         if answer.emission_count() > limit {
             let count = answer.emission_count();
@@ -65,23 +81,29 @@ impl<'a> Checked<'a> {
         let mut routes = Vec::with_capacity(answer.destinations().len());
         for (kind, name) in answer.destinations() {
             routes.push(match kind {
-                DestinationKind::Output => Route::Output(place(name, rules.outputs.iter(), "output")?),
+                DestinationKind::Output => {
+                    Route::Output(place(name, rules.outputs.iter().map(String::as_str), "output")?)
+                }
                 DestinationKind::Batcher if batchers => {
-                    Route::Batcher(place(name, rules.batchers.iter().map(|(name, _)| name), "batcher")?)
+                    Route::Batcher(place(name, rules.batchers.iter().map(|(name, _)| &**name), "batcher")?)
                 }
                 DestinationKind::Batcher => {
                     return Err(bad(format!("handle_batch emits to batcher `{name}`; it may emit to outputs only")));
                 }
             });
         }
-        if answer.acks().len() + answer.fails().len() > 0 {
-            return Err(bad("it acks or fails a token, but no message is held"));
+        // A token that was given out may be late; one that never was is made up.
+        let tokens = answer.acks().chain(answer.fails().map(|(token, _)| token));
+        if let Some(token) = tokens.into_iter().find(|token| *token >= next_token) {
+            return Err(bad(format!("it acks or fails token {token}, which no message has had")));
         }
         let default_output = (rules.outputs.len() == 1).then_some(0);
         let checked = Self { answer, routes, default_output };
         let mut own_bytes = 0;
         for i in 0..answer.emission_count() {
-            checked.check_emission(i, rules, sink)?;
+            if i >= first {
+                checked.check_emission(i, rules, sink)?;
+            }
             own_bytes += answer.emission(i).own_bytes();
         }
         // Emissions may not share bytes: a small answer that names one large value a thousand times would make the host
@@ -181,18 +203,53 @@ impl<'a> Checked<'a> {
         Ok(())
     }
 
-    fn refuse_holds(&self) -> Result<(), Failure> {
+    fn refuse_holds(&self, rules: &LaneRules) -> Result<(), Failure> {
+        if !rules.receive {
+            return Ok(());
+        }
         match (0..self.answer.outcome_count()).find(|i| self.answer.outcome(*i) == Outcome::Hold) {
-            Some(i) => Err(bad(format!("outcome {i} is `hold`, which this host does not support yet"))),
+            Some(i) => Err(bad(format!("outcome {i} is `hold`, which ack.mode = \"receive\" has no room for"))),
             None => Ok(()),
         }
     }
+
+    fn settles_held(&self) -> bool {
+        self.answer.acks().len() + self.answer.fails().len() > 0
+    }
+
+    fn batcher(&self, i: usize) -> Option<usize> {
+        match self.route(i) {
+            Route::Batcher(batcher) => Some(batcher),
+            Route::Output(_) => None,
+        }
+    }
+
+    fn output(&self, i: usize) -> OutputNumber {
+        match self.route(i) {
+            Route::Output(output) => output,
+            Route::Batcher(_) => panic!("emission {i} goes to a batcher"),
+        }
+    }
+
+    /// Emissions from `first` on have nothing to inherit from.
+    fn check_whole(&self, first: usize, what: &str) -> Result<(), Failure> {
+        for i in first..self.answer.emission_count() {
+            let emission = self.answer.emission(i);
+            if emission.key() == Content::Inherit
+                || emission.value() == Content::Inherit
+                || matches!(emission.headers(), HeaderMode::Append(_))
+            {
+                return Err(bad(format!("emission {i} is the {what} and has nothing to inherit from")));
+            }
+        }
+        Ok(())
+    }
 }
 
-fn place<'n>(name: &str, mut declared: impl Iterator<Item = &'n String> + Clone, what: &str) -> Result<usize, Failure> {
+fn place<'n>(name: &str, mut declared: impl Iterator<Item = &'n str> + Clone, what: &str) -> Result<usize, Failure> {
     let all = declared.clone();
     declared.position(|known| known == name).ok_or_else(|| {
-        let names: Vec<&str> = all.map(String::as_str).collect();
+        let names: Vec<&str> = all.collect();
         let declared = if names.is_empty() { "none".to_owned() } else { format!("`{}`", names.join("`, `")) };
         bad(format!("it emits to {what} `{name}`, which the pipeline does not declare (declared: {declared})"))
     })
@@ -201,12 +258,13 @@ fn place<'n>(name: &str, mut declared: impl Iterator<Item = &'n String> + Clone,
 impl<'a> BurstAnswer<'a> {
     pub(super) fn check(
         frame: &'a Frame,
-        pending: &Pending,
+        work: &Work,
         messages: usize,
+        next_token: u64,
         rules: &LaneRules,
         sink: &dyn Sink,
     ) -> Result<Self, Failure> {
-        let checked = Checked::new(frame, messages, rules, true, sink)?;
+        let checked = Checked::new(frame, messages, rules, true, next_token, sink)?;
         let outcomes = checked.answer.outcome_count();
         if outcomes == 0 || outcomes > messages {
             return Err(bad(format!("it has {outcomes} outcomes for {messages} messages; 1 to {messages} are due")));
@@ -218,8 +276,8 @@ impl<'a> BurstAnswer<'a> {
                 checked.answer.emission_count()
             )));
         }
-        checked.refuse_holds()?;
-        checked.check_resolved(&pending.frame, pending.decided)?;
+        checked.refuse_holds(rules)?;
+        checked.check_resolved(&work.frame, work.decided)?;
         Ok(Self(checked))
     }
 
@@ -240,42 +298,53 @@ impl<'a> BurstAnswer<'a> {
     /// The batcher that emission `i` goes to.
     #[inline]
     pub(super) fn batcher(&self, i: usize) -> Option<usize> {
-        match self.0.route(i) {
-            Route::Batcher(batcher) => Some(batcher),
-            Route::Output(_) => None,
-        }
+        self.0.batcher(i)
     }
 
     /// The output that emission `i` goes to, when it goes to one.
     #[inline]
     pub(super) fn output(&self, i: usize) -> OutputNumber {
-        match self.0.route(i) {
-            Route::Output(output) => output,
-            Route::Batcher(_) => panic!("emission {i} goes to a batcher"),
-        }
+        self.0.output(i)
+    }
+
+    /// It acks or fails held messages.
+    #[inline]
+    pub(super) fn settles_held(&self) -> bool {
+        self.0.settles_held()
+    }
+
+    /// No outcome but the last one is such that an answer has to stop there.
+    pub(super) fn is_whole(&self, stops_at_reject: bool) -> bool {
+        (0..self.outcomes().saturating_sub(1)).all(|i| match self.outcome(i) {
+            Outcome::Retry { .. } => false,
+            Outcome::Reject { .. } => !stops_at_reject,
+            Outcome::Done { .. } | Outcome::Hold => true,
+        })
+    }
+
+    pub(super) fn answer(&self) -> &Answer<'a> {
+        &self.0.answer
     }
 }
 
 impl<'a> BatchAnswer<'a> {
-    pub(super) fn check(frame: &'a Frame, batch: &Frame, rules: &LaneRules, sink: &dyn Sink) -> Result<Self, Failure> {
+    pub(super) fn check(
+        frame: &'a Frame,
+        batch: &Frame,
+        next_token: u64,
+        rules: &LaneRules,
+        sink: &dyn Sink,
+    ) -> Result<Self, Failure> {
         let messages = Messages::new(batch).len();
-        let checked = Checked::new(frame, messages, rules, false, sink)?;
+        let checked = Checked::new(frame, messages, rules, false, next_token, sink)?;
         let outcomes = checked.answer.outcome_count();
         if outcomes != 0 && outcomes != messages {
             return Err(bad(format!("it has {outcomes} outcomes for {messages} messages; none or {messages} are due")));
         }
-        checked.refuse_holds()?;
+        checked.refuse_holds(rules)?;
         let own = checked.own_emissions();
         checked.check_resolved(batch, 0)?;
-        for i in own..checked.answer.emission_count() {
-            let emission = checked.answer.emission(i);
-            if emission.key() == Content::Inherit
-                || emission.value() == Content::Inherit
-                || matches!(emission.headers(), HeaderMode::Append(_))
-            {
-                return Err(bad(format!("emission {i} is the batch's as a whole and has nothing to inherit from")));
-            }
-        }
+        checked.check_whole(own, "batch's as a whole")?;
         Ok(Self { checked, own })
     }
 
@@ -301,10 +370,99 @@ impl<'a> BatchAnswer<'a> {
     }
 
     pub(super) fn output(&self, i: usize) -> OutputNumber {
-        match self.checked.route(i) {
-            Route::Output(output) => output,
-            Route::Batcher(_) => panic!("emission {i} of a batch goes to a batcher"),
+        self.checked.output(i)
+    }
+
+    pub(super) fn settles_held(&self) -> bool {
+        self.checked.settles_held()
+    }
+
+    pub(super) fn answer(&self) -> &Answer<'a> {
+        &self.checked.answer
+    }
+}
+
+/// A checked answer to a call that is about no message.
+pub(super) struct TickAnswer<'a>(Checked<'a>);
+
+impl<'a> TickAnswer<'a> {
+    pub(super) fn check(
+        frame: &'a Frame,
+        next_token: u64,
+        rules: &LaneRules,
+        sink: &dyn Sink,
+    ) -> Result<Self, Failure> {
+        let checked = Checked::new(frame, 0, rules, true, next_token, sink)?;
+        if checked.answer.outcome_count() > 0 {
+            return Err(bad("it has outcomes, but there was no message"));
         }
+        checked.check_whole(0, "tick's")?;
+        Ok(Self(checked))
+    }
+
+    pub(super) fn emissions(&self) -> usize {
+        self.0.answer.emission_count()
+    }
+
+    pub(super) fn emission(&self, i: usize) -> Emission<'a> {
+        self.0.answer.emission(i)
+    }
+
+    pub(super) fn batcher(&self, i: usize) -> Option<usize> {
+        self.0.batcher(i)
+    }
+
+    pub(super) fn output(&self, i: usize) -> OutputNumber {
+        self.0.output(i)
+    }
+
+    pub(super) fn answer(&self) -> &Answer<'a> {
+        &self.0.answer
+    }
+}
+
+/// The checked answer of `handle-failed`.
+pub(super) struct VerdictAnswer<'a> {
+    checked: Checked<'a>,
+    letter: bool,
+}
+
+impl<'a> VerdictAnswer<'a> {
+    pub(super) fn check(
+        verdict: &'a Verdict,
+        message: &Frame,
+        rules: &LaneRules,
+        sink: &dyn Sink,
+    ) -> Result<Self, Failure> {
+        let answer = Answer::check(&verdict.emissions.index, &verdict.emissions.payload)
+            .map_err(|error| bad(error.to_string()))?;
+        let checked = Checked::of(answer, &verdict.emissions, 1, rules, false, 0, usize::from(verdict.letter), sink)?;
+        if checked.answer.outcome_count() != 1 || checked.own_emissions() != checked.answer.emission_count() {
+            return Err(bad("handle_failed answers one message, with all emissions its own"));
+        }
+        if verdict.letter && checked.answer.emission_count() == 0 {
+            return Err(bad("handle_failed changes the dead letter, and does not say how"));
+        }
+        checked.check_resolved(message, 0)?;
+        Ok(Self { checked, letter: verdict.letter })
+    }
+
+    /// What changes the dead letter.
+    pub(super) fn letter(&self) -> Option<Emission<'a>> {
+        self.letter.then(|| self.checked.answer.emission(0))
+    }
+
+    /// Places of the emissions proper.
+    pub(super) fn emissions(&self) -> std::ops::Range<usize> {
+        usize::from(self.letter)..self.checked.answer.emission_count()
+    }
+
+    pub(super) fn emission(&self, i: usize) -> Emission<'a> {
+        self.checked.answer.emission(i)
+    }
+
+    pub(super) fn output(&self, i: usize) -> OutputNumber {
+        self.checked.output(i)
     }
 }
 
@@ -328,24 +486,4 @@ pub(super) fn resolve<'a>(emission: &Emission<'a>, source: Option<&Message<'a>>)
         },
         timestamp: emission.timestamp().unwrap_or_else(|| source.map_or(0, Message::timestamp)),
     }
-}
-
-/// Sends an emission to an output.
-#[inline]
-pub(super) fn emit(
-    output: OutputNumber,
-    emission: &Emission<'_>,
-    source: Option<&Message<'_>>,
-    ticket: Ticket,
-    sticky: &mut [Sticky],
-    sink: &mut dyn Sink,
-) {
-    let record = resolve(emission, source);
-    let partitions = sink.partitions(output);
-    let partition = match (emission.partition(), emission.partition_key().or(record.key)) {
-        (Some(partition), _) => partition,
-        (None, Some(key)) => partitioner::partition(key, partitions),
-        (None, None) => sticky[output].next(partitions),
-    };
-    sink.emit(output, partition, &record, ticket);
 }

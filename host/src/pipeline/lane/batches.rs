@@ -1,4 +1,4 @@
-//! The batch stage of a lane: gathering, running, retrying and narrowing down.
+//! The batch stage of a lane: running, retrying and narrowing down.
 //!
 //! Batches of one batcher and key run in order: a batch that waits for another attempt holds back those of its key behind
 //! it, and nothing else.
@@ -6,43 +6,21 @@
 use std::time::{Duration, Instant};
 
 use sluicebox_frames::messages::{set_attempt, set_first_token, set_trigger};
-use sluicebox_frames::{
-    BatchInfo, Emission, Frame, Headers, Message, MessagesWriter, NewMessage, Outcome, Source, Trigger,
-};
+use sluicebox_frames::{Emission, Outcome, Trigger};
 
-use super::answer::{BatchAnswer, emit, resolve};
+use super::answer::BatchAnswer;
+use super::failed::{Failed, Of};
+use super::held::HeldWhat;
+use super::items::BatchContent;
+use super::provenance::From;
 use super::{Call, CallKind, Lane, Reply, Running, read};
 use crate::delivery::batcher::{Closed, Content};
-use crate::delivery::outgoing::Outgoing;
-use crate::delivery::ticket::{Seq, Target};
-use crate::pipeline::sink::{DeadLetter, Failure, Notice, Sink};
-
-/// The messages of a batch.
-#[derive(Debug, Default)]
-pub(super) struct BatchContent {
-    /// As the handler gets them.
-    pub(super) frame: Frame,
-    /// The record behind each.
-    pub(super) records: Vec<Seq>,
-    /// The source records, message by message, when dead letters may be needed of them (a burst frame); empty otherwise.
-    sources: Frame,
-}
-
-impl Content for BatchContent {
-    fn messages(&self) -> usize {
-        self.records.len()
-    }
-}
-
-impl BatchContent {
-    /// Bytes that it holds.
-    pub(super) fn bytes(&self) -> usize {
-        self.frame.len() + self.sources.len()
-    }
-}
+use crate::delivery::policy::Then;
+use crate::delivery::ticket::Target;
+use crate::pipeline::sink::{Failure, Notice, Sink};
 
 /// A closed batch that waits for its turn, or a part of one.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct DueBatch {
     /// The batch that it was closed as; parts of one share it.
     number: u64,
@@ -53,125 +31,53 @@ pub(super) struct DueBatch {
     failed: u32,
     pub(super) not_before: Option<Instant>,
     pub(super) blocked: Option<String>,
+    /// Its one message failed for good, and the handler is asked what becomes of it.
+    pub(super) verdict: Option<Failure>,
     /// Counted and said once.
     announced: Option<Trigger>,
+    /// Token of its first message in the call that is under way.
+    token: u64,
 }
 
 impl DueBatch {
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.is_some()
     }
+
+    /// A part of it with other content.
+    pub(super) fn another(&self, content: BatchContent) -> Self {
+        Self {
+            number: self.number,
+            batcher: self.batcher,
+            key: self.key.clone(),
+            content,
+            failed: self.failed,
+            ..Self::default()
+        }
+    }
+
+    /// Of its first message.
+    fn offset(&self) -> i64 {
+        read(&self.content.frame).get(0).offset()
+    }
 }
 
-fn copied<'a>(message: &Message<'a>, attempt: u32) -> NewMessage<'a> {
-    NewMessage {
-        offset: message.offset(),
-        timestamp: message.timestamp(),
-        timestamp_type: message.timestamp_type(),
-        key: message.key(),
-        value: message.value(),
-        attempt,
-        source: 0,
-    }
+/// How items failed.
+struct ItemFailure<'a> {
+    failure: &'a Failure,
+    asked: Option<Duration>,
+    /// Not to be tried again.
+    last: bool,
 }
 
 impl Lane {
-    /// Puts an emission of a message into a batcher.
-    pub(super) fn gather(
-        &mut self,
-        batcher: usize,
-        message: &Message<'_>,
-        emission: &Emission<'_>,
-        seq: Seq,
-        now: Instant,
-    ) {
-        let record = resolve(emission, Some(message));
-        self.gather_record(batcher, emission.batch_key(), emission.flush(), &record, message, seq, now);
-    }
-
-    /// Puts all messages of a burst into a batcher, for a handler without a message form.
-    pub(super) fn gather_all(&mut self, batcher: usize, burst: &Frame, first: Seq, now: Instant, _sink: &mut dyn Sink) {
-        for message in read(burst).iter() {
-            let record = Outgoing {
-                key: message.key(),
-                value: message.value(),
-                headers: [message.headers(), Headers::default()],
-                timestamp: message.timestamp(),
-            };
-            let seq = first + message.number() as u64;
-            self.gather_record(batcher, b"", false, &record, &message, seq, now);
-        }
-        let mut closed = Vec::new();
-        self.batchers[batcher].end_of_burst(&mut closed);
-        self.enqueue(batcher, &mut closed);
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "each is a fact of the one message")]
-    fn gather_record(
-        &mut self,
-        batcher: usize,
-        key: &[u8],
-        flush: bool,
-        record: &Outgoing<'_>,
-        source: &Message<'_>,
-        seq: Seq,
-        now: Instant,
-    ) {
-        let mut closed = Vec::new();
-        let name = &self.rules.batchers[batcher].0;
-        let partition = Source { topic: &self.topic, partition: self.partition.unsigned_abs() };
-        let (epoch, keep_source) = (self.epoch, self.rules.dead_letter && self.rules.straight_to.is_none());
-        let spare = &mut self.spare;
-        let new = || {
-            let mut content = BatchContent { frame: spare.pop().unwrap_or_default(), ..BatchContent::default() };
-            let info = BatchInfo { batcher: name, batch_key: key, trigger: Trigger::Size };
-            MessagesWriter::batch(&mut content.frame, &[partition], epoch, info).finish();
-            if keep_source {
-                MessagesWriter::burst(&mut content.sources, partition, epoch, false).finish();
-            }
-            content
-        };
-        let add = |content: &mut BatchContent| {
-            let mut writer = MessagesWriter::resume(&mut content.frame);
-            let new = NewMessage {
-                key: record.key,
-                value: record.value,
-                timestamp: if record.timestamp > 0 { record.timestamp } else { source.timestamp() },
-                ..copied(source, 1)
-            };
-            writer.push_with(&new, |headers| {
-                headers.push_all(record.headers[0]);
-                headers.push_all(record.headers[1]);
-            });
-            writer.finish();
-            if keep_source {
-                let mut writer = MessagesWriter::resume(&mut content.sources);
-                writer.push(&copied(source, 1), source.headers());
-                writer.finish();
-            }
-            content.records.push(seq);
-        };
-        let kept = if keep_source { record_bytes(source) } else { 0 };
-        let bytes = (record.bytes() + kept) as u64;
-        self.batchers[batcher].push(key, bytes, flush, now, new, add, &mut closed);
-        self.enqueue(batcher, &mut closed);
-    }
-
     pub(super) fn enqueue(&mut self, batcher: usize, closed: &mut Vec<Closed<BatchContent>>) {
         for Closed { key, mut content, trigger } in closed.drain(..) {
             set_trigger(&mut content.frame, trigger);
             let number = self.next_batch;
             self.next_batch += 1;
-            self.due.push_back(DueBatch {
-                number,
-                batcher,
-                key,
-                content,
-                failed: 0,
-                not_before: None,
-                blocked: None,
-                announced: Some(trigger),
-            });
+            let announced = Some(trigger);
+            self.due.push_back(DueBatch { number, batcher, key, content, announced, ..DueBatch::default() });
         }
     }
 
@@ -213,6 +119,9 @@ impl Lane {
 
     /// The first batch whose time has come and whose key has no earlier one waiting.
     pub(super) fn next_batch(&mut self, now: Instant, sink: &mut dyn Sink) -> Option<Call> {
+        if self.due.is_empty() || !self.may_offer() {
+            return None;
+        }
         let place = (0..self.due.len())
             .find(|i| self.due[*i].not_before.is_none_or(|at| at <= now) && !self.is_held_back(*i))?;
         let mut batch = self.due.remove(place)?;
@@ -220,9 +129,14 @@ impl Lane {
         if let Some(trigger) = batch.announced.take() {
             sink.notice(Notice::BatchClosed { batcher: batch.batcher, trigger, messages });
         }
-        let token = self.take_tokens(messages);
         let mut frame = std::mem::take(&mut batch.content.frame);
-        set_first_token(&mut frame, token);
+        if let Some(failure) = batch.verdict.clone() {
+            let stage = self.rules.batchers[batch.batcher].0.clone();
+            let attempts = batch.failed;
+            return Some(self.ask(frame, failure, attempts, stage, Of::Item(batch)));
+        }
+        batch.token = self.take_tokens(messages);
+        set_first_token(&mut frame, batch.token);
         for i in 0..messages {
             set_attempt(&mut frame, i, batch.failed + 1);
         }
@@ -232,14 +146,16 @@ impl Lane {
 
     pub(super) fn on_batch_reply(&mut self, batch: DueBatch, reply: Reply, now: Instant, sink: &mut dyn Sink) {
         match reply {
-            Reply::Answer(answer) => match BatchAnswer::check(&answer, &batch.content.frame, &self.rules, &*sink) {
-                Ok(answer) => self.apply_batch(batch, &answer, now, sink),
-                Err(failure) => self.narrow_batch(batch, failure, now, sink),
-            },
-            Reply::BatchError(reason) => {
-                self.narrow_batch(batch, Failure { class: "retry", reason }, now, sink);
+            Reply::Answer(answer) => {
+                match BatchAnswer::check(&answer, &batch.content.frame, self.next_token, &self.rules, &*sink) {
+                    Ok(answer) => self.apply_batch(batch, &answer, now, sink),
+                    Err(failure) => {
+                        sink.notice(Notice::BadAnswer { failure: &failure });
+                        self.narrow_batch(batch, failure, now, sink);
+                    }
+                }
             }
-            Reply::Fault(failure) => self.narrow_batch(batch, failure, now, sink),
+            other => self.narrow_batch(batch, other.into_failure(), now, sink),
         }
     }
 
@@ -248,7 +164,7 @@ impl Lane {
     fn narrow_batch(&mut self, batch: DueBatch, failure: Failure, now: Instant, sink: &mut dyn Sink) {
         let messages = batch.content.messages();
         if messages == 1 {
-            self.fail_items(batch, &[0], &failure, None, false, now, sink);
+            self.fail_items(batch, &ItemFailure { failure: &failure, asked: None, last: false }, now, sink);
             return;
         }
         sink.notice(Notice::Isolating { messages, failure: &failure });
@@ -261,60 +177,29 @@ impl Lane {
         self.spare.push(batch.content.frame);
     }
 
-    /// Some messages of a batch as a batch of their own.
-    fn part(&mut self, batch: &DueBatch, items: &[usize]) -> DueBatch {
-        let all = read(&batch.content.frame);
-        let mut content = BatchContent { frame: self.spare.pop().unwrap_or_default(), ..BatchContent::default() };
-        let source = Source { topic: &self.topic, partition: self.partition.unsigned_abs() };
-        let info = all.batch_info().expect("a batch says what it is");
-        let mut writer = MessagesWriter::batch(&mut content.frame, &[source], self.epoch, info);
-        for i in items {
-            let message = all.get(*i);
-            writer.push(&copied(&message, message.attempt()), message.headers());
-        }
-        writer.finish();
-        if !batch.content.sources.is_empty() {
-            let sources = read(&batch.content.sources);
-            let mut writer = MessagesWriter::burst(&mut content.sources, source, self.epoch, false);
-            for i in items {
-                writer.push(&copied(&sources.get(*i), 1), sources.get(*i).headers());
-            }
-            writer.finish();
-        }
-        content.records = items.iter().map(|i| batch.content.records[*i]).collect();
-        DueBatch {
-            number: batch.number,
-            batcher: batch.batcher,
-            key: batch.key.clone(),
-            content,
-            failed: batch.failed,
-            not_before: None,
-            blocked: None,
-            announced: None,
-        }
-    }
-
     /// Before every other batch of its key: it is older.
-    fn put_back(&mut self, batch: DueBatch) {
+    pub(super) fn put_back(&mut self, batch: DueBatch) {
         self.due.push_front(batch);
     }
 
     fn apply_batch(&mut self, batch: DueBatch, answer: &BatchAnswer<'_>, now: Instant, sink: &mut dyn Sink) {
         let all = read(&batch.content.frame);
+        let acks = answer.settles_held().then(|| self.begin_acks());
         let mut next_emission = 0;
         let (mut done, mut rejected, mut retried) = (Vec::new(), Vec::new(), Vec::new());
         let mut wish: Option<(Failure, Option<Duration>)> = None;
-        for (i, seq) in batch.content.records.iter().enumerate() {
+        for (i, item) in batch.content.owners.iter().enumerate() {
             match answer.outcome(i) {
                 Outcome::Done { emissions } => {
                     let message = all.get(i);
-                    self.tracker.add(*seq, emissions);
+                    let owner = self.effects_of(*item, emissions, acks);
                     for e in next_emission..next_emission + emissions as usize {
-                        let ticket = self.ticket(Target::Record(*seq));
-                        emit(answer.output(e), &answer.emission(e), Some(&message), ticket, &mut self.sticky, sink);
+                        let index = e - next_emission;
+                        let from = From { message: Some(&message), attempt: batch.failed + 1, index };
+                        self.emit(answer.output(e), &answer.emission(e), from, owner, sink);
                     }
                     next_emission += emissions as usize;
-                    done.push(*seq);
+                    done.push(*item);
                 }
                 Outcome::Retry { reason, after } => {
                     let after = after.map(|ms| Duration::from_millis(u64::from(ms)));
@@ -326,143 +211,127 @@ impl Lane {
                 Outcome::Reject { reason } => {
                     rejected.push((i, Failure { class: "reject", reason: reason.to_owned() }));
                 }
-                Outcome::Hold => unreachable!("refused when the answer was checked"),
+                Outcome::Hold => {
+                    let item = self.part(&batch, &[i]);
+                    self.held.hold(batch.token + i as u64, HeldWhat::Item(item), now);
+                }
             }
         }
-        // What the batch emits as a whole holds back every done record of it.
-        let whole = answer.emissions() - answer.own();
-        if whole > 0 {
-            let gate = Target::Gate(self.gates.close(whole as u32, done));
-            for e in answer.own()..answer.emissions() {
-                let ticket = self.ticket(gate);
-                emit(answer.output(e), &answer.emission(e), None, ticket, &mut self.sticky, sink);
-            }
-        } else {
-            for seq in done {
-                self.tracker.settle(seq);
-            }
+        self.emit_whole(&batch, answer, done, acks, sink);
+        if let Some(acks) = acks {
+            self.end_acks(acks, answer.answer(), now, sink);
         }
         // Both go back to the front. Which comes first does not matter: neither holds the other back for good (see
         // `is_held_back`).
-        if let Some((failure, after)) = wish {
-            self.fail_items_of(&batch, &retried, &failure, after, false, now, sink);
+        if let Some((failure, asked)) = wish {
+            let part = self.part(&batch, &retried);
+            self.fail_items(part, &ItemFailure { failure: &failure, asked, last: false }, now, sink);
         }
         for (i, failure) in rejected.into_iter().rev() {
-            self.fail_items_of(&batch, &[i], &failure, None, true, now, sink);
+            let part = self.part(&batch, &[i]);
+            self.fail_items(part, &ItemFailure { failure: &failure, asked: None, last: true }, now, sink);
         }
         self.spare.push(batch.content.frame);
     }
 
-    #[allow(clippy::too_many_arguments, reason = "each is a fact of the one failure")]
-    fn fail_items_of(
+    /// What the batch emits as a whole holds back every done item of it, and what the answer acks.
+    fn emit_whole(
         &mut self,
         batch: &DueBatch,
-        items: &[usize],
-        failure: &Failure,
-        asked: Option<Duration>,
-        final_answer: bool,
-        now: Instant,
+        answer: &BatchAnswer<'_>,
+        mut done: Vec<Target>,
+        acks: Option<u64>,
         sink: &mut dyn Sink,
     ) {
-        let part = self.part(batch, items);
-        let places: Vec<usize> = (0..items.len()).collect();
-        self.fail_items(part, &places, failure, asked, final_answer, now, sink);
-    }
-
-    /// All messages of `batch` (`items` are their places) failed an attempt.
-    #[allow(clippy::too_many_arguments, reason = "each is a fact of the one failure")]
-    fn fail_items(
-        &mut self,
-        mut batch: DueBatch,
-        items: &[usize],
-        failure: &Failure,
-        asked: Option<Duration>,
-        final_answer: bool,
-        now: Instant,
-        sink: &mut dyn Sink,
-    ) {
-        batch.failed = batch.failed.saturating_add(1);
-        let attempt = batch.failed;
-        let over = final_answer || self.rules.retry.exhausted(attempt);
-        if over && self.rules.dead_letter {
-            for i in items {
-                self.dead_letter_item(&batch, *i, failure, attempt, sink);
+        let whole = answer.emissions() - answer.own();
+        if whole == 0 {
+            for item in done {
+                self.settle(item);
             }
-            self.spare.push(batch.content.frame);
             return;
         }
-        let offset = read(&batch.content.frame).get(0).offset();
-        let chance = self.chance.draw();
-        if !over {
-            let wait = self.rules.retry.wait(attempt, asked, chance);
-            sink.notice(Notice::Retrying { offset, attempt, failure, wait });
+        if let Some(acks) = acks {
+            self.gates.add(acks, 1);
+            done.push(Target::Gate(acks));
+        }
+        let gate = Target::Gate(self.gates.close(whole as u32, done));
+        let all = read(&batch.content.frame);
+        let offsets = (all.get(0).offset(), all.get(all.len() - 1).offset());
+        for e in answer.own()..answer.emissions() {
+            let from = From { message: None, attempt: batch.failed + 1, index: e - answer.own() };
+            self.emit_from(answer.output(e), &answer.emission(e), from, Some(offsets), gate, sink);
+        }
+    }
+
+    /// All messages of `batch` failed an attempt.
+    fn fail_items(&mut self, mut batch: DueBatch, how: &ItemFailure<'_>, now: Instant, sink: &mut dyn Sink) {
+        batch.failed = batch.failed.saturating_add(1);
+        let attempt = batch.failed;
+        if how.last || self.rules.retry.exhausted(attempt) {
+            // Each stands alone from here on: the others of the batch may be good.
+            for i in (1..batch.content.messages()).rev() {
+                let alone = self.part(&batch, &[i]);
+                self.over_item(alone, how.failure, now, sink);
+            }
+            let first = if batch.content.messages() == 1 { batch } else { self.part(&batch, &[0]) };
+            self.over_item(first, how.failure, now, sink);
+            return;
+        }
+        let wait = self.rules.retry.wait(attempt, how.asked, self.chance.draw());
+        sink.notice(Notice::Retrying { offset: batch.offset(), attempt, failure: how.failure, wait });
+        batch.not_before = Some(now + wait);
+        self.put_back(batch);
+    }
+
+    /// A held item failed an attempt.
+    pub(super) fn fail_item(&mut self, batch: DueBatch, failure: &Failure, now: Instant, sink: &mut dyn Sink) {
+        self.fail_items(batch, &ItemFailure { failure, asked: None, last: false }, now, sink);
+    }
+
+    /// The attempts of an item, alone in its batch, are over.
+    fn over_item(&mut self, mut batch: DueBatch, failure: &Failure, now: Instant, sink: &mut dyn Sink) {
+        if self.rules.exports.failures {
+            batch.not_before = None;
+            batch.verdict = Some(failure.clone());
+            self.put_back(batch);
+            return;
+        }
+        let stage = self.rules.batchers[batch.batcher].0.clone();
+        self.rule_item(batch, self.rules.then, failure, &stage, None, now, sink);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of the one failure")]
+    pub(super) fn rule_item(
+        &mut self,
+        mut batch: DueBatch,
+        then: Then,
+        failure: &Failure,
+        stage: &str,
+        letter: Option<&Emission<'_>>,
+        now: Instant,
+        sink: &mut dyn Sink,
+    ) {
+        let attempts = batch.failed;
+        if then == Then::Block {
+            let wait = self.rules.retry.blocked_wait(self.chance.draw());
+            let (offset, first) = (batch.offset(), batch.blocked.is_none());
+            sink.notice(Notice::Blocked { offset, attempt: attempts, failure, first, wait });
+            batch.blocked = Some(failure.at(offset, attempts));
             batch.not_before = Some(now + wait);
             self.put_back(batch);
             return;
         }
-        // Blocked items stand alone: the others of the batch may be good.
-        let wait = self.rules.retry.blocked_wait(chance);
-        for i in items.iter().rev() {
-            let mut alone = if items.len() == 1 {
-                std::mem::replace(&mut batch, DueBatch::nothing())
-            } else {
-                self.part(&batch, &[*i])
-            };
-            let offset = read(&alone.content.frame).get(0).offset();
-            let first = alone.blocked.is_none();
-            sink.notice(Notice::Blocked { offset, attempt, failure, first, wait });
-            alone.blocked = Some(format!("{}: {} (offset {offset}, attempt {attempt})", failure.class, failure.reason));
-            alone.failed = attempt;
-            alone.not_before = Some(now + wait);
-            self.put_back(alone);
+        let failed =
+            Failed { source: batch.content.source(0), target: batch.content.owners[0], failure, attempts, stage };
+        match then {
+            Then::DeadLetter => self.dead_letter(&failed, letter, sink),
+            Then::Drop => self.give_up(&failed, sink),
+            Then::Block | Then::Stop => {
+                self.stop(&failed, sink);
+                self.put_back(batch);
+                return;
+            }
         }
-    }
-
-    /// The record behind an item goes to the dead-letter topic, once, whatever else became of it.
-    fn dead_letter_item(
-        &mut self,
-        batch: &DueBatch,
-        item: usize,
-        failure: &Failure,
-        attempts: u32,
-        sink: &mut dyn Sink,
-    ) {
-        let seq = batch.content.records[item];
-        if !self.tracker.mark_failed(seq) {
-            self.tracker.settle(seq); // an earlier item of the same record wrote it
-            return;
-        }
-        let frame = if batch.content.sources.is_empty() { &batch.content.frame } else { &batch.content.sources };
-        let message = read(frame).get(item);
-        let record = Outgoing {
-            key: message.key(),
-            value: message.value(),
-            headers: [message.headers(), Headers::default()],
-            timestamp: message.timestamp(),
-        };
-        let ticket = self.ticket(Target::Record(seq));
-        let stage = self.rules.batchers[batch.batcher].0.as_str();
-        let letter = DeadLetter { record, offset: message.offset(), failure, attempts, stage };
-        sink.dead_letter(&letter, ticket);
-    }
-}
-
-/// Bytes of a message's content.
-fn record_bytes(message: &Message<'_>) -> usize {
-    message.key().map_or(0, <[u8]>::len) + message.value().map_or(0, <[u8]>::len) + message.headers().block().len()
-}
-
-impl DueBatch {
-    fn nothing() -> Self {
-        Self {
-            number: 0,
-            batcher: 0,
-            key: Vec::new(),
-            content: BatchContent::default(),
-            failed: 0,
-            not_before: None,
-            blocked: None,
-            announced: None,
-        }
+        self.spare.push(batch.content.frame);
     }
 }

@@ -1,43 +1,99 @@
 //! The message stage of a lane: bursts, prefix answers, retries of the head.
 //!
 //! Only the message at the head can be between attempts: what comes after it has not been offered, or was cut off the
-//! answer. That is what keeps the partition's order.
+//! answer. That is what keeps the partition's order. Messages that were held and are offered again stand alone (`again`):
+//! for those the handler has given the order up itself.
 
 use std::time::{Duration, Instant};
 
-use sluicebox_frames::{Outcome, messages};
+use sluicebox_frames::{Frame, Outcome, messages};
 
-use super::answer::{BurstAnswer, emit};
-use super::{Call, CallKind, Lane, Pending, Reply, Running, read};
-use crate::delivery::outgoing::Outgoing;
-use crate::delivery::ticket::Target;
-use crate::pipeline::sink::{DeadLetter, Failure, Notice, Sink};
+use super::answer::BurstAnswer;
+use super::failed::Of;
+use super::held::HeldWhat;
+use super::provenance::From;
+use super::{Call, CallKind, Lane, Reply, Running, read};
+use crate::delivery::ticket::{Seq, Target};
+use crate::pipeline::sink::{Failure, Notice, Sink};
 
-/// Attempts of the message at the head of a lane.
+/// Messages of one frame that are at the message stage.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) frame: Frame,
+    /// Messages of the frame that are decided.
+    pub(super) decided: usize,
+    pub(super) count: usize,
+    /// Number of the frame's first message.
+    pub(super) first: Seq,
+    /// Attempts of the first message that is not decided.
+    pub(super) head: Head,
+    /// The mark that the head's fate holds, where that is not its record's own.
+    pub(super) owner: Option<Target>,
+}
+
+/// Attempts of the message at the head.
 #[derive(Debug, Default)]
 pub(super) struct Head {
     /// Attempts that failed.
-    failed: u32,
-    not_before: Option<Instant>,
+    pub(super) failed: u32,
+    pub(super) not_before: Option<Instant>,
     reason: Option<String>,
     blocked: bool,
+    /// It failed for good, and its handler is asked what becomes of it.
+    pub(super) verdict: Option<Failure>,
 }
 
 impl Head {
-    pub(super) fn not_before(&self) -> Option<Instant> {
-        self.not_before
+    pub(super) fn blocked(&self) -> Option<&str> {
+        self.reason.as_deref().filter(|_| self.blocked)
     }
 
-    pub(super) fn blocked(&self) -> Option<String> {
-        self.reason.clone().filter(|_| self.blocked)
+    pub(super) fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
-    pub(super) fn backing_off(&self) -> Option<String> {
-        self.reason.clone()
+    fn is_due(&self, now: Instant) -> bool {
+        self.not_before.is_none_or(|at| at <= now)
     }
 }
 
-/// How many of a burst's messages are decided.
+impl Work {
+    pub(super) fn new(frame: Frame, count: usize, first: Seq) -> Self {
+        Self { frame, decided: 0, count, first, head: Head::default(), owner: None }
+    }
+
+    pub(super) fn head_seq(&self) -> Seq {
+        self.first + self.decided as u64
+    }
+
+    /// The mark that the fate of message `place` holds.
+    #[inline]
+    pub(super) fn owner(&self, place: usize) -> Target {
+        self.owner.unwrap_or(Target::Record(self.first + place as u64))
+    }
+
+    /// Its head is between attempts.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.head.not_before.is_some()
+    }
+
+    /// The fate of the head is decided.
+    pub(super) fn pass_head(&mut self) {
+        self.head = Head::default();
+        self.decided += 1;
+    }
+
+    /// What is left of it, if anything is.
+    fn rest(self, spare: &mut Vec<Frame>) -> Option<Self> {
+        if self.decided < self.count {
+            return Some(self);
+        }
+        spare.push(self.frame);
+        None
+    }
+}
+
+/// How far an answer was carried out.
 struct Progress {
     decided: usize,
     /// The one after them failed an attempt.
@@ -48,178 +104,226 @@ impl Lane {
     pub(super) fn next_messages(&mut self, now: Instant) -> Option<Call> {
         if self.draining.is_some() {
             self.abandon_pending();
+        }
+        let head = &self.pending.as_ref()?.head;
+        if !head.is_due(now) || self.is_blocked() || !self.may_offer() {
             return None;
         }
-        if self.head.not_before.is_some_and(|at| at > now) || self.due.iter().any(super::DueBatch::is_blocked) {
-            return None;
+        if head.verdict.is_some() {
+            return self.ask_of_head();
         }
         let seq = self.head_seq()?;
         let limit = if seq < self.isolate_until { 1 } else { self.burst.limit() };
+        // What is held already counts; a single message may always go, or an ack could never come.
+        let limit = limit.min(self.rules.hold.max.saturating_sub(self.held.len())).max(1);
         let token = self.take_tokens(limit);
-        let attempt = self.head.failed + 1;
-        let pending = self.pending.as_mut()?;
-        let count = limit.min(pending.count - pending.decided);
-        let whole = pending.decided == 0 && count == pending.count;
+        let work = self.pending.as_mut()?;
+        let attempt = work.head.failed + 1;
+        let count = limit.min(work.count - work.decided);
+        let whole = work.decided == 0 && count == work.count;
         let mut frame = if whole {
-            std::mem::take(&mut pending.frame)
+            std::mem::take(&mut work.frame)
         } else {
             let mut part = self.spare.pop().unwrap_or_default();
-            messages::copy_range(&pending.frame, pending.decided, count, &mut part);
+            messages::copy_range(&work.frame, work.decided, count, &mut part);
             part
         };
         messages::set_first_token(&mut frame, token);
         if attempt > 1 || whole {
             messages::set_attempt(&mut frame, 0, attempt);
         }
-        self.running = Some(Running::Messages { count, whole });
+        self.running = Some(Running::Messages { count, whole, token });
         Some(Call { kind: CallKind::Messages, frame })
     }
 
-    pub(super) fn on_messages_reply(&mut self, count: usize, reply: Reply, now: Instant, sink: &mut dyn Sink) {
-        let Some(mut pending) = self.pending.take() else { return };
+    /// The oldest of the single messages whose time has come.
+    pub(super) fn next_again(&mut self, now: Instant) -> Option<Call> {
+        if self.draining.is_some() {
+            return None;
+        }
+        let seq = self.again.iter().find(|(_, work)| work.head.is_due(now)).map(|(seq, _)| *seq)?;
+        let mut work = self.again.remove(&seq)?;
+        if work.head.verdict.is_some() {
+            return Some(self.ask_of_single(work));
+        }
+        let token = self.take_tokens(1);
+        let mut frame = std::mem::take(&mut work.frame);
+        messages::set_first_token(&mut frame, token);
+        messages::set_attempt(&mut frame, 0, work.head.failed + 1);
+        self.running = Some(Running::Again { work, token });
+        Some(Call { kind: CallKind::Messages, frame })
+    }
+
+    /// Takes in the answer to `count` messages of `work`; gives back what is left of it.
+    pub(super) fn on_messages_reply(
+        &mut self,
+        mut work: Work,
+        count: usize,
+        token: u64,
+        reply: Reply,
+        now: Instant,
+        sink: &mut dyn Sink,
+    ) -> Option<Work> {
         let progress = match reply {
-            Reply::Answer(answer) => match BurstAnswer::check(&answer, &pending, count, &self.rules, &*sink) {
-                Ok(answer) => self.apply(&pending, count, &answer, now, sink),
-                Err(failure) => {
-                    sink.notice(Notice::BadAnswer { failure: &failure });
-                    self.narrow(&pending, count, failure, sink)
+            Reply::Answer(answer) => {
+                match BurstAnswer::check(&answer, &work, count, self.next_token, &self.rules, &*sink) {
+                    Ok(answer) => {
+                        // An answer that runs on past an outcome that is not final is cut there, and acks nothing.
+                        let acks = (answer.settles_held() && answer.is_whole(self.rules.stops_at_reject()))
+                            .then(|| self.begin_acks());
+                        let progress = self.apply(&work, count, token, &answer, acks, now, sink);
+                        if let Some(acks) = acks {
+                            self.end_acks(acks, answer.answer(), now, sink);
+                        }
+                        progress
+                    }
+                    Err(failure) => {
+                        sink.notice(Notice::BadAnswer { failure: &failure });
+                        self.narrow(&work, count, failure, sink)
+                    }
                 }
-            },
-            Reply::Fault(failure) => self.narrow(&pending, count, failure, sink),
-            Reply::BatchError(reason) => self.narrow(&pending, count, Failure { class: "host", reason }, sink),
+            }
+            other => self.narrow(&work, count, other.into_failure(), sink),
         };
         if progress.decided > 0 {
-            if let Some(offset) = self.head.blocked.then(|| read(&pending.frame).get(pending.decided).offset()) {
-                sink.notice(Notice::Unblocked { offset });
+            if work.head.blocked {
+                sink.notice(Notice::Unblocked { offset: read(&work.frame).get(work.decided).offset() });
             }
-            self.head = Head::default();
-            pending.decided += progress.decided;
+            work.head = Head::default();
+            work.decided += progress.decided;
         }
         if let Some((failure, asked, final_answer)) = progress.failed
-            && self.fail_head(&pending, &failure, asked, final_answer, now, sink)
+            && self.fail_head(&mut work, failure, asked, final_answer, now, sink)
         {
-            self.head = Head::default();
-            pending.decided += 1;
+            work.pass_head();
         }
-        if pending.decided < pending.count {
-            self.pending = Some(pending);
-        } else {
-            self.spare.push(pending.frame);
-        }
+        work.rest(&mut self.spare)
     }
 
     /// A call for several messages failed: nobody knows for which, so it counts for none, and they run one by one.
-    fn narrow(&mut self, pending: &Pending, count: usize, failure: Failure, sink: &mut dyn Sink) -> Progress {
+    fn narrow(&mut self, work: &Work, count: usize, failure: Failure, sink: &mut dyn Sink) -> Progress {
         if count == 1 {
             return Progress { decided: 0, failed: Some((failure, None, false)) };
         }
         sink.notice(Notice::Isolating { messages: count, failure: &failure });
-        self.isolate_until = pending.first + (pending.decided + count) as u64;
+        self.isolate_until = work.head_seq() + count as u64;
         Progress { decided: 0, failed: None }
     }
 
     /// Carries out a checked answer up to the first outcome that is not final.
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of the one answer")]
     fn apply(
         &mut self,
-        pending: &Pending,
+        work: &Work,
         count: usize,
+        token: u64,
         answer: &BurstAnswer<'_>,
+        acks: Option<u64>,
         now: Instant,
         sink: &mut dyn Sink,
     ) -> Progress {
-        let all = read(&pending.frame);
+        let all = read(&work.frame);
         let mut next_emission = 0;
-        for i in 0..answer.outcomes().min(count) {
-            let message = all.get(pending.decided + i);
-            let seq = pending.first + message.number() as u64;
+        let outcomes = answer.outcomes().min(count);
+        let failed = |i: usize, failure, after, last| Progress { decided: i, failed: Some((failure, after, last)) };
+        for i in 0..outcomes {
+            let message = all.get(work.decided + i);
+            let seq = work.first + message.number() as u64;
+            let attempt = if i == 0 { work.head.failed + 1 } else { 1 };
             match answer.outcome(i) {
                 Outcome::Done { emissions } => {
+                    let own = work.owner(work.decided + i);
+                    let owner = self.effects_of(own, emissions, acks);
                     let emissions = emissions as usize;
-                    self.tracker.add(seq, emissions as u32);
                     for e in next_emission..next_emission + emissions {
                         match answer.batcher(e) {
-                            Some(batcher) => self.gather(batcher, &message, &answer.emission(e), seq, now),
+                            Some(batcher) => self.gather(batcher, &message, &answer.emission(e), owner, now),
                             None => {
-                                let ticket = self.ticket(Target::Record(seq));
-                                let sticky = &mut self.sticky;
-                                emit(answer.output(e), &answer.emission(e), Some(&message), ticket, sticky, sink);
+                                let from = From { message: Some(&message), attempt, index: e - next_emission };
+                                self.emit(answer.output(e), &answer.emission(e), from, owner, sink);
                             }
                         }
                     }
                     next_emission += emissions;
-                    self.tracker.settle(seq);
+                    self.settle(own);
                 }
                 Outcome::Retry { reason, after } => {
                     let failure = Failure { class: "retry", reason: reason.to_owned() };
-                    let after = after.map(|ms| Duration::from_millis(u64::from(ms)));
-                    return Progress { decided: i, failed: Some((failure, after, false)) };
+                    return failed(i, failure, after.map(|ms| Duration::from_millis(u64::from(ms))), false);
                 }
                 Outcome::Reject { reason } => {
                     let failure = Failure { class: "reject", reason: reason.to_owned() };
-                    if !self.rules.dead_letter {
-                        return Progress { decided: i, failed: Some((failure, None, true)) };
+                    if self.rules.stops_at_reject() {
+                        return failed(i, failure, None, true);
                     }
-                    let attempts = if i == 0 { self.head.failed + 1 } else { 1 };
-                    self.dead_letter_message(pending, pending.decided + i, &failure, attempts, sink);
+                    self.close_message(work, work.decided + i, &failure, attempt, sink);
                 }
-                Outcome::Hold => unreachable!("refused when the answer was checked"),
+                Outcome::Hold => {
+                    let mut frame = self.spare.pop().unwrap_or_default();
+                    messages::copy_range(&work.frame, work.decided + i, 1, &mut frame);
+                    let mut single = Work::new(frame, 1, seq);
+                    single.owner = work.owner;
+                    single.head.failed = attempt - 1;
+                    self.held.hold(token + i as u64, HeldWhat::Message(single), now);
+                }
             }
         }
-        Progress { decided: answer.outcomes().min(count), failed: None }
+        Progress { decided: outcomes, failed: None }
     }
 
-    /// The head failed an attempt. True when its fate is decided by that (dead-lettered).
-    fn fail_head(
+    /// The head failed an attempt. True when its fate is decided by that.
+    pub(super) fn fail_head(
         &mut self,
-        pending: &Pending,
-        failure: &Failure,
+        work: &mut Work,
+        failure: Failure,
         asked: Option<Duration>,
         final_answer: bool,
         now: Instant,
         sink: &mut dyn Sink,
     ) -> bool {
-        self.head.failed = self.head.failed.saturating_add(1);
-        let attempt = self.head.failed;
-        let offset = read(&pending.frame).get(pending.decided).offset();
-        let over = final_answer || self.rules.retry.exhausted(attempt);
-        if over && self.rules.dead_letter {
-            self.dead_letter_message(pending, pending.decided, failure, attempt, sink);
-            return true;
+        work.head.failed = work.head.failed.saturating_add(1);
+        let attempt = work.head.failed;
+        if final_answer || self.rules.retry.exhausted(attempt) {
+            if self.rules.exports.failures {
+                work.head.not_before = None;
+                work.head.verdict = Some(failure);
+                return false;
+            }
+            return self.close_head(work, &failure, now, sink);
         }
-        let chance = self.chance.draw();
-        let wait =
-            if over { self.rules.retry.blocked_wait(chance) } else { self.rules.retry.wait(attempt, asked, chance) };
-        self.head.not_before = Some(now + wait);
-        self.head.reason = Some(format!("{}: {} (offset {offset}, attempt {attempt})", failure.class, failure.reason));
-        if over {
-            let first = !std::mem::replace(&mut self.head.blocked, true);
-            sink.notice(Notice::Blocked { offset, attempt, failure, first, wait });
-        } else {
-            sink.notice(Notice::Retrying { offset, attempt, failure, wait });
-        }
+        let offset = read(&work.frame).get(work.decided).offset();
+        let wait = self.rules.retry.wait(attempt, asked, self.chance.draw());
+        work.head.not_before = Some(now + wait);
+        work.head.reason = Some(failure.at(offset, attempt));
+        sink.notice(Notice::Retrying { offset, attempt, failure: &failure, wait });
         false
     }
 
-    fn dead_letter_message(
-        &mut self,
-        pending: &Pending,
-        message: usize,
-        failure: &Failure,
-        attempts: u32,
-        sink: &mut dyn Sink,
-    ) {
-        let seq = pending.first + message as u64;
-        let message = read(&pending.frame).get(message);
-        let record = Outgoing {
-            key: message.key(),
-            value: message.value(),
-            headers: [message.headers(), sluicebox_frames::Headers::default()],
-            timestamp: message.timestamp(),
-        };
-        // The open mark of "not decided" becomes the dead letter's.
-        self.tracker.mark_failed(seq);
-        let letter = DeadLetter { record, offset: message.offset(), failure, attempts, stage: "message" };
-        let ticket = self.ticket(Target::Record(seq));
-        sink.dead_letter(&letter, ticket);
+    /// The head stays where it is, and is tried again at the largest back-off.
+    pub(super) fn block_head(&mut self, work: &mut Work, failure: &Failure, now: Instant, sink: &mut dyn Sink) {
+        let attempt = work.head.failed;
+        let offset = read(&work.frame).get(work.decided).offset();
+        let wait = self.rules.retry.blocked_wait(self.chance.draw());
+        work.head.not_before = Some(now + wait);
+        work.head.reason = Some(failure.at(offset, attempt));
+        let first = !std::mem::replace(&mut work.head.blocked, true);
+        sink.notice(Notice::Blocked { offset, attempt, failure, first, wait });
+    }
+
+    /// Asks the handler about the pending message at the head.
+    fn ask_of_head(&mut self) -> Option<Call> {
+        let work = self.pending.as_mut()?;
+        let failure = work.head.verdict.clone()?;
+        let mut frame = self.spare.pop().unwrap_or_default();
+        messages::copy_range(&work.frame, work.decided, 1, &mut frame);
+        let attempts = work.head.failed;
+        Some(self.ask(frame, failure, attempts, "message".into(), Of::Head))
+    }
+
+    fn ask_of_single(&mut self, mut work: Work) -> Call {
+        let failure = work.head.verdict.clone().expect("asked only for a failure");
+        let frame = std::mem::take(&mut work.frame);
+        let attempts = work.head.failed;
+        self.ask(frame, failure, attempts, "message".into(), Of::Single(work))
     }
 }

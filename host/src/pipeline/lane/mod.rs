@@ -6,89 +6,49 @@
 //! [`Sink`]. Invariants:
 //! - one call at a time;
 //! - no effect of message k+1 before the fate of k is decided (`messages.rs`);
-//! - an answer is looked at as a whole before any effect of it leaves (`answer.rs`).
+//! - an answer is looked at as a whole before any effect of it leaves (`answer.rs`);
+//! - what is held is void when its instance is gone (`held.rs`).
 
 mod answer;
 mod batches;
+mod call;
+mod failed;
+mod held;
+mod items;
 mod messages;
+mod provenance;
+mod refused;
+mod rules;
+mod state;
 #[cfg(test)]
 mod tests;
+mod timer;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluicebox_frames::{Frame, Messages, MessagesWriter, Source};
 
-use self::batches::{BatchContent, DueBatch};
-use self::messages::Head;
-use super::sink::{Failure, Notice, Sink};
-use crate::delivery::batcher::{BatchRules, Batcher, Trigger};
+use self::batches::DueBatch;
+pub use self::call::{Call, CallKind, Reply};
+use self::failed::Asked;
+use self::held::Held;
+use self::items::BatchContent;
+use self::messages::Work;
+pub use self::refused::RefusedEmission;
+use self::refused::{Stuck, Wanted};
+pub use self::rules::{Exports, HoldRules, LaneRules};
+pub use self::state::LaneState;
+use self::timer::{Attempts, Farewell, Timer};
+use super::sink::Sink;
+use crate::delivery::batcher::{Batcher, Trigger};
 use crate::delivery::burst::{self, BurstSize};
 use crate::delivery::gates::Gates;
 use crate::delivery::offset_tracker::{OffsetTracker, PositionReset};
 use crate::delivery::partitioner::Sticky;
-use crate::delivery::retry::{Chance, RetryRules};
+use crate::delivery::retry::Chance;
 use crate::delivery::ticket::{LaneId, Seq, Target, Ticket};
-
-/// What all lanes of a pipeline have in common.
-#[derive(Debug)]
-pub struct LaneRules {
-    /// Names of the declared outputs.
-    pub outputs: Vec<String>,
-    /// Names and rules of the batchers.
-    pub batchers: Vec<(String, BatchRules)>,
-    /// The batcher that gets every record, when the handler has no message form.
-    pub straight_to: Option<usize>,
-    /// Retries.
-    pub retry: RetryRules,
-    /// Failed records go to the dead-letter topic; else the lane blocks.
-    pub dead_letter: bool,
-    /// How far records may run ahead of the oldest open one.
-    pub max_ahead: usize,
-}
-
-/// What the handler is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallKind {
-    /// `handle-message`, in either form.
-    Messages,
-    /// `handle-batch`, in either form.
-    Batch,
-}
-
-/// A call to make. The frame comes back with the answer.
-#[derive(Debug)]
-pub struct Call {
-    /// Which export.
-    pub kind: CallKind,
-    /// Its messages.
-    pub frame: Frame,
-}
-
-/// How a call ended.
-#[derive(Debug)]
-pub enum Reply {
-    /// An answer frame, not looked at yet.
-    Answer(Frame),
-    /// `handle-batch` said `err`.
-    BatchError(String),
-    /// The instance is gone.
-    Fault(Failure),
-}
-
-/// What a lane is doing, for status.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LaneState {
-    /// Nothing is wrong.
-    Running,
-    /// Waits before another attempt.
-    BackingOff(String),
-    /// Does not go on past a record.
-    Blocked(String),
-    /// Finishes what it began.
-    Draining,
-}
 
 /// See the module's text.
 pub struct Lane {
@@ -104,10 +64,12 @@ pub struct Lane {
     tracker: OffsetTracker,
     gates: Gates,
     /// Fetched messages whose fate is not decided.
-    pending: Option<Pending>,
+    pending: Option<Work>,
+    /// Single messages that are to be offered again by themselves, older than the pending ones.
+    again: BTreeMap<Seq, Work>,
+    held: Held,
     /// Frames to be used again.
     spare: Vec<Frame>,
-    head: Head,
     /// Messages below this number are offered one at a time: one of them made the handler fail.
     isolate_until: Seq,
     batchers: Vec<Batcher<BatchContent>>,
@@ -117,6 +79,14 @@ pub struct Lane {
     sticky: Vec<Sticky>,
     next_token: u64,
     chance: Chance,
+    timer: Option<Timer>,
+    /// Attempts at telling the instance of its partition; `None` once that is done, or when it does not want to know.
+    greeting: Option<Attempts>,
+    farewell: Farewell,
+    /// A call succeeded and no fault came since: there is an instance with a state of its own.
+    alive: bool,
+    /// Where the partition begins for this epoch, if that was known.
+    start: Option<i64>,
     /// Why it drains, once it does.
     draining: Option<Trigger>,
     /// Bytes of the frame that is with the handler.
@@ -125,28 +95,36 @@ pub struct Lane {
     next_batch: u64,
     /// Effects that were handed to the producer and not reported on.
     in_flight: usize,
-    /// A produced record that the broker refuses for good: the lane stays at it.
-    refused: Option<String>,
-}
-
-#[derive(Debug)]
-struct Pending {
-    frame: Frame,
-    /// Messages of the frame that are decided.
-    decided: usize,
-    count: usize,
-    /// Number of the frame's first message.
-    first: Seq,
+    /// Emissions that the broker refuses, and that are tried again.
+    stuck: VecDeque<Stuck>,
+    /// Records whose emissions were refused for good, to be read again for their dead letters.
+    wanted: BTreeMap<i64, Wanted>,
+    /// The same, asked for.
+    asked: BTreeMap<i64, Wanted>,
+    /// The failure policy stops the pipeline here.
+    stopped: Option<String>,
+    /// What the broker answered to commits, in mode "receive": nothing above it is offered.
+    received: i64,
 }
 
 #[derive(Debug)]
 enum Running {
-    /// So many of the pending messages; `whole`: the pending frame itself is with the handler.
+    /// So many of the pending messages, from this token on; `whole`: the pending frame itself is with the handler.
     Messages {
         count: usize,
         whole: bool,
+        token: u64,
+    },
+    /// One message by itself.
+    Again {
+        work: Work,
+        token: u64,
     },
     Batch(DueBatch),
+    Verdict(Asked),
+    Tick,
+    Assigned,
+    Revoked,
 }
 
 /// What [`Lane::fill`] found.
@@ -159,9 +137,17 @@ pub struct Fetched {
 }
 
 impl Lane {
-    /// A lane for a partition that was just assigned.
+    /// A lane for a partition that was just assigned. `start`: the offset it begins at, if that is known.
     #[must_use]
-    pub fn new(id: LaneId, topic: Arc<str>, partition: i32, epoch: u64, rules: Arc<LaneRules>) -> Self {
+    pub fn new(
+        id: LaneId,
+        topic: Arc<str>,
+        partition: i32,
+        epoch: u64,
+        rules: Arc<LaneRules>,
+        start: Option<i64>,
+        now: Instant,
+    ) -> Self {
         Self {
             id,
             topic,
@@ -170,22 +156,32 @@ impl Lane {
             tracker: OffsetTracker::default(),
             gates: Gates::default(),
             pending: None,
+            again: BTreeMap::new(),
+            held: Held::default(),
             spare: Vec::new(),
-            head: Head::default(),
             isolate_until: 0,
             batchers: rules.batchers.iter().map(|(_, rules)| Batcher::new(rules.clone())).collect(),
             due: VecDeque::new(),
             running: None,
             burst: BurstSize::default(),
             sticky: vec![Sticky::starting_at(partition.unsigned_abs()); rules.outputs.len()],
-            rules,
             next_token: 1,
             chance: Chance::new(epoch),
+            timer: rules.tick.map(|interval| Timer::new(interval, now)),
+            greeting: rules.exports.partitions.then(Attempts::default),
+            farewell: Farewell::default(),
+            alive: false,
+            start,
             draining: None,
             running_bytes: 0,
             next_batch: 0,
             in_flight: 0,
-            refused: None,
+            stuck: VecDeque::new(),
+            wanted: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            stopped: None,
+            received: i64::MIN,
+            rules,
         }
     }
 
@@ -195,9 +191,10 @@ impl Lane {
         self.running.is_none()
             && self.pending.is_none()
             && self.draining.is_none()
-            && self.refused.is_none()
+            && self.stopped.is_none()
             && self.tracker.span() < self.rules.max_ahead
-            && !self.due.iter().any(DueBatch::is_blocked)
+            && !self.is_blocked()
+            && self.held.len() < self.rules.hold.max
             && (self.rules.straight_to.is_none() || self.due.is_empty())
     }
 
@@ -206,7 +203,8 @@ impl Lane {
     pub fn burst_limit(&self) -> usize {
         // Batches straight from the topic are bounded by their batcher; the burst only carries them there.
         let limit = if self.rules.straight_to.is_some() { burst::MAX_MESSAGES } else { self.burst.limit() };
-        limit.min(self.rules.max_ahead.saturating_sub(self.tracker.span()).max(1))
+        let ahead = self.rules.max_ahead.saturating_sub(self.tracker.span());
+        limit.min(ahead).min(self.rules.hold.max.saturating_sub(self.held.len())).max(1)
     }
 
     /// Takes messages in. `fetch` packs them into the burst and calls back with each one's offset.
@@ -222,7 +220,7 @@ impl Lane {
         debug_assert!(self.wants_messages());
         let mut frame = self.spare.pop().unwrap_or_default();
         let source = Source { topic: &self.topic, partition: self.partition.unsigned_abs() };
-        let mut burst = MessagesWriter::burst(&mut frame, source, self.epoch, !self.rules.dead_letter);
+        let mut burst = MessagesWriter::burst(&mut frame, source, self.epoch, self.rules.stops_at_reject());
         let tracker = &mut self.tracker;
         let first = tracker.next_seq();
         let rest = fetch(&mut burst, &mut |offset| tracker.offer(offset).map(|_| ()))?;
@@ -235,7 +233,7 @@ impl Lane {
             self.gather_all(batcher, &frame, first, now, sink);
             self.spare.push(frame);
         } else {
-            self.pending = Some(Pending { frame, decided: 0, count, first });
+            self.pending = Some(Work::new(frame, count, first));
         }
         Ok((fetched, rest))
     }
@@ -247,44 +245,90 @@ impl Lane {
 
     /// The next call to make, if there is one that can be made now.
     pub fn next_call(&mut self, now: Instant, sink: &mut dyn Sink) -> Option<Call> {
-        if self.running.is_some() || self.refused.is_some() {
+        if self.running.is_some() || self.stopped.is_some() {
             return None;
         }
+        if !self.stuck.is_empty() {
+            self.send_stuck(now, sink);
+        }
+        if !self.held.is_empty() {
+            self.expire_held(now, sink);
+        }
         self.close_due_batches(now);
-        let call = self.next_batch(now, sink).or_else(|| self.next_messages(now))?;
+        let call = self.next_stage(now, sink)?;
         self.running_bytes = call.frame.len();
         Some(call)
     }
 
+    /// Due batches and ticks go before the next burst, and whatever is older goes before what is newer.
+    fn next_stage(&mut self, now: Instant, sink: &mut dyn Sink) -> Option<Call> {
+        if self.greeting.is_some() {
+            return self.next_greeting(now);
+        }
+        self.next_batch(now, sink)
+            .or_else(|| if self.again.is_empty() { None } else { self.next_again(now) })
+            .or_else(|| if self.timer.is_some() { self.next_tick(now) } else { None })
+            .or_else(|| self.next_messages(now))
+            .or_else(|| if self.rules.exports.partitions { self.next_farewell() } else { None })
+    }
+
     /// A call ended.
     pub fn on_reply(&mut self, frame: Frame, reply: Reply, took: Duration, now: Instant, sink: &mut dyn Sink) {
-        let restarted = matches!(reply, Reply::Fault(_));
+        let faulted = matches!(reply, Reply::Fault(_));
         self.running_bytes = 0;
-        match self.running.take() {
-            Some(Running::Messages { count, whole }) => {
+        let Some(running) = self.running.take() else {
+            panic!("lane {}[{}]: an answer to no call", self.topic, self.partition)
+        };
+        if faulted {
+            self.lose_instance();
+        } else {
+            self.alive = true;
+        }
+        match running {
+            Running::Messages { count, whole, token } => {
                 if whole {
                     self.pending.as_mut().expect("messages that are with the handler are pending").frame = frame;
                 } else {
                     self.spare.push(frame);
                 }
-                if !restarted {
+                if !faulted {
                     self.burst.took(count, took);
                 }
-                self.on_messages_reply(count, reply, now, sink);
+                if let Some(work) = self.pending.take()
+                    && let Some(rest) = self.on_messages_reply(work, count, token, reply, now, sink)
+                {
+                    self.pending = Some(rest);
+                }
             }
-            Some(Running::Batch(mut batch)) => {
+            Running::Again { mut work, token } => {
+                work.frame = frame;
+                if let Some(rest) = self.on_messages_reply(work, 1, token, reply, now, sink) {
+                    self.again.insert(rest.first, rest);
+                }
+            }
+            Running::Batch(mut batch) => {
                 batch.content.frame = frame;
                 self.on_batch_reply(batch, reply, now, sink);
             }
-            None => panic!("lane {}[{}]: an answer to no call", self.topic, self.partition),
-        }
-        if restarted {
-            self.burst.restart();
+            Running::Verdict(asked) => self.on_verdict(asked, frame, reply, now, sink),
+            Running::Tick => self.on_tick_reply(reply, now, sink),
+            Running::Assigned => self.on_greeting_reply(reply, now, sink),
+            Running::Revoked => self.on_farewell_reply(reply, now, sink),
         }
         match self.draining {
             // What this call put into batches goes with the rest.
             Some(trigger) => self.close_all(trigger),
             None => self.end_of_burst(),
+        }
+    }
+
+    /// The instance is gone, and with it whatever it held; a new one is made for the next call.
+    fn lose_instance(&mut self) {
+        self.alive = false;
+        self.burst.restart();
+        self.offer_held_again();
+        if self.rules.exports.partitions && self.greeting.is_none() && self.farewell == Farewell::NotYet {
+            self.greeting = Some(Attempts::default());
         }
     }
 
@@ -308,27 +352,55 @@ impl Lane {
     #[inline]
     pub fn on_delivered(&mut self, target: Target) {
         self.in_flight -= 1;
+        if !self.stuck.is_empty() {
+            self.unstick(target);
+        }
+        self.settle(target);
+    }
+
+    /// Takes one mark away.
+    #[inline]
+    fn settle(&mut self, target: Target) {
         match target {
             Target::Record(seq) => self.tracker.settle(seq),
             Target::Gate(number) => {
-                for seq in self.gates.settle(number).unwrap_or_default() {
-                    self.tracker.settle(seq);
+                for mark in self.gates.settle(number).unwrap_or_default() {
+                    self.settle(mark);
                 }
             }
         }
     }
 
-    /// An effect can never be durable. The record stays open, so nothing is committed past it; the lane stops.
-    pub fn on_refused(&mut self, target: Target, reason: &str, sink: &mut dyn Sink) {
-        self.in_flight -= 1;
-        if self.refused.is_none() {
-            let record = match target {
-                Target::Record(seq) => Some(seq),
-                Target::Gate(number) => self.gates.records(number).first().copied(),
-            };
-            let offset = record.and_then(|seq| self.tracker.offset_of(seq)).unwrap_or(-1);
-            sink.notice(Notice::Refused { offset, reason });
-            self.refused = Some(format!("refused: {reason} (offset {offset})"));
+    /// Adds marks for effects that are about to leave.
+    fn add_marks(&mut self, target: Target, effects: u32) {
+        match target {
+            Target::Record(seq) => self.tracker.add(seq, effects),
+            Target::Gate(number) => self.gates.add(number, effects),
+        }
+    }
+
+    /// Says what the effects of one message settle: `owner` itself, or, in an answer that acks held messages (`acks`), a
+    /// gate of its own, which those wait for as well.
+    fn effects_of(&mut self, owner: Target, effects: u32, acks: Option<u64>) -> Target {
+        match acks {
+            Some(acks) if effects > 0 => {
+                self.add_marks(owner, 1);
+                self.gates.add(acks, 1);
+                let record = self.record_of(owner);
+                Target::Gate(self.gates.close_of(record, effects, vec![owner, Target::Gate(acks)]))
+            }
+            _ => {
+                self.add_marks(owner, effects);
+                owner
+            }
+        }
+    }
+
+    /// The record behind a mark; none behind a tick's.
+    fn record_of(&self, target: Target) -> Option<Seq> {
+        match target {
+            Target::Record(seq) => Some(seq),
+            Target::Gate(number) => self.gates.record(number),
         }
     }
 
@@ -351,96 +423,24 @@ impl Lane {
         }
     }
 
+    /// What was committed before it was offered (mode "receive") is not given back: nobody else would get it.
     fn abandon_pending(&mut self) {
+        if self.rules.receive && self.may_offer() {
+            return;
+        }
         if let Some(pending) = self.pending.take() {
             self.spare.push(pending.frame);
         }
     }
 
-    /// True when everything that a handler saw is settled, but for what waits between attempts: that is left to the next
-    /// owner of the partition.
+    /// True when everything that a handler saw is settled, but for what waits between attempts or is held: that is left to
+    /// the next owner of the partition.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.draining.is_some()
-            && self.running.is_none()
-            && self.in_flight == 0
-            && (self.refused.is_some() || self.due.iter().all(|batch| batch.not_before.is_some()))
-    }
-
-    /// The next offset such that everything below is settled.
-    #[must_use]
-    pub fn committable(&self) -> Option<i64> {
-        self.tracker.committable()
-    }
-
-    /// The offset after the last message that came.
-    #[must_use]
-    pub fn next_offset(&self) -> Option<i64> {
-        self.tracker.next_offset()
-    }
-
-    /// Records that are not settled.
-    #[must_use]
-    pub fn open(&self) -> usize {
-        self.tracker.open()
-    }
-
-    /// A call is under way.
-    #[must_use]
-    pub const fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
-    /// The call that is under way is for a batch.
-    #[must_use]
-    pub const fn is_running_batch(&self) -> bool {
-        matches!(self.running, Some(Running::Batch(_)))
-    }
-
-    /// Records settled so far.
-    #[must_use]
-    pub const fn settled(&self) -> u64 {
-        self.tracker.settled()
-    }
-
-    /// Bytes that the lane holds: pending messages and batches.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.running_bytes
-            + self.pending.as_ref().map_or(0, |pending| pending.frame.len())
-            + self.due.iter().map(|batch| batch.content.bytes()).sum::<usize>()
-            + self.batchers.iter().map(Batcher::bytes).sum::<u64>() as usize
-    }
-
-    /// What it is doing.
-    #[must_use]
-    pub fn state(&self) -> LaneState {
-        if let Some(reason) = &self.refused {
-            return LaneState::Blocked(reason.clone());
-        }
-        if let Some(reason) = self.due.iter().find_map(|batch| batch.blocked.clone()).or_else(|| self.head.blocked()) {
-            return LaneState::Blocked(reason);
-        }
-        if self.draining.is_some() {
-            return LaneState::Draining;
-        }
-        match self.head.backing_off() {
-            Some(reason) => LaneState::BackingOff(reason),
-            None => LaneState::Running,
-        }
-    }
-
-    /// When the lane has something to do though nothing comes from outside.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        if self.running.is_some() || self.refused.is_some() {
-            return None;
-        }
-        // Only what could go on then: a time in the past that nothing can use would make the loop spin.
-        let blocked = self.due.iter().any(DueBatch::is_blocked);
-        let head = self.pending.as_ref().filter(|_| !blocked).and_then(|_| self.head.not_before());
-        let batches = (0..self.due.len()).filter(|i| !self.is_held_back(*i)).filter_map(|i| self.due[i].not_before);
-        head.into_iter().chain(batches).chain(self.batchers.iter().filter_map(Batcher::deadline)).min()
+        let waits = self.stopped.is_some()
+            || (self.due.iter().all(|batch| batch.not_before.is_some())
+                && (!self.rules.receive || self.pending.as_ref().is_none_or(Work::is_waiting)));
+        self.draining.is_some() && self.running.is_none() && self.in_flight == 0 && waits && !self.owes_farewell()
     }
 
     /// Closes the oldest open batch, if nothing of this lane is under way: memory is short, and only a batch that runs
@@ -459,11 +459,6 @@ impl Lane {
         let first = self.next_token;
         self.next_token += count as u64;
         first
-    }
-
-    /// Number of the pending message at the head.
-    fn head_seq(&self) -> Option<Seq> {
-        self.pending.as_ref().map(|pending| pending.first + pending.decided as u64)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Holds every message but these: `release` acks all that is held, `fail` fails it, and both are forwarded to the default
-//! output. Each tick emits the number of held messages there and acks the oldest.
+//! output. Each tick emits the number of held messages there and acks the oldest. When its partition comes it emits
+//! `TOPIC-PARTITION from OFFSET` there, `start` without one; when the partition goes, the reason and the number of held
+//! messages, and acks them all, unless the settings say `"keep": true`.
 
 use std::collections::VecDeque;
 
@@ -7,11 +9,12 @@ use sluicebox_sdk::prelude::*;
 
 struct Holder {
     held: VecDeque<u64>,
+    keep: bool,
 }
 
 impl Handler for Holder {
-    fn new(_: Settings<'_>) -> Result<Self> {
-        Ok(Self { held: VecDeque::new() })
+    fn new(settings: Settings<'_>) -> Result<Self> {
+        Ok(Self { held: VecDeque::new(), keep: settings.text().contains(r#""keep":true"#) })
     }
 }
 
@@ -39,7 +42,29 @@ impl TickHandler for Holder {
     }
 }
 
-sluicebox_sdk::export!(Holder: message, tick);
+impl PartitionHandler for Holder {
+    fn partition_assigned(&mut self, assigned: Assigned<'_>) -> Result<()> {
+        let from = assigned.next_offset().map_or_else(|| "start".to_owned(), |offset| offset.to_string());
+        let text = format!("{}-{} from {from}", assigned.topic(), assigned.partition());
+        assigned.emit_default().value(&text).send();
+        Ok(())
+    }
+
+    fn partition_revoked(&mut self, revoked: Revoked<'_>) -> Result<()> {
+        let reason = match revoked.reason() {
+            RevokeReason::Revoked => "revoked",
+            RevokeReason::Shutdown => "shutdown",
+            RevokeReason::Restart => "restart",
+        };
+        revoked.emit_default().value(&format!("{reason} {}", self.held.len())).send();
+        if !self.keep {
+            self.held.drain(..).for_each(|token| revoked.ack(token));
+        }
+        Ok(())
+    }
+}
+
+sluicebox_sdk::export!(Holder: message, tick, partitions);
 
 #[cfg(test)]
 mod tests {
@@ -54,5 +79,16 @@ mod tests {
         let tick = handler.tick(0);
         assert_eq!((tick.emissions[0].text(), tick.acks), ("2", vec![1]));
         assert_eq!(handler.burst(&[message("release")], false).acks, [2]);
+    }
+
+    #[test]
+    fn what_is_held_when_the_partition_goes_is_acked_unless_it_is_to_be_kept() {
+        for (settings, acks) in [("{}", vec![1]), (r#"{"keep":true}"#, vec![])] {
+            let mut handler = handler_from_text::<Holder>(settings).unwrap();
+            assert_eq!(handler.assigned("t", 3, Some(9)).emissions[0].text(), "t-3 from 9");
+            handler.message(message("a"));
+            let revoked = handler.revoked("t", 3, RevokeReason::Shutdown);
+            assert_eq!((revoked.emissions[0].text(), revoked.acks), ("shutdown 1", acks));
+        }
     }
 }

@@ -261,8 +261,11 @@ fn measure(argument: &str) {
         return metrics::add(number.parse().unwrap_or_default(), 1);
     }
     let [kind, name, labels, value] = words[..] else { panic!("metrics: {argument}") };
-    let labels: Vec<(String, String)> =
-        labels.split(',').filter_map(|label| label.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    let labels: Vec<(String, String)> = labels
+        .split(',')
+        .filter_map(|label| label.split_once('='))
+        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        .collect();
     let which = match kind {
         "counter" => Kind::Counter,
         "gauge" => Kind::Gauge,

@@ -8,6 +8,12 @@ wit_bindgen::generate!({
         interface batch-handler {
             handle: func() -> bool;
         }
+        interface partitions {
+            partition-assigned: func(topic: string);
+        }
+        interface failures {
+            handle-failed: func(failed: list<string>) -> list<string>;
+        }
         interface secrets {
             get: func() -> string;
         }
@@ -15,6 +21,8 @@ wit_bindgen::generate!({
             import secrets;
             export message-frames;
             export batch-handler;
+            export partitions;
+            export failures;
         }",
     world: "sluicebox:plugin/guest",
 });
@@ -32,5 +40,15 @@ impl exports::sluicebox::plugin::message_frames::Guest for Guest {
 impl exports::sluicebox::plugin::batch_handler::Guest for Guest {
     fn handle() -> bool {
         true
+    }
+}
+
+impl exports::sluicebox::plugin::partitions::Guest for Guest {
+    fn partition_assigned(_topic: String) {}
+}
+
+impl exports::sluicebox::plugin::failures::Guest for Guest {
+    fn handle_failed(failed: Vec<String>) -> Vec<String> {
+        failed
     }
 }

@@ -31,15 +31,15 @@ impl Usage {
         self.dropped_lines.load(Ordering::Relaxed)
     }
 
-    pub(super) fn ran(&self, nanos: u64) {
+    pub(crate) fn ran(&self, nanos: u64) {
         self.running.fetch_add(nanos, Ordering::Relaxed);
     }
 
-    pub(super) fn wrote_line(&self) {
+    pub(crate) fn wrote_line(&self) {
         self.lines.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn dropped_line(&self) {
+    pub(crate) fn dropped_line(&self) {
         self.dropped_lines.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -1,0 +1,73 @@
+//! What all lanes of a pipeline have in common.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::delivery::batcher::BatchRules;
+use crate::delivery::policy::Then;
+use crate::delivery::retry::RetryRules;
+
+/// The rules of a pipeline's lanes.
+#[derive(Debug)]
+pub struct LaneRules {
+    /// Names of the declared outputs.
+    pub outputs: Vec<String>,
+    /// Outputs whose records say where they come from.
+    pub provenance: Vec<bool>,
+    /// Digest of the component, for that.
+    pub version: Arc<str>,
+    /// Names and rules of the batchers.
+    pub batchers: Vec<(Arc<str>, BatchRules)>,
+    /// The batcher that gets every record, when the handler has no message form.
+    pub straight_to: Option<usize>,
+    /// Retries.
+    pub retry: RetryRules,
+    /// What becomes of failed records.
+    pub then: Then,
+    /// How far records may run ahead of the oldest open one.
+    pub max_ahead: usize,
+    /// Held messages.
+    pub hold: HoldRules,
+    /// How often the handler's timer is called.
+    pub tick: Option<Duration>,
+    /// Optional exports that the handler has.
+    pub exports: Exports,
+    /// Mode "receive": offsets are committed before their messages are offered.
+    pub receive: bool,
+}
+
+/// Bounds of held messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HoldRules {
+    /// How many a lane may hold; at that, it takes no new ones. A batch that is held may go beyond. Default 10,000.
+    pub max: usize,
+    /// How long one may be held; then that was a failed attempt. Default 5 minutes.
+    pub timeout: Duration,
+}
+
+impl Default for HoldRules {
+    fn default() -> Self {
+        Self { max: 10_000, timeout: Duration::from_secs(300) }
+    }
+}
+
+/// Optional exports that change what a lane does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exports {
+    /// `partition-assigned` and `partition-revoked`.
+    pub partitions: bool,
+    /// `handle-failed`.
+    pub failures: bool,
+}
+
+impl LaneRules {
+    /// Messages after a rejected one must not be handled before its fate is known.
+    pub(super) fn stops_at_reject(&self) -> bool {
+        self.then.stops_at_reject() || self.exports.failures
+    }
+
+    /// Source records are kept beside batches, for dead letters.
+    pub(super) fn keeps_sources(&self) -> bool {
+        self.then == Then::DeadLetter && self.straight_to.is_none()
+    }
+}

@@ -1,0 +1,191 @@
+//! What the loop needs of the world: a group's member, its partitions' queues, producers, handlers, a cluster to watch.
+//! Traits, and the plain data that crosses them. The real ones are put together in `wiring`; a simulation may have its own.
+//!
+//! Static dispatch throughout: the loop is compiled for its edges, a record costs no virtual call by them. Time is no edge:
+//! it comes as an argument.
+
+use std::fmt::Debug;
+use std::time::{Duration, Instant};
+
+use sluicebox_frames::{Frame, MessagesWriter};
+
+use super::lane::{Call, Reply};
+use crate::delivery::outgoing::Outgoing;
+use crate::delivery::ticket::{LaneId, Ticket};
+
+pub use crate::kafka::consumer::Event;
+pub use crate::kafka::ffi::{PartitionOffset, name as code_name};
+pub use crate::kafka::partition::Filled;
+pub use crate::kafka::producer::{Refusal, TopicNumber, Trouble};
+pub use crate::kafka::{Code, problem};
+
+/// One choice of edges.
+pub trait Edges {
+    /// The member of the group.
+    type Group: Group;
+    /// Producers.
+    type Producer: Produce;
+    /// Whoever calls handlers.
+    type Handlers: Handlers;
+    /// Asks a cluster whether it is back.
+    type Watch: Watch;
+    /// Reads records again.
+    type Rereader: Reread;
+}
+
+/// The queue of a group's partition.
+pub type QueueOf<E> = <<E as Edges>::Group as Group>::Queue;
+/// The way to a lane's handler instance.
+pub type HandleOf<E> = <<E as Edges>::Handlers as Handlers>::Handle;
+
+/// A member of a consumer group. Events come by polling; a rebalance is answered by `assign` or `unassign` when the loop is
+/// ready.
+pub trait Group {
+    /// Messages of one partition.
+    type Queue: Queue;
+
+    /// The next event, without waiting.
+    fn poll(&mut self) -> Option<Event>;
+    /// Takes partitions over; their queues in the same order.
+    ///
+    /// # Errors
+    /// For people.
+    fn assign(&mut self, partitions: &[PartitionOffset]) -> Result<Vec<Self::Queue>, String>;
+    /// Gives partitions back: the last step of a revocation. Their queues were dropped before.
+    ///
+    /// # Errors
+    /// For people.
+    fn unassign(&mut self, partitions: &[PartitionOffset]) -> Result<(), String>;
+    /// Sends a commit of *next* offsets, which is answered by an event.
+    ///
+    /// # Errors
+    /// For people, when nothing was sent.
+    fn commit<'a>(&mut self, offsets: impl ExactSizeIterator<Item = (&'a str, i32, i64)>) -> Result<(), String>;
+    /// Where fetching stands: behind the last record that was handed out and the markers after it.
+    fn positions<'a>(&self, partitions: impl ExactSizeIterator<Item = (&'a str, i32)>) -> Vec<Option<i64>>;
+    /// The end of a partition's log, as far as known.
+    fn log_end(&self, topic: &str, partition: i32) -> Option<i64>;
+    /// Begins to leave the group: a last revocation comes, which has to be answered.
+    ///
+    /// # Errors
+    /// For people.
+    fn begin_close(&mut self) -> Result<(), String>;
+    /// True when the group is left.
+    fn is_closed(&self) -> bool;
+    /// The number of a new ownership of a partition; grows.
+    fn next_epoch(&mut self) -> u64;
+}
+
+/// Fetched messages of one partition.
+pub trait Queue {
+    /// True when there may be something to fill a burst with.
+    fn is_ready(&self) -> bool;
+    /// True when every message that was fetched was packed, so that the position is where the lane stands.
+    fn is_read_up(&self) -> bool;
+    /// Looks again though nobody said so.
+    fn look_again(&self);
+    /// Packs messages into a burst until it holds `max_messages`, or `max_bytes` of payload and more than one message, or
+    /// there is no more. `each` gets the offset of every message that is packed; what it refuses is not.
+    ///
+    /// # Errors
+    /// What `each` says.
+    fn fill<E>(
+        &mut self,
+        burst: &mut MessagesWriter<'_>,
+        max_messages: usize,
+        max_bytes: usize,
+        each: impl FnMut(i64) -> Result<(), E>,
+    ) -> Result<Filled, E>;
+}
+
+/// A producer.
+pub trait Produce {
+    /// Takes in a record; it leaves with a later [`Produce::send`].
+    fn append(&mut self, topic: TopicNumber, partition: u32, record: &Outgoing<'_>, ticket: Ticket);
+    /// Sends what gathered. Records that are refused on the spot go to `refused`.
+    fn send(&mut self, now: Instant, refused: &mut Vec<(Ticket, Refusal)>);
+    /// Takes in reports. `delivered` gets the ticket of each record that is durable; `refused` those that never will be.
+    fn poll(
+        &mut self,
+        now: Instant,
+        delivered: impl FnMut(Ticket),
+        refused: &mut Vec<(Ticket, Refusal)>,
+        trouble: &mut Vec<Trouble>,
+    );
+    /// Drops what waits to be sent for these lanes.
+    fn forget(&mut self, lanes: &[LaneId]);
+    /// When [`Produce::poll`] has something to do though no report came.
+    fn deadline(&self) -> Option<Instant>;
+    /// Bytes that were not reported on.
+    fn bytes(&self) -> usize;
+    /// Records that were not reported on.
+    fn records(&self) -> usize;
+    /// Records and bytes that a topic took.
+    fn produced(&self, topic: TopicNumber) -> (u64, u64);
+    /// Records of a topic that were refused for good.
+    fn refused(&self, topic: TopicNumber) -> u64;
+    /// Looks for reports though nobody announced any.
+    fn look_again(&self);
+}
+
+/// Calls handlers, off the loop's thread.
+pub trait Handlers {
+    /// The way to one lane's instance. Dropping it ends the instance.
+    type Handle: Handle;
+
+    /// Gives a lane its instance, which its first call starts.
+    fn open(&mut self, lane: LaneId) -> Self::Handle;
+    /// The next call that ended, without waiting.
+    fn answered(&mut self) -> Option<Answered>;
+}
+
+/// The way to a lane's handler instance.
+pub trait Handle {
+    /// Hands over a call. There is room: a lane has one at a time.
+    ///
+    /// # Errors
+    /// When nobody takes it, which only a bug of the host's does.
+    fn call(&self, call: Call) -> Result<(), String>;
+}
+
+/// A call that ended.
+#[derive(Debug)]
+pub struct Answered {
+    /// Whose.
+    pub lane: LaneId,
+    /// The call's frame, given back.
+    pub frame: Frame,
+    /// How it ended; `None`: the call's task panicked, and its messages are gone with it.
+    pub reply: Option<Reply>,
+    /// How long the call took.
+    pub took: Duration,
+    /// Memory of the lane's instance afterwards, bytes; 0 when it is gone.
+    pub memory: u64,
+}
+
+/// Asks a cluster that went away whether it is back: clients say the one and not the other.
+pub trait Watch: Debug {
+    /// Begins to ask, unless it does already.
+    fn begin(&mut self);
+    /// True once after the cluster answered.
+    fn answered(&mut self) -> bool;
+}
+
+/// Reads single records again, off the loop's thread, through any outage.
+pub trait Reread {
+    /// Asks for the records of a lane's partition at these offsets, ascending.
+    fn ask(&mut self, lane: LaneId, topic: &str, partition: i32, offsets: Vec<i64>);
+    /// The next answer, without waiting.
+    fn answered(&mut self) -> Option<Found>;
+}
+
+/// Records that were read again.
+#[derive(Debug)]
+pub struct Found {
+    /// Whose.
+    pub lane: LaneId,
+    /// A burst with those that are still in the topic; empty when none is.
+    pub frame: Frame,
+    /// What was asked for, and is answered by this.
+    pub offsets: Vec<i64>,
+}

@@ -1,0 +1,60 @@
+//! Asks a cluster that went away, off the pipeline's thread, until it answers. librdkafka itself tells when a cluster goes
+//! away, but not when it comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::port::Watch;
+use crate::config::Cluster;
+use crate::kafka::metadata::Probe;
+use crate::wake::Waker;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct ClusterWatch {
+    cluster: Cluster,
+    topic: String,
+    waker: Waker,
+    asking: Option<Arc<AtomicBool>>,
+}
+
+impl ClusterWatch {
+    /// Asks for this topic, which is one that the pipeline may describe.
+    #[must_use]
+    pub fn new(cluster: Cluster, topic: &str, waker: &Waker) -> Self {
+        Self { cluster, topic: topic.to_owned(), waker: waker.clone(), asking: None }
+    }
+}
+
+impl Watch for ClusterWatch {
+    fn begin(&mut self) {
+        if self.asking.is_some() {
+            return;
+        }
+        let answered = Arc::new(AtomicBool::new(false));
+        let (flag, waker) = (Arc::clone(&answered), self.waker.clone());
+        let (cluster, topic) = (self.cluster.clone(), self.topic.clone());
+        let watcher = std::thread::Builder::new().name("sb-probe".to_owned()).spawn(move || {
+            // Ends when the cluster answers or the pipeline has dropped its half of the flag.
+            while Arc::strong_count(&flag) > 1 {
+                let asked =
+                    Probe::new(&cluster).is_ok_and(|probe| probe.partitions(&[&topic], Duration::from_secs(2)).is_ok());
+                if asked {
+                    flag.store(true, Ordering::Release);
+                    waker.wake();
+                    return;
+                }
+                std::thread::park_timeout(Duration::from_millis(500));
+            }
+        });
+        match watcher {
+            Ok(_) => self.asking = Some(answered),
+            Err(error) => tracing::warn!("no thread to watch the cluster: {error}"),
+        }
+    }
+
+    fn answered(&mut self) -> bool {
+        self.asking.take_if(|flag| flag.load(Ordering::Acquire)).is_some()
+    }
+}

@@ -1,0 +1,197 @@
+//! The real edges of the loop: librdkafka's clients, handler threads, the clock and a thread that sleeps.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use sluicebox_frames::MessagesWriter;
+
+use super::handlers::LaneHandlers;
+use super::port::{Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, TopicNumber, Trouble};
+use super::reread::TopicRereader;
+use super::run::{Ended, Run, Step};
+use super::watch::ClusterWatch;
+use crate::delivery::outgoing::Outgoing;
+use crate::delivery::ticket::{LaneId, Ticket};
+use crate::kafka::consumer::Consumer;
+use crate::kafka::partition::PartitionQueue;
+use crate::kafka::producer::Producer;
+use crate::wake::Waker;
+
+/// See the module's text.
+pub(super) struct Real;
+
+impl Edges for Real {
+    type Group = Member;
+    type Producer = Producer;
+    type Handlers = LaneHandlers;
+    type Watch = ClusterWatch;
+    type Rereader = TopicRereader;
+}
+
+/// Runs the loop on this thread, the waker's, until it is over.
+///
+/// # Errors
+/// Why the pipeline has to begin anew.
+pub(super) fn drive(mut run: Run<Real>, waker: &Waker) -> Result<Ended, String> {
+    loop {
+        match run.step(Instant::now()) {
+            Step::Again => {}
+            Step::Rest(limit) => waker.wait(limit),
+            Step::Over(result) => return result,
+        }
+    }
+}
+
+/// A consumer that wakes the loop.
+pub(super) struct Member {
+    consumer: Consumer,
+    waker: Waker,
+}
+
+impl Member {
+    pub(super) fn new(consumer: Consumer, waker: &Waker) -> Self {
+        Self { consumer, waker: waker.clone() }
+    }
+}
+
+/// Ownership epochs grow within a process and, by the clock, across its restarts.
+fn next_epoch() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let clock = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(1, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX));
+    let last = LAST.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(clock.max(last + 1)));
+    last.map_or(clock, |last| clock.max(last + 1))
+}
+
+impl Group for Member {
+    type Queue = PartitionQueue;
+
+    #[inline]
+    fn poll(&mut self) -> Option<Event> {
+        self.consumer.poll()
+    }
+
+    fn assign(&mut self, partitions: &[PartitionOffset]) -> Result<Vec<PartitionQueue>, String> {
+        self.consumer.assign(partitions, &self.waker)
+    }
+
+    fn unassign(&mut self, partitions: &[PartitionOffset]) -> Result<(), String> {
+        self.consumer.unassign(partitions)
+    }
+
+    fn commit<'a>(&mut self, offsets: impl ExactSizeIterator<Item = (&'a str, i32, i64)>) -> Result<(), String> {
+        self.consumer.commit(offsets)
+    }
+
+    fn positions<'a>(&self, partitions: impl ExactSizeIterator<Item = (&'a str, i32)>) -> Vec<Option<i64>> {
+        self.consumer.positions(partitions)
+    }
+
+    fn log_end(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.consumer.log_end(topic, partition)
+    }
+
+    fn begin_close(&mut self) -> Result<(), String> {
+        self.consumer.begin_close()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.consumer.is_closed()
+    }
+
+    fn next_epoch(&mut self) -> u64 {
+        next_epoch()
+    }
+}
+
+impl Queue for PartitionQueue {
+    #[inline]
+    fn is_ready(&self) -> bool {
+        Self::is_ready(self)
+    }
+
+    #[inline]
+    fn is_read_up(&self) -> bool {
+        Self::is_read_up(self)
+    }
+
+    fn look_again(&self) {
+        Self::look_again(self);
+    }
+
+    #[inline]
+    fn fill<E>(
+        &mut self,
+        burst: &mut MessagesWriter<'_>,
+        max_messages: usize,
+        max_bytes: usize,
+        each: impl FnMut(i64) -> Result<(), E>,
+    ) -> Result<Filled, E> {
+        Self::fill(self, burst, max_messages, max_bytes, each)
+    }
+}
+
+impl Produce for Producer {
+    #[inline]
+    fn append(&mut self, topic: TopicNumber, partition: u32, record: &Outgoing<'_>, ticket: Ticket) {
+        Self::append(self, topic, partition, record, ticket);
+    }
+
+    #[inline]
+    fn send(&mut self, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
+        Self::send(self, now, refused);
+    }
+
+    #[inline]
+    fn poll(
+        &mut self,
+        now: Instant,
+        delivered: impl FnMut(Ticket),
+        refused: &mut Vec<(Ticket, Refusal)>,
+        trouble: &mut Vec<Trouble>,
+    ) {
+        Self::poll(self, now, delivered, refused, trouble);
+    }
+
+    fn forget(&mut self, lanes: &[LaneId]) {
+        Self::forget(self, lanes);
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Self::deadline(self)
+    }
+
+    #[inline]
+    fn bytes(&self) -> usize {
+        Self::bytes(self)
+    }
+
+    #[inline]
+    fn records(&self) -> usize {
+        Self::records(self)
+    }
+
+    fn produced(&self, topic: TopicNumber) -> (u64, u64) {
+        Self::produced(self, topic)
+    }
+
+    fn refused(&self, topic: TopicNumber) -> u64 {
+        Self::refused(self, topic)
+    }
+
+    fn look_again(&self) {
+        Self::look_again(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_grow() {
+        let (a, b) = (next_epoch(), next_epoch());
+        assert!(b > a);
+    }
+}
