@@ -1,10 +1,11 @@
-//! How far an output has grown: the end offsets of all its partitions by one request.
+//! How far an output has grown and how far a group has come: the offsets of all partitions by one request.
 
 use std::ffi::{CString, c_char};
 use std::ptr::null_mut;
 use std::time::Duration;
 
-use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use rdkafka_sys::bindings::*;
 
 /// `OffsetSpec.latest`.
@@ -67,5 +68,29 @@ impl Drop for Watermarks {
             rd_kafka_queue_destroy(self.queue);
             rd_kafka_destroy(self.client);
         }
+    }
+}
+
+/// Asks for what a group has committed again and again.
+pub struct Commits {
+    client: BaseConsumer,
+    partitions: TopicPartitionList,
+}
+
+impl Commits {
+    pub fn of(bootstrap: &str, group: &str, topic: &str, partitions: i32) -> Commits {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap).set("enable.metrics.push", "false").set("group.id", group);
+        let client = config.create().expect("a client that asks for commits");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_range(topic, 0, partitions - 1);
+        Commits { client, partitions: list }
+    }
+
+    /// The sum of the committed offsets.
+    pub fn total(&self, patience: Duration) -> u64 {
+        let found = self.client.committed_offsets(self.partitions.clone(), patience).expect("the coordinator answers");
+        let offset = |offset| if let Offset::Offset(offset) = offset { offset.unsigned_abs() } else { 0 };
+        found.elements().iter().map(|element| offset(element.offset())).sum()
     }
 }

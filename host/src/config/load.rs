@@ -153,8 +153,11 @@ fn admin_address(request: &LoadRequest, host: &HostFile, report: &mut Report) ->
 /// Where a service manager says, else what the system has for this user's programs.
 fn default_data_dir(env: Env<'_>) -> Option<PathBuf> {
     let set = |name: &str| env(name).filter(|value| value.starts_with('/')).map(PathBuf::from);
-    if let Some(directory) = set("STATE_DIRECTORY") {
-        return Some(directory);
+    // Of several, systemd puts a colon between.
+    if let Some(first) = env("STATE_DIRECTORY").as_deref().and_then(|all| all.split(':').next())
+        && first.starts_with('/')
+    {
+        return Some(PathBuf::from(first));
     }
     if env("USER").is_some_and(|user| user == "root") || set("HOME").is_some_and(|home| home == Path::new("/root")) {
         return Some(PathBuf::from("/var/lib/sluicebox"));

@@ -11,6 +11,7 @@ use crate::config::{Cluster, Compression, OutputTimestamp};
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::partitioner;
 use crate::delivery::ticket::{Target, Ticket};
+use crate::kafka::limits::TopicLimits;
 use crate::kafka::producer::{Producer, TopicNumber};
 use crate::kafka::settings;
 use crate::wake::Waker;
@@ -61,7 +62,13 @@ impl Feed {
         let mut producer = Producer::new(settings::producer(cluster, "dev-feed")?, &waker)?;
         let mut queue = Vec::new();
         for samples in samples {
-            let topic = producer.add_topic(&samples.topic, partitions, OutputTimestamp::Now, Compression::None)?;
+            let topic = producer.add_topic(
+                &samples.topic,
+                partitions,
+                OutputTimestamp::Now,
+                Compression::None,
+                TopicLimits::default(),
+            )?;
             let file: std::sync::Arc<str> = samples.file.into();
             for (number, sample) in (0u32..).zip(samples.samples) {
                 let partition = match &sample.key {

@@ -7,13 +7,12 @@ use std::ptr;
 use sluicebox_frames::{Headers, HeadersWriter};
 
 use super::event_time::Extras;
+use super::limits::RECORD_OVERHEAD;
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::Ticket;
 
-/// Bytes of a chunk of more than one record; below the default `max.message.bytes` of topics, which limits batches too.
-const CHUNK_BYTES: usize = 900_000;
-/// What a record costs on the wire beside its key, value and headers, at most.
-const RECORD_OVERHEAD: usize = 36;
+/// Bytes of a chunk of more than one record, at most; `max.message.bytes` of the topic limits it, too.
+pub(super) const CHUNK_BYTES: usize = 900_000;
 
 /// An output partition of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +25,7 @@ pub(super) struct Place {
 pub(super) struct Chunk {
     pub bytes: Vec<u8>,
     pub entries: Vec<Entry>,
-    /// Takes no more records (a part of one that failed).
+    /// Takes no more records (a part of one that failed, or a record that travels alone).
     pub sealed: bool,
 }
 
@@ -87,8 +86,8 @@ impl Extras for Entry {
 }
 
 impl Chunk {
-    pub fn has_room(&self, size: usize) -> bool {
-        !self.sealed && self.wire_size() + size + RECORD_OVERHEAD <= CHUNK_BYTES
+    pub fn has_room(&self, size: usize, limit: usize) -> bool {
+        !self.sealed && self.wire_size() + size + RECORD_OVERHEAD <= limit
     }
 
     /// Memory that it keeps.

@@ -1,6 +1,6 @@
 //! Asks a cluster which topics there are. Blocks; used before a pipeline joins its group, never on the data path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +10,7 @@ use super::Code;
 use rdkafka_sys as rd;
 
 use super::ffi::{self, Client, Conf, Topic};
+use super::limits::{self, TopicLimits};
 use super::problem;
 use crate::config::Cluster;
 
@@ -135,6 +136,15 @@ impl Probe {
             }
         }
         Ok(counts)
+    }
+
+    /// Limits of topics, as far as the cluster tells them; the others have Kafka's defaults.
+    ///
+    /// # Errors
+    /// librdkafka's text.
+    pub fn limits(&self, topics: &[&str], limit: Duration) -> Result<BTreeMap<String, TopicLimits>, String> {
+        let topics: BTreeSet<&str> = topics.iter().copied().collect();
+        if topics.is_empty() { Ok(BTreeMap::new()) } else { limits::describe(&self.client, &topics, limit) }
     }
 
     fn refused(&self, topic: &str, cause: String) -> NotReady {

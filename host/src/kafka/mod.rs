@@ -8,6 +8,7 @@
 //! - [`producer`]: self-clocked producing and its reports.
 //! - `chunk`: the batch that is with librdkafka, and the one that gathers.
 //! - [`event_time`]: event time and headers for batched producing.
+//! - [`limits`]: which records a topic may refuse; these travel alone.
 //! - [`log`]: librdkafka's lines, into ours.
 //! - [`metadata`]: do the topics exist, how many partitions have they.
 //! - [`mock`]: a broker in memory, for `sluicebox dev`.
@@ -18,6 +19,7 @@ mod chunk;
 pub mod consumer;
 pub mod event_time;
 pub mod ffi;
+pub mod limits;
 mod log;
 pub mod metadata;
 pub mod mock;

@@ -9,14 +9,15 @@ use std::collections::VecDeque;
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Code;
 use rdkafka_sys as rd;
 
-use super::chunk::{Chunk, Entry, Place};
+use super::chunk::{CHUNK_BYTES, Chunk, Entry, Place};
 use super::event_time::{self, Extras};
 use super::ffi::{self, Client, Conf, Queue, Topic};
+use super::limits::TopicLimits;
 use super::problem::{self, Delivery};
 use crate::config::{Compression, OutputTimestamp};
 use crate::delivery::outgoing::{Outgoing, Owned};
@@ -74,6 +75,8 @@ pub struct Producer {
     native: Vec<rd::rd_kafka_message_t>,
     bytes: usize,
     records: usize,
+    /// Clock time of the last [`Producer::send`], ms since 1970: near enough for limits of timestamps.
+    clock: i64,
 }
 
 /// Filled by callbacks, which run inside `rd_kafka_poll` on our thread.
@@ -85,6 +88,9 @@ struct Inbox {
 
 struct Output {
     name: String,
+    limits: TopicLimits,
+    /// Bytes of a chunk of several records.
+    chunk_bytes: usize,
     timestamp_now: bool,
     partitions: Vec<Partition>,
     produced: u64,
@@ -145,6 +151,7 @@ impl Producer {
             native: Vec::new(),
             bytes: 0,
             records: 0,
+            clock: clock(),
         })
     }
 
@@ -158,12 +165,15 @@ impl Producer {
         partitions: u32,
         timestamp: OutputTimestamp,
         compression: Compression,
+        limits: TopicLimits,
     ) -> Result<TopicNumber, String> {
         assert!(partitions > 0, "topic {name} has a partition");
         let number = TopicNumber(u16::try_from(self.topics.len()).map_err(|_| "too many outputs")?);
         self.handles.push(Topic::with_compression(&self.client, name, compression.as_str())?);
         self.topics.push(Output {
             name: name.to_owned(),
+            limits,
+            chunk_bytes: limits.batch_of(CHUNK_BYTES),
             timestamp_now: timestamp == OutputTimestamp::Now,
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
             produced: 0,
@@ -187,11 +197,14 @@ impl Producer {
         let output = &mut self.topics[topic.0 as usize];
         let timestamp = if output.timestamp_now { 0 } else { record.timestamp.max(0) };
         let out = &mut output.partitions[partition as usize];
-        let fits = out.gathered.back().is_some_and(|chunk| chunk.has_room(record.bytes()));
+        let alone = output.limits.is_doubtful(record, timestamp, self.clock);
+        let fits =
+            !alone && out.gathered.back().is_some_and(|chunk| chunk.has_room(record.bytes(), output.chunk_bytes));
         if !fits {
             out.gathered.push_back(recycled(&mut self.spare, &mut self.spare_bytes));
         }
         if let Some(chunk) = out.gathered.back_mut() {
+            chunk.sealed = alone;
             self.bytes += chunk.push(record, timestamp, ticket, place) + size_of::<Entry>();
             self.records += 1;
         }
@@ -203,6 +216,9 @@ impl Producer {
 
     /// Hands the next chunk of every idle partition to librdkafka. Records that it refuses on the spot go to `refused`.
     pub fn send(&mut self, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
+        if !self.due.is_empty() {
+            self.clock = clock();
+        }
         while let Some(place) = self.due.pop() {
             self.send_one(place, now, refused);
         }
@@ -450,6 +466,10 @@ impl Drop for Producer {
         // SAFETY: live client.
         unsafe { rd::rd_kafka_purge(self.client.as_ptr(), 3) };
     }
+}
+
+fn clock() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }
 
 fn recycled(spare: &mut Vec<Chunk>, spare_bytes: &mut usize) -> Chunk {

@@ -2,6 +2,7 @@
 //! a reason from outside. What it waits for is shown with its reason; only the configuration can end it for good, and
 //! that was checked before.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use crate::delivery::batcher::BatchRules;
 use crate::delivery::policy;
 use crate::delivery::retry::RetryRules;
 use crate::kafka::consumer::Consumer;
+use crate::kafka::limits::TopicLimits;
 use crate::kafka::metadata::Probe;
 use crate::kafka::producer::Producer;
 use crate::kafka::settings::{self, FetchBudget};
@@ -30,6 +32,8 @@ use crate::wake::Waker;
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// How long a cluster may take to say which topics it has.
 const ASK: Duration = Duration::from_secs(5);
+/// How long it may take to say what they take; without an answer Kafka's defaults hold.
+const ASK_LIMITS: Duration = Duration::from_secs(2);
 /// A run that lasted so long starts again without the waits that came before it.
 const HEALTHY: Duration = Duration::from_secs(60);
 
@@ -40,7 +44,7 @@ pub struct Supervised {
     /// The cluster that it reads from.
     pub source_cluster: Cluster,
     /// All clusters by name.
-    pub clusters: Arc<std::collections::BTreeMap<String, Cluster>>,
+    pub clusters: Arc<BTreeMap<String, Cluster>>,
     /// The loaded component.
     pub version: Arc<Version>,
     /// Where the handler's lines go.
@@ -140,7 +144,8 @@ impl Supervised {
         };
         let conf = settings::consumer(&config.source, &self.source_cluster, &config.name, fetch)?;
         let consumer = Consumer::new(conf, waker)?;
-        let outlets = self.outlets(&count, &batchers, waker)?;
+        let limits = self.topic_limits()?;
+        let outlets = self.outlets(&count, &limits, &batchers, waker)?;
         consumer.subscribe(&config.source.topics)?;
         let rules = LaneRules {
             outputs: config.outputs.iter().map(|output| output.name.clone()).collect(),
@@ -207,18 +212,36 @@ impl Supervised {
         batchers
     }
 
+    /// Topics that the pipeline writes, by cluster.
+    fn written(&self) -> BTreeMap<&str, Vec<&str>> {
+        let mut written: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for output in &self.config.outputs {
+            written.entry(&output.cluster).or_default().push(&output.topic);
+        }
+        if let Then::DeadLetter(dead) = &self.config.errors.then {
+            written.entry(&dead.cluster).or_default().push(&dead.topic);
+        }
+        written
+    }
+
+    /// What written topics say that they take. One that does not tell has Kafka's defaults: it only decides what travels
+    /// together.
+    fn topic_limits(&self) -> Result<BTreeMap<(String, String), TopicLimits>, String> {
+        let mut limits = BTreeMap::new();
+        for (cluster, topics) in self.written() {
+            let probe = Probe::new(self.cluster(cluster)?)?;
+            let found = probe.limits(&topics, ASK_LIMITS)?;
+            limits.extend(found.into_iter().map(|(topic, found)| ((cluster.to_owned(), topic), found)));
+        }
+        Ok(limits)
+    }
+
     /// Partitions of every topic that the pipeline reads or writes.
-    fn partition_counts(&self) -> Result<std::collections::BTreeMap<(String, String), u32>, String> {
+    fn partition_counts(&self) -> Result<BTreeMap<(String, String), u32>, String> {
         let config = &self.config;
-        let mut wanted: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
+        let mut wanted = self.written();
         wanted.entry(&config.source.cluster).or_default().extend(config.source.topics.iter().map(String::as_str));
-        for output in &config.outputs {
-            wanted.entry(&output.cluster).or_default().push(&output.topic);
-        }
-        if let Then::DeadLetter(dead) = &config.errors.then {
-            wanted.entry(&dead.cluster).or_default().push(&dead.topic);
-        }
-        let mut counts = std::collections::BTreeMap::new();
+        let mut counts = BTreeMap::new();
         for (cluster, topics) in wanted {
             let probe = Probe::new(self.cluster(cluster)?)?;
             let found = probe.partitions(&topics, ASK).map_err(|error| {
@@ -252,6 +275,7 @@ impl Supervised {
     fn outlets(
         &self,
         count: &dyn Fn(&str, &str) -> Option<u32>,
+        limits: &BTreeMap<(String, String), TopicLimits>,
         batchers: &[Batcher],
         waker: &Waker,
     ) -> Result<Outlets<Producer>, String> {
@@ -267,7 +291,8 @@ impl Supervised {
                 }
             };
             let partitions = count(cluster, topic).ok_or_else(|| format!("topic `{topic}` has no partitions"))?;
-            let topic = producers[place].1.add_topic(topic, partitions, timestamp, compression)?;
+            let limits = limits.get(&(cluster.to_owned(), topic.to_owned())).copied().unwrap_or_default();
+            let topic = producers[place].1.add_topic(topic, partitions, timestamp, compression, limits)?;
             Ok(Outlet { producer: place, topic, partitions })
         };
         let mut outputs = Vec::new();

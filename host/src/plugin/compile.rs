@@ -58,7 +58,7 @@ impl Compiler {
         Self { program: Some(program.into()) }
     }
 
-    /// No children, and no limits: for fuzzers, which make a hundred thousand components.
+    /// No children, and no limits: for benchmarks, and for fuzzers, which make a hundred thousand components.
     #[must_use]
     pub const fn in_this_process() -> Self {
         Self { program: None }

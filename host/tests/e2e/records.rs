@@ -9,7 +9,7 @@ use crate::support::PATIENCE;
 use crate::support::client::{NewRecord, Producer, Transactions, committed, create_topic_with, end_offsets, read_all};
 use crate::support::guests::guest;
 use crate::support::host::HostOptions;
-use crate::support::kafka::kafka_or_not_run;
+use crate::support::kafka::{Kafka, kafka_or_not_run};
 use crate::support::tools::Tools;
 use crate::support::unique;
 
@@ -146,19 +146,32 @@ fn compressed_outputs_are_read_by_kafkas_consumer() {
 /// as one batch: they arrive once each; its own lane stops at it, says so, and commits nothing past it.
 #[test]
 fn a_refused_record_stands_alone() {
-    const BEFORE: i64 = 50;
     let kafka = kafka_or_not_run!("a_refused_record_stands_alone");
+    let too_large = NewRecord { partition: Some(0), ..NewRecord::new("key", "x".repeat(10_000)) };
+    refused_alone(kafka, &[("max.message.bytes", "2000")], &too_large);
+}
+
+/// Proves: the same for a record without a key and a compacted topic.
+#[test]
+fn a_record_without_a_key_for_a_compacted_topic_stands_alone() {
+    let kafka = kafka_or_not_run!("a_record_without_a_key_for_a_compacted_topic_stands_alone");
+    let keyless = NewRecord { partition: Some(0), key: None, ..NewRecord::new("", "no key") };
+    refused_alone(kafka, &[("cleanup.policy", "compact")], &keyless);
+}
+
+fn refused_alone(kafka: &Kafka, topic: &[(&str, &str)], bad: &NewRecord) {
+    const BEFORE: i64 = 50;
     let stage = Stage::new(kafka, "refused", 2);
-    let small = unique("small");
-    create_topic_with(kafka, &small, 1, &[("max.message.bytes", "2000")]);
+    let output = unique("particular");
+    create_topic_with(kafka, &output, 1, topic);
     let on = |partition: i32, value: String| NewRecord { partition: Some(partition), ..NewRecord::new("key", value) };
     let before: Vec<String> = (0..BEFORE).map(|n| format!("before {n:03}")).collect();
     let beside: Vec<String> = (0..500).map(|n| format!("beside {n:03}")).collect();
     let mut records: Vec<NewRecord> = before.iter().map(|value| on(0, value.clone())).collect();
-    records.push(on(0, "x".repeat(10_000)));
+    records.push(bad.clone());
     records.extend(beside.iter().map(|value| on(1, value.clone())));
     Producer::new(kafka).send(&stage.input, &records);
-    let options = HostOptions::new(kafka, &guest("forward"), &[&stage.input], &stage.group).output(&small);
+    let options = HostOptions::new(kafka, &guest("forward"), &[&stage.input], &stage.group).output(&output);
     let host = options.start();
     let mut commits = stage.commits();
     let reached = commits.wait_until(PATIENCE, |commits| {
@@ -166,14 +179,14 @@ fn a_refused_record_stands_alone() {
     });
     assert!(reached, "commits: {:?}\n{}", commits.seen(), host.tail());
     let line = host.wait_for_line("lane blocked at", PATIENCE);
-    let (place, why) = (format!("{}[0]@{BEFORE}", stage.input), format!("topic `{small}` refuses the record"));
+    let (place, why) = (format!("{}[0]@{BEFORE}", stage.input), format!("topic `{output}` refuses the record"));
     assert!(line.contains(&place) && line.contains(&why), "{line}");
     host.wait_for_metric("sluicebox_messages_produced_total", &["result=\"refused\""], 1.0);
     host.wait_for_metric("sluicebox_messages_produced_total", &["result=\"ok\""], 550.0);
     host.stop();
     assert_eq!(committed(kafka, &stage.group, &stage.input), [Some(BEFORE), Some(500)]);
     // Order within an input partition survives the splitting of batches.
-    let arrived = read_all(kafka, &small);
+    let arrived = read_all(kafka, &output);
     let of = |word: &str| -> Vec<&str> {
         arrived.iter().map(|record| record.value_text()).filter(|value| value.starts_with(word)).collect()
     };

@@ -1,9 +1,9 @@
-//! The two clients of the native peer and the event time of what is produced.
+//! The two clients of the native peer, and event time and headers of what is produced.
 //!
-//! `rd_kafka_produce_batch` takes no timestamps. An interceptor sees every message on the way in, and the message it sees
+//! `rd_kafka_produce_batch` takes neither. An interceptor sees every message on the way in, and the message it sees
 //! is the head of librdkafka's own `rd_kafka_msg_t`, in which the timestamp lies at a known place: known for one version
 //! of the library, so it is looked for at start with a message whose timestamp is known, and the peer refuses to run when
-//! it is not there.
+//! it is not there. Headers go in by `rd_kafka_message_set_headers`, a public call.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use rdkafka::ClientConfig;
 use rdkafka_sys::bindings::*;
 
-use super::check;
+use super::output::Extras;
+use super::{Job, check};
 
 /// Where `rd_kafka_msg_t` of librdkafka 2.12 keeps the timestamp.
 const TIMESTAMP_AT: usize = 96;
@@ -25,24 +26,27 @@ pub type RebalanceCallback =
 pub type CommitCallback = RebalanceCallback;
 pub type DeliveryCallback = unsafe extern "C" fn(*mut rd_kafka_t, *const rd_kafka_message_t, *mut c_void);
 
+/// What all partitions together may have fetched ahead: records, and KiB.
+const AHEAD: (u32, u32) = (160_000, 65_536);
+
 /// A consumer whose callbacks run in `rd_kafka_consumer_poll`.
 pub fn consumer(
-    bootstrap: &str,
-    group: &str,
+    job: &Job,
     (rebalance, committed): (RebalanceCallback, CommitCallback),
     opaque: *mut c_void,
 ) -> *mut rd_kafka_t {
-    let mut config = common(bootstrap);
+    let mut config = common(&job.bootstrap);
+    let share = |of: u32| (of / job.partitions.max(1)).max(1).to_string();
     config
-        .set("group.id", group)
+        .set("group.id", &job.group)
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("fetch.wait.max.ms", "100")
         .set("fetch.queue.backoff.ms", "10")
-        .set("queued.min.messages", "20000")
-        .set("queued.max.messages.kbytes", "8192");
+        .set("queued.min.messages", share(AHEAD.0))
+        .set("queued.max.messages.kbytes", share(AHEAD.1));
     let native = native(&config);
     // SAFETY: sets callbacks on a configuration that is ours until `create` takes it.
     unsafe {
@@ -55,8 +59,14 @@ pub fn consumer(
     }
 }
 
-/// A producer that sends at once what it is given and keeps the event time that comes as each message's opaque.
-pub fn producer(bootstrap: &str, delivered: DeliveryCallback, opaque: *mut c_void) -> *mut rd_kafka_t {
+/// A producer that sends at once what it is given. Each message's opaque is its event time or, with headers, the place of
+/// its [`Extras`], alive until it is produced.
+pub fn producer(
+    bootstrap: &str,
+    with_headers: bool,
+    delivered: DeliveryCallback,
+    opaque: *mut c_void,
+) -> *mut rd_kafka_t {
     assert!(timestamp_is_where_we_write_it(), "this librdkafka keeps the timestamp of a message elsewhere");
     let mut config = common(bootstrap);
     config
@@ -74,7 +84,8 @@ pub fn producer(bootstrap: &str, delivered: DeliveryCallback, opaque: *mut c_voi
         rd_kafka_conf_set_opaque(native, opaque);
         rd_kafka_conf_set_dr_msg_cb(native, Some(delivered));
         let name = c"event-time".as_ptr();
-        check(rd_kafka_conf_interceptor_add_on_new(native, name, Some(install::<Keep>), null_mut()), "interceptor");
+        let installer = if with_headers { install::<KeepWithHeaders> } else { install::<Keep> };
+        check(rd_kafka_conf_interceptor_add_on_new(native, name, Some(installer), null_mut()), "interceptor");
         create(rd_kafka_type_t::RD_KAFKA_PRODUCER, native)
     }
 }
@@ -120,6 +131,23 @@ impl OnSend for Keep {
     unsafe fn on_send(message: *mut rd_kafka_message_t) {
         // SAFETY: by the contract, and by the test at start the timestamp lies there.
         unsafe { message.cast::<u8>().add(TIMESTAMP_AT).cast::<i64>().write((*message)._private as i64) };
+    }
+}
+
+/// Writes the event time and gives the headers.
+struct KeepWithHeaders;
+
+impl OnSend for KeepWithHeaders {
+    unsafe fn on_send(message: *mut rd_kafka_message_t) {
+        // SAFETY: by the contract of `producer` the opaque points to live extras; for the timestamp see `Keep`; the headers
+        // are ours to give and are given once.
+        unsafe {
+            let extras = &*(*message)._private.cast::<Extras>();
+            message.cast::<u8>().add(TIMESTAMP_AT).cast::<i64>().write(extras.timestamp);
+            if !extras.headers.is_null() {
+                rd_kafka_message_set_headers(message, extras.headers);
+            }
+        }
     }
 }
 

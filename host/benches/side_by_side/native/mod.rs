@@ -4,6 +4,9 @@
 //! partition has its own queue, drained in batches; output is self-clocked (`output`); a commit never passes a record that
 //! is not acknowledged; event time is kept (`clients`). SIGTERM drains, commits and leaves. It is alone in its group: a
 //! revocation before the end is not drained.
+//!
+//! It comes in three kinds ([`Kind`]): as above; with the headers carried along, by librdkafka's public calls; and one
+//! that only consumes and commits.
 
 mod clients;
 mod output;
@@ -22,7 +25,6 @@ use output::{Outputs, RecordView};
 const BATCH: usize = 1000;
 /// The handler's work: this much of a value is put in upper case.
 const UPPERCASE: usize = 100;
-const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 /// A queue that is ready and was not noticed is looked at after this.
 const FALLBACK_SWEEP: Duration = Duration::from_millis(20);
 
@@ -32,12 +34,57 @@ extern "C" fn on_signal(_: libc::c_int) {
     STOP.store(true, Ordering::Relaxed);
 }
 
-/// Where the peer reads and writes.
+/// What the peer does with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Puts it in upper case and produces it, without headers.
+    Uppercase,
+    /// The same, with its headers.
+    Headers,
+    /// Nothing.
+    Consume,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 3] = [Kind::Uppercase, Kind::Headers, Kind::Consume];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Uppercase => "uppercase",
+            Kind::Headers => "headers",
+            Kind::Consume => "consume",
+        }
+    }
+}
+
+/// What the peer does, and where it reads and writes.
 pub struct Job {
+    pub kind: Kind,
     pub bootstrap: String,
     pub input: String,
     pub output: String,
     pub group: String,
+    /// Of the input: how much may be fetched ahead for each depends on it.
+    pub partitions: u32,
+    pub commit_interval: Duration,
+}
+
+impl Job {
+    /// The command line that [`Job::parse`] reads.
+    pub fn arguments(&self) -> [String; 7] {
+        let interval = self.commit_interval.as_millis().to_string();
+        let kind = self.kind.name().to_owned();
+        let [bootstrap, input] = [&self.bootstrap, &self.input].map(String::clone);
+        [kind, bootstrap, input, self.output.clone(), self.group.clone(), self.partitions.to_string(), interval]
+    }
+
+    pub fn parse(arguments: &[String]) -> Option<Job> {
+        let [kind, bootstrap, input, output, group, partitions, interval] = arguments else { return None };
+        let [bootstrap, input, output, group] = [bootstrap, input, output, group].map(String::clone);
+        let kind = Kind::ALL.into_iter().find(|known| known.name() == kind)?;
+        let commit_interval = Duration::from_millis(interval.parse().ok()?);
+        Some(Job { kind, bootstrap, input, output, group, partitions: partitions.parse().ok()?, commit_interval })
+    }
 }
 
 /// Runs until SIGTERM.
@@ -45,20 +92,23 @@ pub fn run(job: &Job) {
     // SAFETY: the handler only stores to an atomic.
     unsafe { libc::signal(libc::SIGTERM, on_signal as *const () as libc::sighandler_t) };
     let mut input = Input::open(job);
-    let mut outputs = Outputs::open(&job.bootstrap, &job.output, &raw const *input.wake);
+    let mut outputs = Outputs::open(job, &raw const *input.wake);
     let mut last_commit = Instant::now();
     let mut messages = vec![null_mut(); BATCH];
     while !STOP.load(Ordering::Relaxed) {
         input.serve_callbacks();
         let mut taken = 0;
         for lane in 0..input.lanes.len() {
-            if outputs.has_room() {
-                taken += input.drain(lane, &mut messages, &mut outputs);
-            }
+            let room = outputs.has_room();
+            let drained = if room { input.drain(lane, &mut messages, &mut outputs) } else { 0 };
+            taken += drained;
             // Answers come while other partitions are read: a finished batch must not wait for the end of the sweep.
-            outputs.turn();
+            // With hundreds of partitions, most of them empty, looking after each would be the dearest thing here.
+            if drained > 0 || !room {
+                outputs.turn();
+            }
         }
-        if last_commit.elapsed() >= COMMIT_INTERVAL {
+        if last_commit.elapsed() >= job.commit_interval {
             last_commit = Instant::now();
             input.commit(&outputs, true);
         }
@@ -123,14 +173,16 @@ struct Input {
     topic: CString,
     lanes: Vec<Lane>,
     wake: Box<Wake>,
+    kind: Kind,
 }
 
 impl Input {
     fn open(job: &Job) -> Box<Input> {
         let topic = CString::new(job.input.as_str()).expect("a topic name has no NUL");
-        let mut input = Box::new(Input { consumer: null_mut(), topic, lanes: Vec::new(), wake: Box::default() });
+        let (lanes, wake) = (Vec::new(), Box::default());
+        let mut input = Box::new(Input { consumer: null_mut(), topic, lanes, wake, kind: job.kind });
         let opaque: *mut Input = &raw mut *input;
-        input.consumer = clients::consumer(&job.bootstrap, &job.group, (on_rebalance, on_commit), opaque.cast());
+        input.consumer = clients::consumer(job, (on_rebalance, on_commit), opaque.cast());
         // SAFETY: handles that were just made; the wake lives in the box beside them.
         unsafe {
             let queue = rd_kafka_queue_get_consumer(input.consumer);
@@ -169,13 +221,16 @@ impl Input {
             unsafe {
                 let message = &**pointer;
                 check(message.err, "reading a partition");
-                let record = RecordView {
-                    key: slice(message.key, message.key_len),
-                    value: slice(message.payload, message.len),
-                    timestamp: rd_kafka_message_timestamp(message, null_mut()),
-                };
-                outputs.push(&record, UPPERCASE, lane.partition, message.offset);
                 lane.next = Some(message.offset + 1);
+                if self.kind != Kind::Consume {
+                    let record = RecordView {
+                        key: slice(message.key, message.key_len),
+                        value: slice(message.payload, message.len),
+                        timestamp: rd_kafka_message_timestamp(message, null_mut()),
+                        headers: if self.kind == Kind::Headers { detach_headers(*pointer) } else { null_mut() },
+                    };
+                    outputs.push(&record, UPPERCASE, lane.partition, message.offset);
+                }
                 rd_kafka_message_destroy(*pointer);
             }
         }
@@ -264,6 +319,20 @@ unsafe extern "C" fn on_commit(
         // SAFETY: the opaque is the boxed input, which only this thread uses.
         unsafe { &mut *input.cast::<Input>() }.lanes.iter_mut().for_each(|lane| lane.committed = None);
     }
+}
+
+/// The headers of a message, which are the caller's then; null where it has none.
+///
+/// # Safety
+/// `message` is live.
+unsafe fn detach_headers(message: *mut rd_kafka_message_t) -> *mut rd_kafka_headers_t {
+    let mut headers = null_mut();
+    // SAFETY: by the contract; nothing else holds the list after this.
+    let code = unsafe { rd_kafka_message_detach_headers(message, &raw mut headers) };
+    if code != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__NOENT {
+        check(code, "the headers of a record");
+    }
+    headers
 }
 
 /// # Safety

@@ -9,7 +9,7 @@ use std::ptr::null_mut;
 
 use rdkafka_sys::bindings::*;
 
-use super::{Wake, check, clients, text};
+use super::{Job, Kind, Wake, check, clients, text};
 
 /// Bytes of one produce request, below the broker's limit of a million.
 const CHUNK_BYTES: usize = 900_000;
@@ -23,6 +23,8 @@ pub struct RecordView<'a> {
     pub key: Option<&'a [u8]>,
     pub value: Option<&'a [u8]>,
     pub timestamp: i64,
+    /// Null without any. Taken over.
+    pub headers: *mut rd_kafka_headers_t,
 }
 
 struct Entry {
@@ -30,7 +32,14 @@ struct Entry {
     /// `None` is null.
     key: Option<usize>,
     value: Option<usize>,
-    timestamp: i64,
+    extras: Extras,
+}
+
+/// What an interceptor adds to the message on its way into librdkafka.
+pub struct Extras {
+    pub timestamp: i64,
+    /// The interceptor gives them away.
+    pub headers: *mut rd_kafka_headers_t,
 }
 
 #[derive(Default)]
@@ -67,15 +76,17 @@ pub struct Outputs {
     spare: Vec<Chunk>,
     messages: Vec<rd_kafka_message_t>,
     bytes: usize,
+    with_headers: bool,
 }
 
 impl Outputs {
     /// Opens the producer and learns how many partitions the topic has.
-    pub fn open(bootstrap: &str, topic: &str, wake: *const Wake) -> Outputs {
+    pub fn open(job: &Job, wake: *const Wake) -> Outputs {
         let mut reports = Box::new(Reports::default());
         let opaque: *mut Reports = &raw mut *reports;
-        let producer = clients::producer(bootstrap, on_delivery, opaque.cast());
-        let name = CString::new(topic).expect("a topic name has no NUL");
+        let with_headers = job.kind == Kind::Headers;
+        let producer = clients::producer(&job.bootstrap, with_headers, on_delivery, opaque.cast());
+        let name = CString::new(job.output.as_str()).expect("a topic name has no NUL");
         let mut metadata: *const rd_kafka_metadata = std::ptr::null();
         // SAFETY: handles that were just made; the metadata is freed after its field was read.
         let (topic, partitions) = unsafe {
@@ -91,7 +102,8 @@ impl Outputs {
         assert!(partitions > 0, "native: the output topic is not there");
         reports.by_partition = vec![0; partitions];
         let outputs = (0..partitions).map(|_| Output::default()).collect();
-        Outputs { producer, topic, outputs, reports, spare: Vec::new(), messages: Vec::new(), bytes: 0 }
+        let (spare, messages) = (Vec::new(), Vec::new());
+        Outputs { producer, topic, outputs, reports, spare, messages, bytes: 0, with_headers }
     }
 
     pub fn has_room(&self) -> bool {
@@ -122,7 +134,7 @@ impl Outputs {
             start,
             key: record.key.map(<[u8]>::len),
             value: record.value.map(<[u8]>::len),
-            timestamp: record.timestamp.max(0),
+            extras: Extras { timestamp: record.timestamp.max(0), headers: record.headers },
         });
         let partition = partition as usize;
         if chunk.first.len() <= partition {
@@ -187,7 +199,8 @@ impl Outputs {
         let chunk = self.outputs[partition].waiting.pop_front().expect("there is one");
         let bytes = chunk.bytes.as_ptr();
         self.messages.clear();
-        self.messages.extend(chunk.entries.iter().map(|entry| message(bytes, entry)));
+        let with_headers = self.with_headers;
+        self.messages.extend(chunk.entries.iter().map(|entry| message(bytes, entry, with_headers)));
         self.reports.by_partition[partition] = 0;
         let count = self.messages.len() as i32;
         // SAFETY: no copy: the chunk is kept until every message of it is reported. The key is always copied.
@@ -198,7 +211,9 @@ impl Outputs {
     }
 }
 
-fn message(bytes: *const u8, entry: &Entry) -> rd_kafka_message_t {
+fn message(bytes: *const u8, entry: &Entry, with_headers: bool) -> rd_kafka_message_t {
+    // For the interceptor: where event time and headers are, which the chunk keeps; or event time itself.
+    let extras = if with_headers { (&raw const entry.extras) as usize } else { entry.extras.timestamp as usize };
     // SAFETY: both places lie in the chunk.
     let (key, value) = unsafe { (bytes.add(entry.start), bytes.add(entry.start + entry.key.unwrap_or(0))) };
     rd_kafka_message_t {
@@ -210,8 +225,7 @@ fn message(bytes: *const u8, entry: &Entry) -> rd_kafka_message_t {
         key: entry.key.map_or(null_mut(), |_| key.cast_mut().cast()),
         key_len: entry.key.unwrap_or(0),
         offset: 0,
-        // Event time, for the interceptor.
-        _private: entry.timestamp as *mut c_void,
+        _private: extras as *mut c_void,
     }
 }
 

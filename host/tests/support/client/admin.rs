@@ -1,8 +1,11 @@
 //! Topics and offsets: made, counted and asked for.
 
+use std::time::{Duration, Instant};
+
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys::bindings::rd_kafka_type_t;
 
@@ -59,12 +62,27 @@ pub fn committed(kafka: &Kafka, group: &str, topic: &str) -> Vec<Option<i64>> {
     let consumer: BaseConsumer = config(kafka.bootstrap()).set("group.id", group).create().expect("a consumer");
     let mut wanted = TopicPartitionList::new();
     wanted.add_partition_range(topic, 0, partitions - 1);
-    let found = consumer.committed_offsets(wanted, PATIENCE).expect("the group's coordinator answers");
+    // A broker that just started still loads the group's log; librdkafka leaves asking again to its user here.
+    let deadline = Instant::now() + PATIENCE;
+    let found = loop {
+        match consumer.committed_offsets(wanted.clone(), PATIENCE) {
+            Ok(found) => break found,
+            Err(error) if is_moving(error.rdkafka_error_code()) && Instant::now() < deadline => {
+                consumer.poll(Duration::from_millis(100));
+            }
+            Err(error) => panic!("the coordinator of {group} does not answer: {error}"),
+        }
+    };
     let offset = |partition| match found.find_partition(topic, partition).expect("an answer for it").offset() {
         Offset::Offset(offset) => Some(offset),
         _ => None,
     };
     (0..partitions).map(offset).collect()
+}
+
+fn is_moving(code: Option<RDKafkaErrorCode>) -> bool {
+    use RDKafkaErrorCode::{CoordinatorLoadInProgress, CoordinatorNotAvailable, NotCoordinator};
+    matches!(code, Some(NotCoordinator | CoordinatorNotAvailable | CoordinatorLoadInProgress))
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
