@@ -145,7 +145,7 @@ impl Series {
             Self::Counter(count) => MetricValue::Counter(count.load(Ordering::Relaxed)),
             Self::Gauge(bits) => MetricValue::Gauge(f64::from_bits(bits.load(Ordering::Relaxed))),
             Self::Histogram { bounds, counts, sum } => {
-                let bounds = bounds.iter().copied().chain([f64::MAX]);
+                let bounds = bounds.iter().copied().chain([f64::INFINITY]);
                 let buckets = bounds.zip(counts).map(|(bound, count)| (bound, count.load(Ordering::Relaxed)));
                 MetricValue::Histogram(buckets.collect(), f64::from_bits(sum.load(Ordering::Relaxed)))
             }
@@ -313,7 +313,7 @@ mod tests {
         for value in [0.5, 1.0, 2.0, 3.0, f64::NAN, f64::INFINITY, -4.0] {
             assert!(series.observe(value));
         }
-        let expected = MetricValue::Histogram(vec![(1.0, 3), (2.5, 1), (f64::MAX, 3)], 2.5);
+        let expected = MetricValue::Histogram(vec![(1.0, 3), (2.5, 1), (f64::INFINITY, 3)], 2.5);
         assert_eq!(series.value(), expected);
         assert!(!series.add(1) && !series.set(1.0));
     }

@@ -3,8 +3,8 @@
 mod plugin_support;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use plugin_support::{burst, compiler, config, guest, on_handler_thread, runtime, version};
@@ -78,7 +78,7 @@ fn a_compile_bomb_ends_at_its_limits() {
 #[test]
 fn records_flow_while_a_bomb_is_compiled() {
     let stop = AtomicBool::new(false);
-    let (answers, slowest) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (answers, times) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let (config, _) = config(HandlerLimits::default(), "{}");
@@ -87,7 +87,7 @@ fn records_flow_while_a_bomb_is_compiled() {
                 while !stop.load(Ordering::SeqCst) {
                     let begin = Instant::now();
                     instance.handle_messages(&burst(&["fine"], false)).await.expect("an answer");
-                    slowest.fetch_max(begin.elapsed().as_micros() as u64, Ordering::SeqCst);
+                    times.lock().expect("no panic").push(begin.elapsed());
                     answers.fetch_add(1, Ordering::SeqCst);
                 }
             });
@@ -106,8 +106,11 @@ fn records_flow_while_a_bomb_is_compiled() {
         let error = load(&component_of(&[giant(20 << 20)]), &rules).expect_err("too large a function");
         assert!(error.to_string().contains("function body size"), "{error}");
     });
-    // The child gives way; a thread may wait for a core on a machine with other work.
-    assert!(slowest.load(Ordering::SeqCst) < 500_000, "{slowest:?} us");
+    // Not the slowest: on a machine with other work any thread may wait for a core. But the children give way.
+    let mut times = times.into_inner().expect("no panic");
+    times.sort_unstable();
+    let most = times[times.len() * 95 / 100];
+    assert!(most < Duration::from_millis(20), "95 % of {} answers within {most:?}", times.len());
     // Those of the tests beside this one end as well.
     let deadline = Instant::now() + Duration::from_secs(60);
     while !children().is_empty() {

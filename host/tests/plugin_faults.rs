@@ -135,6 +135,7 @@ fn endless_recursion_is_told_from_a_trap() {
     assert_eq!(fault.class, FaultClass::Stack, "{fault}");
     assert!(fault.text.starts_with("the handler's stack in memory is used up"), "{fault}");
     assert!(fault.frames[0].contains("raw_frames::deeper"), "{fault:?}");
+    assert!(fault.advice.expect("advice").contains("-zstack-size"));
 
     let fault = fault_of(limits(), "!calls");
     assert_eq!(fault.class, FaultClass::Stack, "{fault}");

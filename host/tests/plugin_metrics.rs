@@ -38,7 +38,7 @@ fn instances_add_to_the_same_series() {
         (
             MetricKind::Histogram,
             "price".to_owned(),
-            vec![(vec![label("a", "x")], MetricValue::Histogram(vec![(1.0, 0), (10.0, 2), (f64::MAX, 2)], 66.0))],
+            vec![(vec![label("a", "x")], MetricValue::Histogram(vec![(1.0, 0), (10.0, 2), (f64::INFINITY, 2)], 66.0))],
         ),
     ];
     assert_eq!(config.metrics.all(), expected);

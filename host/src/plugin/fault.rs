@@ -17,6 +17,9 @@ const SHOWN: usize = 8;
 /// Endless recursion of up to so many functions that call each other is recognised.
 const RECURSIVE: usize = 16;
 
+/// What compilers for WebAssembly make for large locals, beside the call stack. Its size is the component's own.
+const STACK_IN_MEMORY: &str = "the handler's stack in memory";
+
 /// Class of a fault; the same names in metrics, reports and documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FaultClass {
@@ -121,7 +124,11 @@ impl Fault {
         state.output.finish();
         self.tail = state.output.tail();
         // What names its limit already needs no advice.
-        self.advice = advice(self.class, &state.config.limits).filter(|_| !self.text.contains("[handler.limits]"));
+        self.advice = if self.text.starts_with(STACK_IN_MEMORY) {
+            Some("if it needs more, build it with more (Rust: `-C link-arg=-zstack-size=BYTES`)".to_owned())
+        } else {
+            advice(self.class, &state.config.limits).filter(|_| !self.text.contains("[handler.limits]"))
+        };
         self
     }
 
@@ -184,7 +191,7 @@ fn classify(
         }
         // Compilers for WebAssembly keep large locals on a stack in memory, which mostly ends first.
         Some(Trap::MemoryOutOfBounds) if endless(frames) => {
-            (FaultClass::Stack, "the handler's stack in memory is used up by recursion".to_owned())
+            (FaultClass::Stack, format!("{STACK_IN_MEMORY} is used up by recursion"))
         }
         Some(Trap::Interrupt) => (FaultClass::Deadline, root),
         Some(Trap::CannotEnterComponent | Trap::AsyncDeadlock) => (FaultClass::Host, root),

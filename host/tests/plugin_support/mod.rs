@@ -18,7 +18,7 @@ use sluicebox_frames::{
     BatchInfo, Frame, HeadersWriter, MessagesWriter, NewMessage, Source, TimestampType, Trigger, messages,
 };
 
-const GUESTS: [&str; 9] = [
+const GUESTS: [&str; 10] = [
     "raw-frames",
     "raw-typed",
     "raw-optional",
@@ -28,6 +28,7 @@ const GUESTS: [&str; 9] = [
     "raw-nothing",
     "holder",
     "judge",
+    "hostile",
 ];
 
 /// The component of a guest under `tests/guests`, built once per test program.
