@@ -108,6 +108,8 @@ pub enum Command {
 pub struct CompileArgs {
     /// Bytes of the call stack
     pub stack: u64,
+    /// 1 for a deterministic handler, else 0
+    pub deterministic: u64,
     /// Seconds of CPU time
     pub cpu_seconds: u64,
     /// Bytes of memory

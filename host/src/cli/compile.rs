@@ -9,8 +9,8 @@ use crate::plugin::CompileJob;
 
 /// Component from stdin, native code to stdout, or a reason to stderr.
 pub(super) fn run(args: &CompileArgs) -> Exit {
-    let CompileArgs { stack, cpu_seconds, memory } = *args;
-    let code = match (CompileJob { stack, cpu_seconds, memory }).run(io::stdin().lock()) {
+    let CompileArgs { stack, deterministic, cpu_seconds, memory } = *args;
+    let code = match (CompileJob { stack, deterministic, cpu_seconds, memory }).run(io::stdin().lock()) {
         Ok(code) => code,
         Err(reason) => {
             eprintln!("{reason}");

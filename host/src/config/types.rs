@@ -73,6 +73,8 @@ pub struct Pipeline {
     /// How often `timer.tick` of the handler is called; `None` = never.
     pub tick: Option<Duration>,
     pub errors: Errors,
+    /// The same record gives the same answer: bursts of one, a clock and random numbers that come from the record.
+    pub deterministic: bool,
     /// Topics that the handler may write to, by declared name.
     pub outputs: Vec<Output>,
     /// How `sluicebox dev` builds the component; `None` = not declared.
@@ -96,6 +98,7 @@ impl fmt::Debug for Pipeline {
             .field("ack", &self.ack)
             .field("hold", &self.hold)
             .field("tick", &self.tick)
+            .field("deterministic", &self.deterministic)
             .field("errors", &self.errors)
             .field("outputs", &self.outputs)
             .field("build", &self.build)

@@ -18,6 +18,7 @@ use super::watch::ClusterWatch;
 use super::wiring::{Member, Real, drive};
 use crate::config::{AckMode, Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Then};
 use crate::delivery::batcher::BatchRules;
+use crate::delivery::burst;
 use crate::delivery::policy;
 use crate::delivery::retry::RetryRules;
 use crate::kafka::consumer::Consumer;
@@ -165,6 +166,7 @@ impl Supervised {
                     (batcher.name.as_str().into(), rules)
                 })
                 .collect(),
+            max_burst: if config.deterministic { 1 } else { burst::MAX_MESSAGES },
             retry: RetryRules {
                 attempts: config.errors.attempts,
                 backoff: config.errors.backoff,

@@ -35,6 +35,8 @@ pub struct Compiler {
 pub struct CompileJob {
     /// Bytes of the call stack of instances.
     pub stack: u64,
+    /// 1 for code of deterministic handlers, else 0.
+    pub deterministic: u64,
     /// Seconds of CPU time.
     pub cpu_seconds: u64,
     /// Bytes of address space.
@@ -145,15 +147,20 @@ fn judge(
 
 impl CompileJob {
     fn of(rules: &LoadRules) -> Self {
-        Self { stack: rules.stack, cpu_seconds: rules.compile_time.as_secs().max(1), memory: rules.compile_memory }
+        Self {
+            stack: rules.stack,
+            deterministic: rules.deterministic.into(),
+            cpu_seconds: rules.compile_time.as_secs().max(1),
+            memory: rules.compile_memory,
+        }
     }
 
-    fn to_args(&self) -> [String; 3] {
-        [self.stack, self.cpu_seconds, self.memory].map(|number| number.to_string())
+    fn to_args(&self) -> [String; 4] {
+        [self.stack, self.deterministic, self.cpu_seconds, self.memory].map(|number| number.to_string())
     }
 
     fn rules(&self) -> LoadRules {
-        LoadRules { stack: self.stack, ..LoadRules::default() }
+        LoadRules { stack: self.stack, deterministic: self.deterministic == 1, ..LoadRules::default() }
     }
 
     /// The child's side: limits itself, then reads the component and compiles it.

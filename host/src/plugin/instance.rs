@@ -17,6 +17,7 @@ use super::meter::Meter;
 use super::metrics::Numbers;
 use super::output::{HandlerLog, Output};
 use super::place::Place;
+use super::replay::Replay;
 use super::typed;
 use super::typed::{AnswerBuilder, BatchAnswer, FrameOut, FrameRef, Message, MessageAnswer, Next, TickAnswer};
 use super::verdicts;
@@ -84,6 +85,8 @@ pub struct Instance {
     version: Arc<Version>,
     config: Arc<InstanceConfig>,
     meter: Arc<Meter>,
+    /// Of a deterministic handler.
+    replay: Option<Arc<Replay>>,
     calls: Calls,
     /// A call did not return; the store is not entered again.
     faulted: bool,
@@ -114,10 +117,11 @@ impl Instance {
         // The guest's own handles are counted below. The host keeps two things for some of them (a pollable, and what it
         // waits for).
         table.set_max_capacity(limits.handles as usize * 2);
+        let replay = version.kit.rules.deterministic.then(Arc::<Replay>::default);
         let state = State {
             config: Arc::clone(config),
             limits: MemoryLimiter::new(limits),
-            wasi: wasi::context(&output),
+            wasi: wasi::context(&output, replay.as_ref()),
             table,
             waits_in: None,
             series: Numbers::default(),
@@ -130,8 +134,15 @@ impl Instance {
         take_turns(&mut store, version);
 
         let calls = Calls::default();
-        let mut instance =
-            Self { store, version: Arc::clone(version), config: Arc::clone(config), meter, calls, faulted: false };
+        let mut instance = Self {
+            store,
+            version: Arc::clone(version),
+            config: Arc::clone(config),
+            meter,
+            replay,
+            calls,
+            faulted: false,
+        };
         let times = Times { running: limits.init_running_time, wall: limits.init_wall_time };
         let said = instance.enter(times, config.settings.len(), false, Starting).await?;
         match said {
@@ -153,6 +164,7 @@ impl Instance {
         let times = Times { running: limits.running_time, wall: limits.wall_time };
         let messages = Messages::new(burst);
         self.about(|place| Place::set_all(place, &messages));
+        self.replay(messages.iter().next());
         if let Some(function) = self.calls.message_frames {
             // SAFETY: the export's type was compared with these types when the component was loaded.
             let call = unsafe { Call::<_, (FrameOut,)>::new(function, (FrameRef::from(burst),)) };
@@ -165,6 +177,7 @@ impl Instance {
         let mut answers = AnswerBuilder::new(messages.len(), self.answer_bytes(burst.len()));
         for message in messages.iter() {
             self.about(|place| Place::set_one(place, &message));
+            self.replay(Some(message));
             // SAFETY: as above.
             let call = unsafe { Call::<_, (MessageAnswer,)>::new(function, (Message::from(message),)) };
             let (answer,) = self.enter(times, burst.len(), true, call).await?;
@@ -183,6 +196,7 @@ impl Instance {
     pub async fn handle_batch(&mut self, batch: &Frame) -> Result<Result<Frame, String>, Fault> {
         let times = self.batch_times();
         self.about(|place| Place::set_all(place, &Messages::new(batch)));
+        self.replay(Messages::new(batch).iter().next());
         if let Some(function) = self.calls.batch_frames {
             // SAFETY: the export's type was compared with these types when the component was loaded.
             let call = unsafe { Call::<_, (Result<FrameOut, String>,)>::new(function, (FrameRef::from(batch),)) };
@@ -282,6 +296,7 @@ impl Instance {
                 Place::set_one(place, &message);
             }
         });
+        self.replay(Messages::new(failed.frame).iter().next());
         // Not an array: to the component model that is a list of fixed length, another type.
         let params = (vec![verdicts::FailedMessage::from(failed)],);
         // SAFETY: the export's type was compared with these types when the component was loaded.
@@ -324,6 +339,13 @@ impl Instance {
     /// What the next call is about.
     fn about(&self, place: impl FnOnce(&mut Option<Place>)) {
         self.store.data().output.begin_call(place);
+    }
+
+    /// Which message a deterministic handler's clock and random numbers come from.
+    fn replay(&self, first: Option<sluicebox_frames::Message<'_>>) {
+        if let (Some(replay), Some(message)) = (&self.replay, first) {
+            replay.begin(&message);
+        }
     }
 
     /// A call returned and said what it may not say.

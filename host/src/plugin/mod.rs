@@ -7,7 +7,7 @@
 //! - per component: [`version`] (load, checks against the contract in [`contract`], digest), [`compile`] (in a child
 //!   process), [`cache`] (of what was compiled);
 //! - per store: [`instance`] (start, calls), [`typed`] and [`verdicts`] (the typed form behind the frame interface),
-//!   [`limits`] (memory), [`meter`] (running time), [`output`] (log lines of one handler instance);
+//!   [`limits`] (memory), [`meter`] (running time), [`output`] (log lines of one handler instance), [`replay`] (deterministic ones);
 //! - for people: [`fault`] (what went wrong in a call, by class) and [`place`] (which messages it was about).
 //!
 //! Invariants: what is not linked in `runtime` cannot be reached by a guest; every guest entry happens with a running
@@ -24,6 +24,7 @@ mod meter;
 mod metrics;
 mod output;
 mod place;
+mod replay;
 mod runtime;
 mod typed;
 mod verdicts;

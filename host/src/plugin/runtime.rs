@@ -31,16 +31,19 @@ pub(super) const BACKTRACE_FRAMES: usize = 64;
 pub(super) struct EngineRules {
     /// Bytes of the call stack inside the guest.
     pub stack: usize,
+    /// Numbers that are none (NaN) have one form, or the machine's.
+    pub deterministic: bool,
 }
 
 impl EngineRules {
     pub(super) fn of(rules: &LoadRules) -> Self {
-        Self { stack: usize::try_from(rules.stack).unwrap_or(usize::MAX) }
+        Self { stack: usize::try_from(rules.stack).unwrap_or(usize::MAX), deterministic: rules.deterministic }
     }
 }
 
 /// An engine, and what is linked for its components.
 pub(super) struct Kit {
+    pub rules: EngineRules,
     pub engine: Engine,
     pub linker: Linker<State>,
 }
@@ -78,7 +81,7 @@ impl Runtime {
         let engine = engine(rules)?;
         let linker = linker(&engine).map_err(|error| anyhow::anyhow!("host functions do not link: {error:#}"))?;
         self.pulse.drive(engine.weak());
-        let kit = Arc::new(Kit { engine, linker });
+        let kit = Arc::new(Kit { rules, engine, linker });
         kits.insert(rules, Arc::clone(&kit));
         Ok(kit)
     }
@@ -152,6 +155,7 @@ fn config(rules: EngineRules) -> Config {
         .async_stack_size(rules.stack + HOST_STACK)
         .wasm_backtrace_details(WasmBacktraceDetails::Enable)
         .wasm_backtrace_max_frames(BACKTRACE_FRAMES.try_into().ok())
+        .cranelift_nan_canonicalization(rules.deterministic)
         .shared_memory(false);
     for feature in OFF {
         config.wasm_features(feature, false);

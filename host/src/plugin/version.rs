@@ -25,6 +25,8 @@ pub struct LoadRules {
     pub component_size: u64,
     /// Bytes of the call stack of its instances.
     pub stack: u64,
+    /// Its instances get their clock and random numbers from the record, and numbers that are none have one form.
+    pub deterministic: bool,
     /// CPU time that compiling it may take.
     pub compile_time: Duration,
     /// Memory that compiling it may take, bytes.
@@ -35,14 +37,14 @@ impl LoadRules {
     /// Those of a pipeline.
     #[must_use]
     pub fn of(pipeline: &Pipeline) -> Self {
-        Self::from(&pipeline.limits)
+        Self { deterministic: pipeline.deterministic, ..Self::from(&pipeline.limits) }
     }
 }
 
 impl From<&HandlerLimits> for LoadRules {
     fn from(limits: &HandlerLimits) -> Self {
         let HandlerLimits { component_size, stack, compile_time, compile_memory, .. } = *limits;
-        Self { component_size, stack, compile_time, compile_memory }
+        Self { component_size, stack, deterministic: false, compile_time, compile_memory }
     }
 }
 

@@ -16,6 +16,7 @@ use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, Was
 
 use super::instance::State;
 use super::output::{Output, Stream};
+use super::replay::Replay;
 
 /// Every WASI interface that is linked, as package and interface.
 pub(super) const LINKED: [(&str, &str); 18] = [
@@ -127,8 +128,9 @@ impl WasiView for State {
 }
 
 /// The context of one instance.
-pub(super) fn context(output: &Arc<Output>) -> WasiCtx {
-    WasiCtx::builder()
+pub(super) fn context(output: &Arc<Output>, replay: Option<&Arc<Replay>>) -> WasiCtx {
+    let mut context = WasiCtx::builder();
+    context
         .stdin(ClosedInputStream)
         .stdout(LogStream { output: Arc::clone(output), stream: Stream::Stdout })
         .stderr(LogStream { output: Arc::clone(output), stream: Stream::Stderr })
@@ -137,8 +139,11 @@ pub(super) fn context(output: &Arc<Output>) -> WasiCtx {
         .monotonic_clock(CoarseMonotonicClock { origin: Instant::now() })
         .allow_tcp(false)
         .allow_udp(false)
-        .allow_ip_name_lookup(false)
-        .build()
+        .allow_ip_name_lookup(false);
+    if let Some(replay) = replay {
+        replay.configure(&mut context);
+    }
+    context.build()
 }
 
 struct CoarseWallClock;

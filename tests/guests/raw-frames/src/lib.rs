@@ -119,6 +119,7 @@ fn answer(message: &Message<'_>, writer: &mut AnswerWriter, stop_at_reject: bool
             writer.fail(message.token() + 1, "gave up");
         }
         "everything" => everything(message, writer),
+        "chance" => chance(writer),
         "batch" => {
             let destination = Some(writer.destination(DestinationKind::Batcher, "totals"));
             writer.emission(&NewEmission { destination, batch_key: b"k", flush: true, ..NewEmission::default() });
@@ -177,6 +178,26 @@ fn everything(message: &Message<'_>, writer: &mut AnswerWriter) {
         ..NewEmission::default()
     });
     writer.done(2);
+}
+
+/// Says all that could differ between two runs.
+fn chance(writer: &mut AnswerWriter) {
+    use std::hint::black_box;
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let (begin, none) = (std::time::Instant::now(), black_box(0.0f64) / black_box(0.0));
+    let mut bytes = wasip2::random::random::get_random_bytes(11);
+    bytes.extend(wasip2::random::insecure::get_insecure_random_bytes(3));
+    let text = format!(
+        "{} {} {bytes:?} {:x} {:x} {:?} {:?}",
+        time.as_millis(),
+        wasip2::random::random::get_random_u64(),
+        none.to_bits(),
+        (f64::from_bits(black_box(0xfff8_0000_dead_beef)) + 1.0).to_bits(),
+        wasip2::random::insecure_seed::insecure_seed(),
+        begin.elapsed(),
+    );
+    writer.emission(&NewEmission { value: Content::Bytes(text.as_bytes()), ..NewEmission::default() });
+    writer.done(1);
 }
 
 #[inline(never)]
