@@ -41,6 +41,11 @@ pub fn drain_gave_up(pipeline: &str, who: &str) {
     tracing::warn!(pipeline, "did not finish in time and leaves its records to the next owner: {who}");
 }
 
+/// Partitions were given back, and what was done of them last is not known to be committed.
+pub fn left_uncommitted(pipeline: &str, who: &str) {
+    tracing::warn!(pipeline, "the last commit was not confirmed; the next owner may repeat records of {who}");
+}
+
 /// A shutdown waits for lanes.
 pub fn still_draining(pipeline: &str, who: &str, left: Duration) {
     tracing::info!(pipeline, "draining, {} s left; busy: {who}", left.as_secs());

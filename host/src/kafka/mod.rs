@@ -2,6 +2,7 @@
 //! otherwise; librdkafka's messages never leave this module.
 //!
 //! - [`ffi`]: owners of librdkafka's handles, each dropped in the order that does not hang.
+//! - `raw_headers`: a fetched record's headers, as they lie in the fetch buffer.
 //! - [`settings`]: which librdkafka properties a pipeline's clients get.
 //! - [`consumer`]: group membership, events, partition queues, commits.
 //! - [`partition`]: drains one partition's queue into burst frames.
@@ -27,6 +28,7 @@ pub mod offsets;
 pub mod partition;
 pub mod problem;
 pub mod producer;
+mod raw_headers;
 pub mod reread;
 pub mod settings;
 

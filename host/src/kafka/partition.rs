@@ -11,6 +11,7 @@ use rdkafka_sys as rd;
 use sluicebox_frames::{HeadersWriter, MessagesWriter, NewMessage, TimestampType};
 
 use super::ffi::{self, Client, Queue};
+use super::raw_headers::RawHeaders;
 use crate::wake::Waker;
 
 /// Most messages that are taken from librdkafka at once; what does not fit the burst waits here, a moment.
@@ -172,6 +173,14 @@ unsafe fn pack(message: *mut rd::rd_kafka_message_t, burst: &mut MessagesWriter<
             attempt: 1,
             source: 0,
         };
+        if let Some(headers) = RawHeaders::of(message) {
+            if headers.is_empty() {
+                burst.push(&new, sluicebox_frames::Headers::default());
+            } else {
+                burst.push_with(&new, |writer| headers.copy(writer));
+            }
+            return;
+        }
         let mut headers: *mut rd::rd_kafka_headers_t = ptr::null_mut();
         if rd::rd_kafka_message_headers(message, &mut headers) == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
             burst.push_with(&new, |writer| copy_headers(headers, writer));

@@ -549,7 +549,12 @@ unsafe extern "C" fn on_report(
     // The code is read as a number, because a broker may send codes that this library does not name.
     unsafe {
         let inbox = &mut *opaque.cast::<Inbox>();
-        let code = (&raw const (*message).err).cast::<i32>().read();
+        let mut code = (&raw const (*message).err).cast::<i32>().read();
+        // A success without a place in the log: the broker took a request that was sent again for a repeat of one that it
+        // knows. Where the request before it was refused meanwhile it knows of none, so the record is sent once more.
+        if code == 0 && (*message).offset < 0 {
+            code = Code::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER as i32;
+        }
         inbox.reports.push(((*message)._private.cast::<Entry>().cast_const(), code));
     }
 }

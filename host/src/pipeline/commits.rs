@@ -26,15 +26,6 @@ impl<E: Edges> Run<E> {
         lanes.into_iter().any(|slot| slot.lane.awaits_commit() && slot.dirty().is_some() && !slot.commit_failed)
     }
 
-    /// The commit that was sent is not waited for any more: an answer that comes all the same is nobody's, and what it was
-    /// about is committed again.
-    pub(super) fn forget_commit(&mut self) {
-        self.commit_in_flight = false;
-        for slot in self.lanes.iter_mut().flatten() {
-            slot.committing = None;
-        }
-    }
-
     /// Lets lanes whose records were all handed out know how far the log has been read.
     pub(super) fn pass_gaps(&mut self, lanes: &[LaneId]) {
         let idle: Vec<LaneId> = lanes
@@ -53,7 +44,9 @@ impl<E: Edges> Run<E> {
         }
     }
 
-    /// Sends a commit of what is settled in these lanes. False when there was nothing to send.
+    /// Sends a commit of what is settled in these lanes. False when there was nothing to send, or when an earlier commit is
+    /// not answered: while the broker is away librdkafka keeps commits and sends them again in any order, so a second one
+    /// could be overtaken by the first.
     pub(super) fn commit_lanes(&mut self, lanes: &[LaneId], now: Instant) -> Result<bool, String> {
         if self.commit_in_flight {
             return Ok(false);
@@ -84,8 +77,7 @@ impl<E: Edges> Run<E> {
             let ours = |slot: &&mut Box<Slot<E>>| {
                 *slot.lane.topic == *partition.topic && slot.lane.partition == partition.partition
             };
-            // Of the lane that owns the partition now; a commit of an earlier owner's is nobody's any more.
-            // And of the commit that is awaited: the answer to one that was given up may come late.
+            // Of the lane that owns the partition now, and that awaits it; a commit of an earlier owner's is nobody's any more.
             if let Some(slot) = self.lanes.iter_mut().flatten().find(ours)
                 && let Some(offset) = slot.committing.take_if(|offset| *offset == partition.offset)
             {
@@ -101,7 +93,8 @@ impl<E: Edges> Run<E> {
                 }
             }
         }
-        self.commit_in_flight = self.lanes.iter().flatten().any(|slot| slot.committing.is_some());
+        // Also when it was of partitions that were given back meanwhile: one commit, one answer.
+        self.commit_in_flight = false;
         match failed {
             None => {
                 self.parts.outlets.figures.commits[0] += 1;

@@ -89,6 +89,18 @@ impl<E: Edges> Run<E> {
             .filter(|slot| !slot.lane.is_drained())
             .map(|slot| format!("{} ({} open)", slot.name(), slot.lane.open()))
             .collect();
-        if busy.len() > 8 { format!("{} and {} more", busy[..8].join(", "), busy.len() - 8) } else { busy.join(", ") }
+        enumerate(&busy)
     }
+
+    /// Lanes whose last commit was refused or is not answered.
+    pub(super) fn uncommitted(&self, lanes: &[LaneId]) -> String {
+        let lanes = lanes.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
+        let dirty: Vec<String> = lanes.filter(|slot| slot.dirty().is_some()).map(|slot| slot.name()).collect();
+        enumerate(&dirty)
+    }
+}
+
+/// The first names of a list, and how many more there are.
+fn enumerate(names: &[String]) -> String {
+    if names.len() > 8 { format!("{} and {} more", names[..8].join(", "), names.len() - 8) } else { names.join(", ") }
 }

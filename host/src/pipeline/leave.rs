@@ -157,11 +157,11 @@ impl<E: Edges> Run<E> {
                     }
                 }
                 Step::Commit => {
-                    // A commit that was sent before has to be answered first, or it could overtake this one.
+                    // A commit that was sent before has to be answered first, or it could come after this one; when it is
+                    // not, what was settled since is left to the next owner, who makes it again.
                     if self.commit_in_flight && now < leaving.deadline {
                         return Ok(false);
                     }
-                    self.forget_commit();
                     let sent = self.commit_lanes(&lanes, now)?;
                     let Some(leaving) = &mut self.leaving else { return Ok(false) };
                     leaving.step = Step::AwaitCommit;
@@ -174,8 +174,14 @@ impl<E: Edges> Run<E> {
                         return Ok(false);
                     }
                     let partitions = leaving.partitions.take();
-                    self.forget_commit();
                     if let Some(partitions) = partitions {
+                        let uncommitted = self.uncommitted(&lanes);
+                        if !uncommitted.is_empty() {
+                            if self.closing && self.failure.is_none() {
+                                self.parts.status.left_unfinished();
+                            }
+                            telemetry::left_uncommitted(&self.parts.config.name, &uncommitted);
+                        }
                         telemetry::revoked(&self.parts.config.name, &names(&partitions), false);
                         self.leaving = None;
                         self.release(&lanes, &partitions)?;

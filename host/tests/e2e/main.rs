@@ -33,6 +33,7 @@ mod dead_letters;
 mod faults;
 mod forms;
 mod group;
+mod late_commits;
 mod manifests;
 mod memory;
 mod outage;

@@ -32,6 +32,16 @@ pub fn libs() -> Result<PathBuf, Missing> {
     .clone()
 }
 
+/// Whether Java can run a program from its source: the judge of `tests/kafka/Transcript.java`.
+pub fn compiler() -> Result<(), Missing> {
+    let name = "a Java development kit (17 or newer; it compiles the reader of transcripts)";
+    match Command::new("java").arg("--list-modules").output() {
+        Ok(output) if String::from_utf8_lossy(&output.stdout).contains("jdk.compiler") => Ok(()),
+        Ok(_) => Err(Missing(format!("this Java has no compiler: {name} is needed"))),
+        Err(error) => Err(Missing(format!("`java` cannot be run ({error}): {name} is needed"))),
+    }
+}
+
 fn fetch() -> Result<PathBuf, Missing> {
     let pom = super::repository().join("tests/kafka/pom.xml");
     let wanted = std::fs::read_to_string(&pom).unwrap_or_else(|error| panic!("cannot read {}: {error}", pom.display()));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
@@ -33,6 +33,17 @@ pub fn create_topic_with(kafka: &Kafka, name: &str, partitions: i32, properties:
     }
     // The controller has made it; clients may use it once the broker has heard of it and leads all its partitions.
     assert_eq!(end_offsets(kafka, name).len(), usize::try_from(partitions).expect("a number of partitions"));
+}
+
+/// Gives a topic more partitions, so that it has `count`.
+pub fn add_partitions(kafka: &Kafka, topic: &str, count: i32) {
+    let admin: AdminClient<DefaultClientContext> = config(kafka.bootstrap()).create().expect("an admin client");
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+    let more = NewPartitions::new(topic, usize::try_from(count).expect("a number of partitions"));
+    let results = block_on(admin.create_partitions([&more], &options)).expect("the broker answers");
+    for result in results {
+        result.unwrap_or_else(|(topic, code)| panic!("cannot add partitions to {topic}: {code}"));
+    }
 }
 
 pub fn delete_topic(kafka: &Kafka, name: &str) {

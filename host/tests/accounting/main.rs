@@ -1,0 +1,262 @@
+//! Checks the checker: a good transcript passes, and every corruption of it is found.
+//!
+//! A verifier that cannot fail proves nothing, so each sort of finding is made to appear here, at many places each. The
+//! chaos (`host/tests/chaos`) uses the same checker on real brokers.
+
+mod checker;
+mod made;
+mod text;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use checker::transcript::{Kind, Output, Transcript};
+use checker::verdict::Sort;
+use checker::{Crash, Mode, Rules, judge};
+use made::{Dice, Story, make};
+
+/// Places at which each corruption is tried.
+const PLACES: u64 = 40;
+
+/// Proves: a run without a fault passes in both modes, with nothing repeated.
+#[test]
+fn a_good_transcript_passes() {
+    for mode in [Mode::AtLeastOnce, Mode::ExactlyOnce] {
+        let (transcript, rules) = make(mode, Story::Quiet);
+        let verdict = judge(&transcript, &rules);
+        assert!(verdict.is_good(), "{verdict}\n{}", verdict.findings());
+        assert_eq!((verdict.records, verdict.repeated), (made::RECORDS, 0));
+    }
+}
+
+/// Proves: what a crash repeats at least once is counted and no finding, and the time without progress is its recovery.
+#[test]
+fn a_crash_may_repeat_what_was_not_committed() {
+    let (transcript, rules) = make(Mode::AtLeastOnce, Story::Crash);
+    let verdict = judge(&transcript, &rules);
+    assert!(verdict.is_good(), "{verdict}\n{}", verdict.findings());
+    assert!(verdict.repeated > 100 && verdict.repeated == verdict.repeated_by_one, "{verdict}");
+    assert!((made::DOWN..made::DOWN + 1.0).contains(&verdict.recovery.longest), "{verdict}");
+}
+
+/// Proves: the same repeats without any crash are a finding.
+#[test]
+fn nothing_may_repeat_without_a_crash() {
+    let (transcript, mut rules) = make(Mode::AtLeastOnce, Story::Crash);
+    rules.crashes.clear();
+    let verdict = judge(&transcript, &rules);
+    assert_eq!(verdict.count(Sort::Doubled), verdict.repeated);
+}
+
+/// A corruption and what it has to be found as.
+type Corruption = (&'static str, Sort, fn(&mut Transcript, &mut Rules, &mut Dice));
+
+/// The ten of the design, and what else the checker looks at. Those that are about the promise of one mode only are made
+/// to that mode's transcript.
+const CORRUPTIONS: [(Option<Mode>, Corruption); 24] = [
+    (None, ("drop", Sort::Lost, |transcript, _, dice| _ = transcript.outputs.remove(dice.output(transcript)))),
+    (
+        None,
+        ("duplicate", Sort::Doubled, |transcript, _, dice| {
+            let copy = transcript.outputs[dice.output(transcript)].clone();
+            append(transcript, copy);
+        }),
+    ),
+    (None, ("swap two", Sort::Gap, swap)),
+    (
+        None,
+        ("move to another partition", Sort::Corrupt, |transcript, rules, dice| {
+            let mut moved = transcript.outputs.remove(dice.output(transcript));
+            moved.place.partition = (moved.place.partition + 1) % rules.output_partitions;
+            append(transcript, moved);
+        }),
+    ),
+    (
+        None,
+        ("alter crc", Sort::Corrupt, |transcript, _, dice| {
+            let at = dice.output(transcript);
+            transcript.outputs[at].identity.as_mut().expect("it has one").crc ^= 1;
+        }),
+    ),
+    (
+        None,
+        ("forge src", Sort::Corrupt, |transcript, _, dice| {
+            let at = dice.output(transcript);
+            transcript.outputs[at].stamp.as_mut().expect("it has one").source.offset += 1;
+        }),
+    ),
+    (None, ("C+1", Sort::Misplaced, |transcript, _, dice| commit_by(transcript, dice, 1))),
+    (None, ("C-1", Sort::Misplaced, |transcript, _, dice| commit_by(transcript, dice, -1))),
+    (Some(Mode::ExactlyOnce), ("TORN", Sort::Torn, |transcript, _, dice| commit_by(transcript, dice, -40))),
+    (
+        None,
+        ("wrong dig", Sort::Corrupt, |transcript, _, dice| {
+            let at = dice.output(transcript);
+            transcript.outputs[at].stamp.as_mut().expect("it has one").version = "0bad".into();
+        }),
+    ),
+    (
+        None,
+        ("altered bytes", Sort::Corrupt, |transcript, _, dice| {
+            let at = dice.output(transcript);
+            transcript.outputs[at].identity.as_mut().expect("it has one").sum ^= 1;
+        }),
+    ),
+    (
+        None,
+        ("no stamp", Sort::Corrupt, |transcript, _, dice| {
+            let at = dice.output(transcript);
+            transcript.outputs[at].stamp = None;
+        }),
+    ),
+    (
+        None,
+        ("an attempt too early", Sort::Corrupt, |transcript, _, dice| {
+            let third = |output: &Output| output.stamp.as_ref().is_some_and(|stamp| stamp.attempt > 1);
+            let at = dice.find(transcript, third);
+            transcript.outputs[at].stamp.as_mut().expect("it has one").attempt = 1;
+        }),
+    ),
+    (
+        None,
+        ("an outcome too many", Sort::Corrupt, |transcript, _, dice| {
+            let mut more = transcript.outputs[dice.output(transcript)].clone();
+            more.stamp.as_mut().expect("it has one").index += 2;
+            append(transcript, more);
+        }),
+    ),
+    (
+        None,
+        ("no dead letter", Sort::Lost, |transcript, _, dice| {
+            let at = dice.find(transcript, |output| output.kind == Kind::Dead);
+            transcript.outputs.remove(at);
+        }),
+    ),
+    (
+        None,
+        ("a twin of the same epoch", Sort::Doubled, |transcript, rules, dice| {
+            let copy = transcript.outputs[dice.find(transcript, |output| output.kind != Kind::Dead)].clone();
+            append(transcript, copy);
+            explain(rules);
+        }),
+    ),
+    (
+        None,
+        ("a twin of a later epoch", Sort::Doubled, |transcript, rules, dice| {
+            let mut copy = transcript.outputs[dice.find(transcript, |output| output.kind != Kind::Dead)].clone();
+            copy.stamp.as_mut().expect("it has one").epoch = Some(made::END as u64 * 1000);
+            append(transcript, copy);
+            explain(rules);
+        }),
+    ),
+    (
+        None,
+        ("a commit that falls", Sort::StaleCommit, |transcript, _, dice| {
+            // The first commit of each partition has none before it.
+            let firsts = transcript.committed.len();
+            let at = firsts + dice.below(transcript.commits.len() - firsts);
+            let partition = transcript.commits[at].partition;
+            let before = transcript.commits[..at].iter().rfind(|commit| commit.partition == partition).copied();
+            transcript.commits[at].offset = before.and_then(|commit| commit.offset).map(|offset| offset - 1);
+        }),
+    ),
+    (
+        None,
+        ("a commit too soon", Sort::EarlyCommit, |transcript, _, dice| {
+            let at = dice.below(transcript.commits.len());
+            transcript.commits[at].at -= made::STEP * 150;
+        }),
+    ),
+    (
+        None,
+        ("an open transaction", Sort::Hanging, |transcript, _, dice| {
+            let mut ends: Vec<_> = transcript.output_ends.values_mut().collect();
+            let at = dice.below(ends.len());
+            ends[at].high += 1;
+        }),
+    ),
+    (None, ("a member stays", Sort::Hanging, |transcript, _, _| transcript.members = 1)),
+    (
+        None,
+        ("an input is missing", Sort::Void, |transcript, _, dice| {
+            let partition = dice.below(transcript.inputs.len()) as i32;
+            let records = transcript.inputs.get_mut(&partition).expect("it is there");
+            // Not the last one of a producer: without a ledger nobody would know of it.
+            let at = dice.below(records.len() - 10);
+            records.remove(at);
+        }),
+    ),
+    (
+        None,
+        ("the ledger says otherwise", Sort::Void, |_, rules, dice| {
+            let at = dice.below(rules.ledger.len());
+            rules.ledger[at].seq += made::RECORDS;
+        }),
+    ),
+    (
+        None,
+        ("another run", Sort::Corrupt, |transcript, _, dice| {
+            let at = dice.output(transcript);
+            transcript.outputs[at].identity.as_mut().expect("it has one").run = "earlier".into();
+        }),
+    ),
+];
+
+/// Proves: every corruption, wherever it is made, is found as what it is.
+#[test]
+fn every_corruption_is_found() {
+    for (only, (name, sort, corrupt)) in CORRUPTIONS {
+        for mode in [Mode::AtLeastOnce, Mode::ExactlyOnce].into_iter().filter(|mode| only.is_none_or(|it| it == *mode))
+        {
+            let (good, good_rules) = make(mode, Story::Quiet);
+            for place in 0..PLACES {
+                let (mut transcript, mut rules) = (good.clone(), good_rules.clone());
+                corrupt(&mut transcript, &mut rules, &mut Dice::new(place));
+                let verdict = judge(&transcript, &rules);
+                let found = verdict.count(sort) > 0;
+                assert!(found, "{name}, {}, place {place}: {verdict}\n{}", mode.name(), verdict.findings());
+            }
+        }
+    }
+}
+
+/// Puts an output behind all others of its partition.
+fn append(transcript: &mut Transcript, mut output: Output) {
+    let place = (output.kind, output.place.partition);
+    let others = transcript.outputs.iter().filter(|other| (other.kind, other.place.partition) == place);
+    output.place.offset = others.map(|other| other.place.offset + 1).max().unwrap_or_default();
+    output.at = made::END;
+    transcript.outputs.push(output);
+}
+
+/// A crash before everything: repeats may be its doing.
+fn explain(rules: &mut Rules) {
+    rules.crashes.push(Crash { at: 0, what: "an excuse".to_owned() });
+}
+
+/// Lets two outputs of one lane that follow each other in a partition change places.
+fn swap(transcript: &mut Transcript, _: &mut Rules, dice: &mut Dice) {
+    let lane = |output: &Output| {
+        (output.kind, output.place.partition, output.stamp.as_ref().map(|stamp| stamp.source.partition))
+    };
+    let second = loop {
+        let at = dice.output(transcript);
+        if transcript.outputs[..at].iter().any(|other| lane(other) == lane(&transcript.outputs[at])) {
+            break at;
+        }
+    };
+    let wanted = lane(&transcript.outputs[second]);
+    let first = transcript.outputs[..second].iter().rposition(|other| lane(other) == wanted).expect("looked for above");
+    let (one, other) = (transcript.outputs[first].clone(), transcript.outputs[second].clone());
+    transcript.outputs[first] = Output { place: one.place, at: one.at, ..other.clone() };
+    transcript.outputs[second] = Output { place: other.place, at: other.at, ..one };
+}
+
+/// Moves the last commit of a partition.
+fn commit_by(transcript: &mut Transcript, dice: &mut Dice, by: i64) {
+    let partition = dice.below(transcript.committed.len()) as i32;
+    let committed = transcript.committed.get_mut(&partition).expect("it is there");
+    *committed += by;
+    let last = transcript.commits.iter_mut().rfind(|commit| commit.partition == partition).expect("it committed");
+    last.offset = Some(*committed);
+}
