@@ -50,7 +50,7 @@ impl Dice {
         let length = if self.below(20) == 0 { self.below(1 << 17) } else { self.below(24) };
         let plain = self.below(2) == 0;
         let bytes = (0..length).map(|_| if plain { b'a' + self.below(26) as u8 } else { self.roll() as u8 }).collect();
-        if self.below(10) == 0 {
+        if self.below(2000) == 0 {
             // SAFETY: none. The host has to find out that it is not UTF-8.
             return unsafe { String::from_utf8_unchecked(bytes) };
         }
@@ -58,11 +58,12 @@ impl Dice {
     }
 }
 
-/// So many thousand seeds of their own behave alike: the number is the seed.
+/// Two hundred calls; the same seed makes the same ones.
 pub fn calls(seed: u64) {
     let mut dice = Dice(seed);
-    let mut pollables: Vec<Pollable> = Vec::new();
     let (out, input) = (stdout::get_stdout(), stdin::get_stdin());
+    // Goes before the streams: a stream that goes before its pollables is a trap.
+    let mut pollables: Vec<Pollable> = Vec::new();
     for _ in 0..200 {
         match dice.below(20) {
             0 => log::log(level(&mut dice), &dice.text()),
@@ -114,6 +115,9 @@ pub fn calls(seed: u64) {
             }
             _ => drop(pollables.pop()),
         }
+    }
+    if dice.below(20) == 0 {
+        drop(out);
     }
 }
 
