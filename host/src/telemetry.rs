@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+use crate::config::LostOffset;
+use crate::delivery::retention::Danger;
+use crate::delivery::stall::Cause;
 use crate::pipeline::sink::Failure;
 use crate::pipeline::status::State;
 use crate::plugin::{CacheError, Fault, Place, TailLine};
@@ -12,6 +15,10 @@ use crate::plugin::{CacheError, Fault, Place, TailLine};
 pub fn pipeline_state(pipeline: &str, state: State, reason: Option<&str>) {
     match (state, reason) {
         (State::Waiting, Some(reason)) => tracing::warn!(pipeline, "waiting: {reason}"),
+        (State::Stopped, Some(reason)) => {
+            tracing::error!(pipeline, "stopped: {reason}; restart the host when that is dealt with");
+        }
+        (State::Paused, Some(reason)) => tracing::error!(pipeline, "paused: {reason}"),
         (_, Some(reason)) => tracing::warn!(pipeline, "{}: {reason}", state.name()),
         (_, None) => tracing::info!(pipeline, "{}", state.name()),
     }
@@ -54,6 +61,71 @@ pub fn still_draining(pipeline: &str, who: &str, left: Duration) {
 /// A commit failed; it is tried again.
 pub fn commit_failed(pipeline: &str, reason: &str) {
     tracing::warn!(pipeline, "commit failed, it is tried again: {reason}");
+}
+
+/// A partition's position is not in its log any more.
+pub fn offset_lost(pipeline: &str, what: &str, skipped: u64, policy: LostOffset) {
+    let then = match policy {
+        LostOffset::Earliest => "goes on at the oldest record that is there",
+        LostOffset::Latest => "goes on at the next record that comes",
+        LostOffset::Stop => "stops",
+    };
+    tracing::error!(pipeline, skipped, "{what}; {skipped} records are skipped, the pipeline {then}");
+}
+
+/// A pause because of failed records is over.
+pub fn tries_again(pipeline: &str) {
+    tracing::info!(pipeline, "tries again after its pause, one call at a time");
+}
+
+/// Few enough records fail again.
+pub fn recovered(pipeline: &str) {
+    tracing::info!(pipeline, "records go through again");
+}
+
+/// A partition stands still though it has something to do.
+pub fn stands_still(pipeline: &str, partition: &str, offset: Option<i64>, time: Duration, cause: Cause, reason: &str) {
+    let (at, seconds) = (offset.map_or_else(String::new, |offset| format!("@{offset}")), time.as_secs());
+    tracing::warn!(pipeline, cause = cause.name(), "{partition}{at} stands still for {seconds} s: {reason}");
+}
+
+/// It does not any more.
+pub fn moves_again(pipeline: &str, partition: &str) {
+    tracing::info!(pipeline, "{partition} moves again");
+}
+
+/// The record at which a partition stands will not be there much longer, or is gone.
+pub fn near_deletion(pipeline: &str, partition: &str, offset: i64, danger: Danger, notice: Duration) {
+    match danger {
+        Danger::None => {}
+        Danger::Soon => tracing::error!(
+            pipeline,
+            "{partition}@{offset} is not done, and is deleted by its topic's retention within {} s: let the topic keep its \
+             records for longer (retention.ms), or help the partition to get on",
+            notice.as_secs()
+        ),
+        Danger::Gone => tracing::error!(
+            pipeline,
+            "{partition}@{offset} is not done, and is deleted from its topic: this host still has it, whoever owns the \
+             partition next will not get it"
+        ),
+    }
+}
+
+/// Partitions were added to input topics.
+pub fn new_inputs(pipeline: &str, partitions: &str) {
+    tracing::warn!(
+        pipeline,
+        "new partitions, read from their first record on: {partitions}; keys map to others from now on"
+    );
+}
+
+/// Partitions were added to a topic that is written.
+pub fn topic_grew(pipeline: &str, topic: &str, before: u32, now: u32) {
+    tracing::warn!(
+        pipeline,
+        "topic `{topic}` has {now} partitions, and had {before}: all are written to, and keys map to others from now on"
+    );
 }
 
 /// Something is wrong with a cluster or topic; the client goes on trying.

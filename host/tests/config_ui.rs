@@ -10,8 +10,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use sluicebox::config::{
-    self, AdminChoice, Batcher, Compression, InlinePipeline, LoadRequest, OutputTimestamp, Outside, Plan, Protocol,
-    Purpose, Report, Secret, Start, Then, load,
+    self, AdminChoice, Batcher, Compression, InlinePipeline, LoadRequest, LostOffset, OutputTimestamp, Outside, Plan,
+    Protocol, Purpose, Report, Secret, Start, Then, load,
 };
 
 /// Reports name files as they were given, so the cases are given relative to their directory.
@@ -348,8 +348,8 @@ fn every_key_reaches_its_place_in_the_plan() {
     }
     let source = &pipeline.source;
     assert_eq!((source.cluster.as_str(), source.group.as_str()), ("main", "enrich"));
-    assert_eq!((source.start, source.protocol), (Start::Latest, Protocol::Range));
-    assert_eq!(source.fetch.min_bytes, 10_000);
+    assert_eq!((source.start, source.protocol), (Start::At(1_795_248_000_000), Protocol::Range));
+    assert_eq!((source.on_lost_offset, source.fetch.min_bytes), (LostOffset::Latest, 10_000));
     let totals = Batcher { name: "totals".to_owned(), max_messages: 10, max_bytes: 100_000, max_wait: Duration::ZERO };
     assert_eq!(pipeline.batchers, [totals]);
     assert_eq!((pipeline.errors.attempts, pipeline.errors.jitter), (3, false));
@@ -362,8 +362,8 @@ fn every_key_reaches_its_place_in_the_plan() {
     assert_eq!(outputs, expected);
     assert_eq!(pipeline.dev.samples["orders"], Path::new("samples/orders.ndjson"));
     assert_eq!(pipeline.origin.component().to_string(), "full.toml:10:13");
-    assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:31:1");
-    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:51:1");
+    assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:32:1");
+    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:52:1");
 }
 
 #[test]
@@ -573,5 +573,5 @@ fn a_later_finding_has_a_place() {
     report.push(found.at(plan.pipelines[0].origin.batcher("totals")));
     let json = report.to_json();
     let at = &json["diagnostics"][0]["at"];
-    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(31)));
+    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(32)));
 }

@@ -12,6 +12,8 @@ use prometheus_client::metrics::MetricType;
 use super::metrics::{Samples, Snapshot};
 use crate::config::LimitValue;
 use crate::delivery::batcher::Trigger;
+use crate::delivery::retention::Danger;
+use crate::delivery::stall::Cause;
 use crate::pipeline::lane::LaneState;
 use crate::pipeline::status::State;
 use crate::plugin::FaultClass;
@@ -68,7 +70,7 @@ const fn gauge(
 }
 
 /// All of them, in the order of a scrape.
-pub static FAMILIES: [Family; 28] = [
+pub static FAMILIES: [Family; 33] = [
     Family {
         name: "sluicebox_build_info",
         kind: MetricType::Gauge,
@@ -192,6 +194,29 @@ pub static FAMILIES: [Family; 28] = [
             samples.count(&[state], count);
         }
     }),
+    gauge(
+        "sluicebox_stalled_partitions",
+        &["cause"],
+        "Partitions that stand still for a minute or longer though they have something to do.",
+        |of, samples| {
+            let stalled = || of.figures.lanes.iter().filter_map(|lane| lane.stalled.as_ref());
+            for cause in Cause::ALL {
+                let count = stalled().filter(|stalled| stalled.cause == cause).count();
+                samples.count(&[cause.name()], count as u64);
+            }
+        },
+    ),
+    gauge(
+        "sluicebox_endangered_partitions",
+        &["deletion"],
+        "Partitions whose oldest open message is deleted by retention, or soon will be.",
+        |of, samples| {
+            for (deletion, danger) in [("soon", Danger::Soon), ("done", Danger::Gone)] {
+                let count = of.figures.lanes.iter().filter(|lane| lane.danger == danger).count();
+                samples.count(&[deletion], count as u64);
+            }
+        },
+    ),
     counter("sluicebox_commits_total", &["result"], "Offset commits that were answered.", |of, samples| {
         for (result, count) in ["ok", "error"].into_iter().zip(of.figures.commits) {
             samples.count(&[result], count);
@@ -202,6 +227,28 @@ pub static FAMILIES: [Family; 28] = [
             samples.count(&[kind], count);
         }
     }),
+    counter(
+        "sluicebox_lost_offset_messages_total",
+        &["topic"],
+        "Messages that were deleted, or skipped, before they were read.",
+        |of, samples| {
+            for topic in of.figures.topics.keys() {
+                samples.count(&[topic], of.figures.lost_offsets.get(topic).copied().unwrap_or_default());
+            }
+        },
+    ),
+    counter(
+        "sluicebox_position_resets_total",
+        &[],
+        "Positions in partitions that were lost: their ownership epochs ended.",
+        |of, samples| samples.count(&[], of.figures.renewed),
+    ),
+    counter(
+        "sluicebox_pauses_total",
+        &[],
+        "Times that the pipeline paused because most of its records failed.",
+        |of, samples| samples.count(&[], of.figures.pauses),
+    ),
     counter(
         "sluicebox_broker_errors_total",
         &["cluster", "error_type"],

@@ -9,10 +9,11 @@ use axum::Json;
 use axum::http::StatusCode;
 use serde::Serialize;
 
+use crate::delivery::retention::Danger;
 use crate::pipeline::lane::LaneState;
-use crate::pipeline::status::{PipelineStatus, State};
+use crate::pipeline::status::{Figures, PipelineStatus, Stalled, State};
 
-/// Blocked partitions of a pipeline that are listed, so that a probe's answer stays small; the others are counted.
+/// Partitions of a pipeline that are listed as blocked, or as standing still, so that a probe's answer stays small; the others are counted.
 const BLOCKED_LISTED: usize = 100;
 /// Characters of a reason; reasons carry backtraces and handlers' texts, which the log has in full.
 const REASON_CHARS: usize = 1_000;
@@ -45,6 +46,7 @@ struct PipelineReport {
     since_seconds: u64,
     partitions: usize,
     blocked: Vec<BlockedReport>,
+    stalled: Vec<StalledReport>,
     #[serde(skip)]
     joined: bool,
 }
@@ -56,17 +58,27 @@ struct BlockedReport {
     reason: String,
 }
 
+#[derive(Debug, Serialize)]
+struct StalledReport {
+    topic: String,
+    partition: i32,
+    cause: &'static str,
+    reason: String,
+    seconds: u64,
+}
+
 impl Health {
     /// Health of these pipelines.
     pub const fn new(statuses: Arc<[Arc<PipelineStatus>]>) -> Self {
         Self { statuses, started: AtomicBool::new(false) }
     }
 
-    /// Every pipeline is running. One without partitions is, and so is one with a blocked lane: sending work elsewhere
-    /// would not help it.
+    /// Every pipeline is a working member of its group. One without partitions is, and so is one with a blocked lane or one
+    /// that pauses because its records fail: sending work elsewhere would not help it.
     pub fn ready(&self) -> (StatusCode, Json<Report>) {
         let mut report = self.look();
-        let ready = report.pipelines.iter().all(|pipeline| pipeline.state == State::Running.name());
+        let works = [State::Running, State::Paused].map(State::name);
+        let ready = report.pipelines.iter().all(|pipeline| works.contains(&pipeline.state));
         report.ready = Some(ready);
         (code(ready), Json(report))
     }
@@ -92,10 +104,9 @@ fn look_at(status: &PipelineStatus, now: Instant, warnings: &mut Vec<String>) ->
     let (state, reason, since) = status.state();
     let figures = status.figures();
     let name = &status.name;
-    if state == State::Running
-        && let Some(reason) = &reason
-    {
-        warnings.push(format!("pipeline `{name}`: {}", clip(reason)));
+    if let (State::Running | State::Paused, Some(reason)) = (state, &reason) {
+        let paused = if state == State::Paused { "paused: " } else { "" };
+        warnings.push(format!("pipeline `{name}`: {paused}{}", clip(reason)));
     }
     let mut blocked = Vec::new();
     let mut unlisted = 0;
@@ -112,6 +123,15 @@ fn look_at(status: &PipelineStatus, now: Instant, warnings: &mut Vec<String>) ->
     if unlisted > 0 {
         warnings.push(format!("pipeline `{name}`: {unlisted} more partitions are blocked"));
     }
+    let stalled = stalled(&figures, name, warnings);
+    for (danger, what) in [(Danger::Soon, "will soon be"), (Danger::Gone, "is")] {
+        let count = figures.lanes.iter().filter(|lane| lane.danger == danger).count();
+        if count > 0 {
+            warnings.push(format!(
+                "pipeline `{name}`: the oldest open message {what} deleted by retention in {count} partitions"
+            ));
+        }
+    }
     PipelineReport {
         name: name.clone(),
         group: status.group.clone(),
@@ -121,8 +141,32 @@ fn look_at(status: &PipelineStatus, now: Instant, warnings: &mut Vec<String>) ->
         since_seconds: now.saturating_duration_since(since).as_secs(),
         partitions: figures.lanes.len(),
         blocked,
-        joined: state == State::Running || figures.rebalances[0] > 0,
+        stalled,
+        joined: matches!(state, State::Running | State::Paused) || figures.rebalances[0] > 0,
     }
+}
+
+fn stalled(figures: &Figures, name: &str, warnings: &mut Vec<String>) -> Vec<StalledReport> {
+    let mut reports = Vec::new();
+    let mut unlisted = 0;
+    for lane in &figures.lanes {
+        let Some(Stalled { cause, reason, time }) = &lane.stalled else { continue };
+        if reports.len() == BLOCKED_LISTED {
+            unlisted += 1;
+            continue;
+        }
+        let (topic, partition, seconds) = (lane.topic.to_string(), lane.partition, time.as_secs());
+        let (cause, reason) = (cause.name(), clip(reason));
+        // A blocked one has its warning.
+        if !matches!(lane.state, LaneState::Blocked(_)) {
+            warnings.push(format!("pipeline `{name}`: {topic}[{partition}] stands still for {seconds} s: {reason}"));
+        }
+        reports.push(StalledReport { topic, partition, cause, reason, seconds });
+    }
+    if unlisted > 0 {
+        warnings.push(format!("pipeline `{name}`: {unlisted} more partitions stand still"));
+    }
+    reports
 }
 
 const fn code(good: bool) -> StatusCode {

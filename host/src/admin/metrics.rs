@@ -79,8 +79,9 @@ struct Shown {
 }
 
 impl Shown {
-    /// Settled, and neither dead-lettered nor dropped. A dead letter is counted when it is sent and settles when it is durable, so between
-    /// the two this difference would go back; a counter that does is taken for a restart and counted again from 0.
+    /// Settled, and neither dead-lettered nor dropped. A record that failed may settle later than it is counted so, when
+    /// something else that was made of it is still on its way; between the two this difference would go back, and a
+    /// counter that does is taken for a restart and counted again from 0.
     fn ok(&mut self, figures: &TopicFigures) -> u64 {
         let ok = figures.settled.saturating_sub(figures.dead_lettered + figures.dropped);
         // The figures of a run that was started again do begin at 0.

@@ -3,19 +3,32 @@
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::Admin;
 use super::families::{FAMILIES, WASMTIME};
+use crate::delivery::retention::Danger;
+use crate::delivery::stall::Cause;
 use crate::handler_metrics::NewMetric;
 use crate::pipeline::lane::LaneState;
-use crate::pipeline::status::{Figures, LaneFigures, OutputFigures, PipelineStatus, State, TopicFigures};
+use crate::pipeline::status::{Figures, LaneFigures, OutputFigures, PipelineStatus, Stalled, State, TopicFigures};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn lane(topic: &str, partition: i32, state: LaneState, lag: Option<u64>) -> LaneFigures {
-    LaneFigures { topic: topic.into(), partition, state, committed: Some(5), committable: Some(5), open: 1, lag }
+    LaneFigures {
+        topic: topic.into(),
+        partition,
+        state,
+        committed: Some(5),
+        committable: Some(5),
+        open: 1,
+        lag,
+        stalled: None,
+        danger: Danger::None,
+    }
 }
 
 fn pipeline(name: &str, state: State, reason: Option<&str>, figures: Figures) -> Arc<PipelineStatus> {
@@ -23,6 +36,10 @@ fn pipeline(name: &str, state: State, reason: Option<&str>, figures: Figures) ->
     status.set(state, reason.map(str::to_owned));
     status.publish(figures);
     Arc::new(status)
+}
+
+fn held() -> Stalled {
+    Stalled { cause: Cause::Held, reason: "the handler holds 2 messages".to_owned(), time: Duration::from_secs(75) }
 }
 
 /// Every figure differs, so that none can be taken for another.
@@ -46,10 +63,17 @@ fn figures() -> Figures {
         batchers: vec!["default".to_owned(), "by-customer".to_owned()],
         commits: [31, 1],
         rebalances: [4, 3, 2],
+        lost_offsets: [("orders".into(), 13)].into(),
+        renewed: 5,
+        pauses: 8,
         lanes: vec![
             lane("orders", 10, LaneState::Running, Some(40)),
             lane("orders", 2, LaneState::Blocked("reject: bad amount (offset 17, attempt 1)".to_owned()), Some(2)),
-            lane("orders", 3, LaneState::BackingOff("retry: later".to_owned()), None),
+            LaneFigures {
+                danger: Danger::Soon,
+                ..lane("orders", 3, LaneState::BackingOff("retry: later".to_owned()), None)
+            },
+            LaneFigures { stalled: Some(held()), danger: Danger::Gone, ..lane("orders", 4, LaneState::Running, None) },
             lane("quiet", 0, LaneState::Draining, Some(0)),
         ],
         buffer_bytes: 65_536,
@@ -195,6 +219,7 @@ fn ready_when_all_run_whether_they_have_partitions_or_not() {
         json!({
             "name": name, "group": format!("{name}-group"), "version": "c0ffee", "state": "running", "reason": null,
             "since_seconds": null, "partitions": partitions, "blocked": [],
+            "stalled": [],
         })
     };
     assert_eq!(
@@ -229,7 +254,26 @@ fn a_blocked_lane_is_ready_and_warned_of() {
     assert_eq!(answer.status, 200);
     let reason = "reject: bad amount (offset 17, attempt 1)";
     assert_eq!(report["pipelines"][0]["blocked"], json!([{"topic": "orders", "partition": 2, "reason": reason}]));
-    assert_eq!(report["warnings"], json!([format!("pipeline `p`: orders[2] is blocked: {reason}")]));
+    let held = "the handler holds 2 messages";
+    let stalled = json!([{"topic": "orders", "partition": 4, "cause": "held", "reason": held, "seconds": 75}]);
+    assert_eq!(report["pipelines"][0]["stalled"], stalled);
+    let warnings = [
+        format!("orders[2] is blocked: {reason}"),
+        format!("orders[4] stands still for 75 s: {held}"),
+        "the oldest open message will soon be deleted by retention in 1 partitions".to_owned(),
+        "the oldest open message is deleted by retention in 1 partitions".to_owned(),
+    ];
+    assert_eq!(report["warnings"], json!(warnings.map(|warning| format!("pipeline `p`: {warning}"))));
+}
+
+#[test]
+fn a_paused_pipeline_is_ready_and_warned_of() {
+    let reason = "60 of 100 records failed";
+    let paused = pipeline("p", State::Paused, Some(reason), Figures::default());
+    let admin = start(&[paused]);
+    let answer = get(&admin, "/readyz");
+    assert_eq!((answer.status, get(&admin, "/startupz").status), (200, 200));
+    assert_eq!(answer.json()["warnings"], json!([format!("pipeline `p`: paused: {reason}")]));
 }
 
 #[test]

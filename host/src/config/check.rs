@@ -12,7 +12,7 @@ use super::limits::check_limits;
 use super::names::{listed, nearest, topic_fault};
 use super::request::Purpose;
 use super::schema::{ClusterDraft, HostFile};
-use super::types::{AckMode, DEFAULT_CLUSTER, Pipeline, Protocol, Start, Then};
+use super::types::{AckMode, DEFAULT_CLUSTER, Pipeline, Protocol, Then};
 use super::units::format_duration;
 
 /// All that one pipeline is compared with.
@@ -67,7 +67,6 @@ pub fn check_pipeline(pipeline: &mut Pipeline, against: &Against<'_>, report: &m
     check_limits(pipeline, against, report);
     check_waits(pipeline, report);
     check_ack(pipeline, report);
-    check_wired(pipeline, report);
     check_dev(pipeline, report);
 }
 
@@ -249,24 +248,6 @@ fn check_ack(pipeline: &Pipeline, report: &mut Report) {
         let message = "`ack.mode = \"receive\"` leaves nothing to hold";
         let found = Diagnostic::error(codes::CONTRADICTION, message).at(hold.clone());
         report.push(found.related(receive(), "committed before the handler sees it").help("remove [hold]"));
-    }
-}
-
-/// Keys that are read and that the host does not carry out yet: refused, never ignored.
-fn check_wired(pipeline: &Pipeline, report: &mut Report) {
-    let origin = &pipeline.origin;
-    let source = &pipeline.source;
-    let elsewhere = matches!(source.start, Start::At(_) | Start::Ago(_) | Start::None);
-    let unwired = [
-        ("source.start".to_owned(), elsewhere),
-        ("source.on_lost_offset".to_owned(), true),
-        ("errors.breaker".to_owned(), true),
-    ];
-    for (path, used) in unwired {
-        if let Some(place) = origin.get(&path).filter(|_| used) {
-            let message = format!("this value of `{path}` is not supported yet");
-            report.push(Diagnostic::error(codes::NOT_YET, message).at(place.clone()).help("remove it"));
-        }
     }
 }
 

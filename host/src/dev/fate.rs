@@ -89,6 +89,7 @@ pub fn fate(partitions: &[InputPartition]) -> Fate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::retention::Danger;
 
     fn at(partition: i32, end: i64, committed: Option<i64>, lane: Option<(LaneState, i64, u64)>) -> InputPartition {
         let lane = lane.map(|(state, committable, open)| LaneFigures {
@@ -99,6 +100,8 @@ mod tests {
             committable: Some(committable),
             open,
             lag: None,
+            stalled: None,
+            danger: Danger::None,
         });
         InputPartition { topic: "t".to_owned(), partition, end, committed, lane }
     }

@@ -59,7 +59,7 @@ impl Watch {
             fetch: Fetch { max_wait: FETCH_WAIT, ..Fetch::default() },
         };
         let conf = settings::consumer(&source, cluster, "dev-watch", FetchBudget { per_partition: AHEAD })?;
-        let consumer = Consumer::new(conf, &waker)?;
+        let mut consumer = Consumer::new(conf, &waker)?;
         let roles = roles(pipeline);
         let count = i32::try_from(pipeline.dev.partitions).map_err(|_| "too many partitions".to_owned())?;
         let (mut places, mut wanted) = (Vec::new(), Vec::new());
@@ -70,7 +70,7 @@ impl Watch {
                 wanted.push(PartitionOffset { topic: topic.clone(), partition, offset: 0, error });
             }
         }
-        let queues = consumer.assign(&wanted, &waker)?;
+        let queues = consumer.assign(&wanted)?;
         let partitions = places
             .into_iter()
             .zip(queues)

@@ -3,15 +3,22 @@
 //! All of it is called from one thread. Rebalances come as events and are answered by [`Consumer::assign`] and
 //! [`Consumer::unassign`] whenever the pipeline is ready (within `max.poll.interval.ms`), not from inside a callback.
 
+use std::collections::BTreeSet;
 use std::ptr;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::Code;
 use rdkafka_sys as rd;
 
+use super::aging::{Aged, Aging, Standing};
 use super::ffi::{self, Client, Conf, PartitionList, PartitionOffset, Queue};
+use super::lookup::{self, Lookup, Place};
 use super::partition::PartitionQueue;
 use crate::wake::Waker;
+
+/// Answers of lookups that wait to be taken; who has more to say waits.
+const LOOKUPS: usize = 16;
 
 /// What happened to the group membership.
 #[derive(Debug)]
@@ -25,6 +32,15 @@ pub enum Event {
         /// Too late to commit.
         lost: bool,
     },
+    /// Where partitions stand that were asked about.
+    Placed {
+        /// What [`Consumer::look_up`] gave.
+        number: u64,
+        /// In no order.
+        places: Vec<Place>,
+    },
+    /// What is known of the age of records; empty when it is not known this time.
+    Aged(Vec<Aged>),
     /// A commit was answered.
     Committed {
         /// For the commit as a whole.
@@ -45,8 +61,16 @@ pub enum Event {
 
 /// See the module's text.
 pub struct Consumer {
+    // Answers that nobody took, and the queue, before their client.
+    placed: (SyncSender<Event>, Receiver<Event>),
     events: Queue,
     client: Arc<Client>,
+    waker: Waker,
+    /// What librdkafka was told to read.
+    assigned: BTreeSet<(String, i32)>,
+    /// An assignment that has to be answered as a whole, and was not yet.
+    owes_answer: bool,
+    lookups: u64,
 }
 
 impl Consumer {
@@ -70,7 +94,8 @@ impl Consumer {
         let queue = unsafe { rd::rd_kafka_queue_get_consumer(client.as_ptr()) };
         let mut events = Queue::adopt(&client, queue).ok_or("librdkafka gives no consumer queue")?;
         events.wake(waker);
-        Ok(Self { events, client })
+        let (waker, assigned) = (waker.clone(), BTreeSet::new());
+        Ok(Self { placed: sync_channel(LOOKUPS), events, client, waker, assigned, owes_answer: false, lookups: 0 })
     }
 
     /// The client, for metadata.
@@ -98,7 +123,7 @@ impl Consumer {
             // SAFETY: live queue; the event is ours and destroyed below.
             let event = unsafe { rd::rd_kafka_queue_poll(self.events.as_ptr(), 0) };
             if event.is_null() {
-                return None;
+                return self.placed.1.try_recv().ok();
             }
             // SAFETY: live event.
             let known = unsafe { self.read(event) };
@@ -147,16 +172,46 @@ impl Consumer {
         ffi::text(unsafe { rd::rd_kafka_rebalance_protocol(self.client.as_ptr()) }) == "COOPERATIVE"
     }
 
-    /// Takes partitions over. Their queues are split off first, so that not one record goes to the common queue.
+    /// Takes in that these partitions are ours, and asks where to begin with them: an [`Event::Placed`] comes, as often as
+    /// this is called, with the number that this gives. Those that we have already are read on meanwhile, where the protocol
+    /// lets partitions be taken over one by one.
     ///
     /// # Errors
     /// librdkafka's text.
-    pub fn assign(&self, partitions: &[PartitionOffset], waker: &Waker) -> Result<Vec<PartitionQueue>, String> {
+    pub fn look_up(&mut self, partitions: &[PartitionOffset], start: lookup::From) -> Result<u64, String> {
+        if self.cooperative() {
+            let none = PartitionList::new(0);
+            // SAFETY: live client and list; the list is copied.
+            check_error(unsafe { rd::rd_kafka_incremental_assign(self.client.as_ptr(), none.as_ptr()) })?;
+        } else {
+            self.owes_answer = true;
+        }
+        let partitions = partitions.iter().map(|place| (place.topic.clone(), place.partition)).collect();
+        self.lookups += 1;
+        let lookup = Lookup { client: Arc::downgrade(&self.client), number: self.lookups, partitions, start };
+        lookup.begin(&self.placed.0, &self.waker)?;
+        Ok(self.lookups)
+    }
+
+    /// Asks how long the records have left at which partitions stand; an [`Event::Aged`] comes. `now` in ms since 1970.
+    ///
+    /// # Errors
+    /// Why it was not asked.
+    pub fn ask_for_ages(&self, standing: Vec<Standing>, now: i64) -> Result<(), String> {
+        Aging { client: Arc::downgrade(&self.client), standing, now }.begin(&self.placed.0, &self.waker)
+    }
+
+    /// Reads partitions from the offsets that are given with them, or from librdkafka's `OFFSET_BEGINNING` or `OFFSET_END`.
+    /// Their queues are split off first, so that not one record goes to the common queue.
+    ///
+    /// # Errors
+    /// librdkafka's text.
+    pub fn assign(&mut self, partitions: &[PartitionOffset]) -> Result<Vec<PartitionQueue>, String> {
         let mut list = PartitionList::new(partitions.len());
         let mut queues = Vec::with_capacity(partitions.len());
-        for partition in partitions {
-            list.add(&partition.topic, partition.partition, None)?;
-            queues.push(PartitionQueue::split(&self.client, &partition.topic, partition.partition, waker)?);
+        for PartitionOffset { topic, partition, offset, .. } in partitions {
+            list.add(topic, *partition, Some(*offset))?;
+            queues.push(PartitionQueue::split(&self.client, topic, *partition, &self.waker)?);
         }
         // SAFETY: live client and list; the list is copied.
         unsafe {
@@ -166,26 +221,48 @@ impl Consumer {
                 check(rd::rd_kafka_assign(self.client.as_ptr(), list.as_ptr()))?;
             }
         }
+        self.owes_answer = false;
+        self.assigned.extend(partitions.iter().map(|place| (place.topic.clone(), place.partition)));
         Ok(queues)
+    }
+
+    /// Reads an assigned partition from another offset. What librdkafka fetched of it before is gone; the queue has to
+    /// forget its own part ([`PartitionQueue::restart`]).
+    ///
+    /// # Errors
+    /// librdkafka's text.
+    pub fn seek(&self, topic: &str, partition: i32, offset: i64) -> Result<(), String> {
+        let mut list = PartitionList::new(1);
+        list.add(topic, partition, Some(offset))?;
+        // No wait for its answer (0): what is in the queue is outdated as soon as this returns.
+        // SAFETY: live client and list.
+        check_error(unsafe { rd::rd_kafka_seek_partitions(self.client.as_ptr(), list.as_ptr(), 0) })?;
+        match list.elements().first().map(|place| place.error) {
+            None | Some(Code::RD_KAFKA_RESP_ERR_NO_ERROR | Code::RD_KAFKA_RESP_ERR__IN_PROGRESS) => Ok(()),
+            Some(code) => check(code),
+        }
     }
 
     /// Gives partitions back: the last step of a revocation. Their queues must be dropped before.
     ///
     /// # Errors
     /// librdkafka's text.
-    pub fn unassign(&self, partitions: &[PartitionOffset]) -> Result<(), String> {
-        // SAFETY: live client and list; null clears the assignment.
-        unsafe {
-            if self.cooperative() {
-                let mut list = PartitionList::new(partitions.len());
-                for partition in partitions {
-                    list.add(&partition.topic, partition.partition, None)?;
-                }
-                check_error(rd::rd_kafka_incremental_unassign(self.client.as_ptr(), list.as_ptr()))
-            } else {
-                check(rd::rd_kafka_assign(self.client.as_ptr(), ptr::null()))
+    pub fn unassign(&mut self, partitions: &[PartitionOffset]) -> Result<(), String> {
+        self.owes_answer = false;
+        if !self.cooperative() {
+            self.assigned.clear();
+            // SAFETY: live client; null clears the assignment.
+            return check(unsafe { rd::rd_kafka_assign(self.client.as_ptr(), ptr::null()) });
+        }
+        let mut list = PartitionList::new(partitions.len());
+        for PartitionOffset { topic, partition, .. } in partitions {
+            // One whose place was not known yet was never assigned, and librdkafka refuses lists with such a one.
+            if self.assigned.remove(&(topic.clone(), *partition)) {
+                list.add(topic, *partition, None)?;
             }
         }
+        // SAFETY: live client and list; the list is copied.
+        check_error(unsafe { rd::rd_kafka_incremental_unassign(self.client.as_ptr(), list.as_ptr()) })
     }
 
     /// Sends a commit of *next* offsets; the answer is an [`Event::Committed`]. One at a time: retries of an older commit
@@ -209,7 +286,11 @@ impl Consumer {
     ///
     /// # Errors
     /// librdkafka's text.
-    pub fn begin_close(&self) -> Result<(), String> {
+    pub fn begin_close(&mut self) -> Result<(), String> {
+        if self.owes_answer {
+            // librdkafka waits for it.
+            self.unassign(&[])?;
+        }
         // SAFETY: live client and queue of it.
         check_error(unsafe { rd::rd_kafka_consumer_close_queue(self.client.as_ptr(), self.events.as_ptr()) })
     }
@@ -224,13 +305,23 @@ impl Consumer {
     /// The end of a partition's log as librdkafka last saw it (no request is made); `None` before the first fetch.
     #[must_use]
     pub fn log_end(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.log_bounds(topic, partition).map(|(_, end)| end)
+    }
+
+    /// The oldest offset of a partition's log, as the broker said with the last fetch; `None` before.
+    #[must_use]
+    pub fn log_start(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.log_bounds(topic, partition).map(|(start, _)| start).filter(|start| *start >= 0)
+    }
+
+    fn log_bounds(&self, topic: &str, partition: i32) -> Option<(i64, i64)> {
         let topic = ffi::c_string(topic).ok()?;
         let (mut low, mut high) = (-1i64, -1i64);
         // SAFETY: live client, NUL-terminated name, places for two numbers.
         let result = unsafe {
             rd::rd_kafka_get_watermark_offsets(self.client.as_ptr(), topic.as_ptr(), partition, &mut low, &mut high)
         };
-        (result == Code::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+        (result == Code::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some((low, high))
     }
 }
 
@@ -275,7 +366,7 @@ pub(super) fn check(code: Code) -> Result<(), String> {
 }
 
 /// Takes over an error object (null = none).
-fn check_error(error: *mut rd::rd_kafka_error_t) -> Result<(), String> {
+pub(super) fn check_error(error: *mut rd::rd_kafka_error_t) -> Result<(), String> {
     if error.is_null() {
         return Ok(());
     }

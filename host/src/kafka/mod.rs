@@ -11,17 +11,22 @@
 //! - [`event_time`]: event time and headers for batched producing.
 //! - [`limits`]: which records a topic may refuse; these travel alone.
 //! - [`log`]: librdkafka's lines, into ours.
+//! - [`aging`]: how long records have left at which partitions stand.
+//! - `topic_config`: what brokers say of topics' configuration.
+//! - [`lookup`]: where a group stands in partitions that it was just given.
 //! - [`metadata`]: do the topics exist, how many partitions have they.
 //! - [`mock`]: a broker in memory, for `sluicebox dev`.
 //! - [`offsets`]: where a group stands, where partitions end.
 //! - [`problem`]: what an error means: wait, refused for good, or the end of a client.
 
+pub mod aging;
 mod chunk;
 pub mod consumer;
 pub mod event_time;
 pub mod ffi;
 pub mod limits;
 mod log;
+pub mod lookup;
 pub mod metadata;
 pub mod mock;
 pub mod offsets;
@@ -31,6 +36,7 @@ pub mod producer;
 mod raw_headers;
 pub mod reread;
 pub mod settings;
+mod topic_config;
 
 /// librdkafka's and Kafka's error codes.
 pub use rdkafka_sys::types::RDKafkaRespErr as Code;

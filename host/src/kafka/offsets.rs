@@ -1,7 +1,6 @@
 //! Asks a cluster where a group stands and where partitions end: the broker's word, not our own bookkeeping. Blocks; never
 //! on the data path.
 
-use std::ffi::c_int;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use rdkafka_sys::types::RDKafkaRespErr as Code;
 
 use super::consumer::check;
 use super::ffi::{self, Client, Conf, PartitionList};
+use super::lookup::millis;
 use crate::config::Cluster;
 
 /// A client that names a group but does not join it.
@@ -82,8 +82,4 @@ impl Offsets {
         .map_err(|error| format!("{topic}[{partition}]: {error}"))?;
         Ok(high)
     }
-}
-
-fn millis(limit: Duration) -> c_int {
-    c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX)
 }

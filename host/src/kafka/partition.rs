@@ -75,6 +75,13 @@ impl PartitionQueue {
         self.waiting.is_empty() && !self.tainted
     }
 
+    /// Forgets what was fetched: the partition is read from another offset now.
+    pub fn restart(&mut self) {
+        self.waiting.clear();
+        self.tainted = false;
+        self.queue.mark_ready();
+    }
+
     /// Looks again though nobody said so: a lost wake-up must not stop a partition for ever.
     pub fn look_again(&self) {
         self.queue.mark_ready();

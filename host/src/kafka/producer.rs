@@ -183,6 +183,12 @@ impl Producer {
         Ok(number)
     }
 
+    /// A topic has so many partitions by now.
+    pub fn grow(&mut self, topic: TopicNumber, partitions: u32) {
+        let known = &mut self.topics[topic.0 as usize].partitions;
+        known.resize_with(known.len().max(partitions as usize), Partition::default);
+    }
+
     /// How many partitions a topic has.
     #[inline]
     #[must_use]

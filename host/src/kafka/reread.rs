@@ -34,15 +34,15 @@ pub fn read(source: &Source, cluster: &Cluster, topic: &str, partition: i32, off
     };
     let conf = settings::consumer(&source, cluster, "reread", FetchBudget { per_partition: AHEAD })?;
     let mut frames: Vec<Frame> = Vec::new();
-    let consumer = Consumer::new(conf, &waker)?;
+    let mut consumer = Consumer::new(conf, &waker)?;
     for offset in offsets {
-        frames.extend(read_one(&consumer, &waker, topic, partition, *offset)?);
+        frames.extend(read_one(&mut consumer, &waker, topic, partition, *offset)?);
     }
     Ok(joined(&frames, topic, partition))
 }
 
 fn read_one(
-    consumer: &Consumer,
+    consumer: &mut Consumer,
     waker: &Waker,
     topic: &str,
     partition: i32,
@@ -51,7 +51,7 @@ fn read_one(
     let error = Code::RD_KAFKA_RESP_ERR_NO_ERROR;
     let place = PartitionOffset { topic: topic.to_owned(), partition, offset, error };
     let mut queue = consumer
-        .assign(std::slice::from_ref(&place), waker)?
+        .assign(std::slice::from_ref(&place))?
         .pop()
         .ok_or_else(|| format!("no queue for {topic}[{partition}]"))?;
     let frame_source = FrameSource { topic, partition: partition.unsigned_abs() };

@@ -1,9 +1,24 @@
 //! Which librdkafka properties the clients of a pipeline get: the host's own choices (with their reasons), then what the
 //! operator passes through. What the host owns cannot be passed through; `config/` refuses it by name.
 
-use crate::config::{Cluster, Isolation, Protocol, Source, Start};
+use std::time::Duration;
+
+use crate::config::{Cluster, Isolation, LostOffset, Protocol, Source};
 
 use super::ffi::Conf;
+
+/// The property that says how often a client looks for new partitions.
+const REFRESH: &str = "topic.metadata.refresh.interval.ms";
+/// librdkafka's own choice.
+const REFRESH_DEFAULT: Duration = Duration::from_secs(300);
+
+/// How often new partitions are looked for.
+#[must_use]
+pub fn topic_refresh(cluster: &Cluster) -> Duration {
+    let chosen = cluster.properties.iter().rfind(|(key, _)| key == REFRESH);
+    let millis = chosen.and_then(|(_, value)| value.expose().parse().ok());
+    millis.map_or(REFRESH_DEFAULT, Duration::from_millis)
+}
 
 /// Longest time between two polls before the group gives our partitions away, ms. librdkafka's default; the I/O thread
 /// polls all the time, so it is reached only when the whole process stands still.
@@ -51,13 +66,14 @@ pub fn consumer(source: &Source, cluster: &Cluster, pipeline: &str, budget: Fetc
     // partitions would resume one too far after a rebalance, "out of range", and begin anew. The end is seen by
     // `Consumer::positions` instead.
     host.set("enable.partition.eof", "false")?;
+    // Where a partition goes on whose position is not there any more. The host gives every partition its place, so this is
+    // not where one without a commit begins. Never "error": librdkafka stops such a partition's fetcher, and only a new
+    // assignment would start it again. Before anything is skipped `pipeline/position.rs` sees it, and stops where it must.
     host.set(
         "auto.offset.reset",
-        match source.start {
-            Start::Earliest => "earliest",
-            Start::Latest => "latest",
-            // The host looks for the offset itself, or waits.
-            Start::At(_) | Start::Ago(_) | Start::None => "error",
+        match source.on_lost_offset {
+            LostOffset::Earliest | LostOffset::Stop => "earliest",
+            LostOffset::Latest => "latest",
         },
     )?;
     host.set(

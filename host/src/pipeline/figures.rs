@@ -3,10 +3,30 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::lane::Lane;
 use super::port::{Edges, Group, Queue};
 use super::run::Run;
 use super::status::{Figures, LaneFigures};
 use crate::delivery::ticket::LaneId;
+
+/// What lanes have done with records.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fates {
+    settled: u64,
+    dead_lettered: u64,
+}
+
+impl Fates {
+    /// Records that did not fail; dropped ones count among them here.
+    pub(super) const fn done(&self) -> u64 {
+        self.settled.saturating_sub(self.dead_lettered)
+    }
+
+    pub(super) const fn add(&mut self, lane: &Lane) {
+        self.settled += lane.settled();
+        self.dead_lettered += lane.dead_lettered();
+    }
+}
 
 /// Bytes in flight are counted this often.
 pub(super) const COUNT: Duration = Duration::from_millis(5);
@@ -30,6 +50,7 @@ impl<E: Edges> Run<E> {
         }
         if now >= self.last_sweep + SWEEP {
             self.last_sweep = now;
+            self.look_for_deleted();
             self.parts.outlets.look_again();
             for id in &self.active {
                 if let Some(slot) = &self.lanes[*id as usize] {
@@ -38,6 +59,9 @@ impl<E: Edges> Run<E> {
             }
         }
         if now >= self.last_publish + PUBLISH {
+            self.look_for_stalls(now);
+            self.ask_for_ages(now);
+            self.look_for_partitions(now);
             self.publish(now);
         }
     }
@@ -45,7 +69,7 @@ impl<E: Edges> Run<E> {
     pub(super) fn publish(&mut self, now: Instant) {
         self.last_publish = now;
         let mut figures: Figures = self.parts.outlets.figures.clone();
-        let mut settled = self.retired.clone();
+        let mut fates = self.retired.clone();
         for id in &self.active {
             let Some(slot) = &mut self.lanes[*id as usize] else { continue };
             let end = self.parts.group.log_end(&slot.lane.topic, slot.lane.partition);
@@ -57,7 +81,7 @@ impl<E: Edges> Run<E> {
             }
             figures.in_flight += slot.lane.open() as u64;
             figures.handler_memory += slot.memory;
-            *settled.entry(Arc::clone(&slot.lane.topic)).or_default() += slot.lane.settled();
+            fates.entry(Arc::clone(&slot.lane.topic)).or_default().add(&slot.lane);
             if let Some(topic) = figures.topics.get_mut(&slot.lane.topic) {
                 topic.lag += lag.unwrap_or(0);
             }
@@ -69,10 +93,13 @@ impl<E: Edges> Run<E> {
                 committable: slot.lane.committable(),
                 open: slot.lane.open() as u64,
                 lag,
+                stalled: slot.stalled.clone(),
+                danger: slot.danger,
             });
         }
-        for (topic, count) in settled {
-            figures.topics.entry(topic).or_default().settled = count;
+        for (topic, count) in fates {
+            let topic = figures.topics.entry(topic).or_default();
+            (topic.settled, topic.dead_lettered) = (count.settled, count.dead_lettered);
         }
         figures.lanes.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
         figures.outputs = self.parts.outlets.output_figures();

@@ -87,6 +87,14 @@ impl Handlers for LaneHandlers {
     fn answered(&mut self) -> Option<Answered> {
         self.answered.try_recv().ok()
     }
+
+    fn show_partitions(&mut self, output: usize, partitions: u32) {
+        let mut config = InstanceConfig::clone(&self.config);
+        let mut outputs = config.outputs.to_vec();
+        outputs[output].partitions = partitions;
+        config.outputs = outputs.into();
+        self.config = Arc::new(config);
+    }
 }
 
 impl HandlerThreads {

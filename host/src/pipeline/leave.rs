@@ -16,6 +16,8 @@ use crate::telemetry;
 
 /// Budget for finishing what is under way when partitions are revoked. Short: until then no partition is fetched from.
 const REVOKE_DRAIN: Duration = Duration::from_secs(5);
+/// Budget for the same when the pipeline stops for good.
+const HALT_DRAIN: Duration = Duration::from_secs(30);
 /// Budget for the answer to the last commit.
 const COMMIT: Duration = Duration::from_secs(5);
 /// Budget for leaving the group.
@@ -61,6 +63,11 @@ impl Leaving {
         Self { lanes: Vec::new(), partitions: None, step: Step::Close, deadline: now + CLOSE, say: now + CLOSE }
     }
 
+    /// True for a lane that is given back.
+    pub(super) fn has(&self, lane: LaneId) -> bool {
+        self.lanes.contains(&lane)
+    }
+
     /// When it goes on though nothing happened.
     pub(super) fn deadline(&self) -> Option<Instant> {
         Some(if self.step == Step::Drain { self.deadline.min(self.say) } else { self.deadline })
@@ -80,6 +87,10 @@ impl<E: Edges> Run<E> {
                 self.active.iter().find(ours).copied()
             })
             .collect();
+        let ours = |placing: &PartitionOffset| {
+            partitions.iter().any(|gone| gone.topic == placing.topic && gone.partition == placing.partition)
+        };
+        self.placing.retain(|(_, placing)| !ours(placing));
         if lost {
             self.parts.outlets.figures.rebalances[2] += 1;
             telemetry::revoked(&self.parts.config.name, &names(&partitions), true);
@@ -110,7 +121,7 @@ impl<E: Edges> Run<E> {
         }
         self.closing = true;
         if self.failure.is_none() {
-            self.parts.status.set(State::Draining, None);
+            self.parts.status.set(State::Draining, self.stopped.clone());
         }
         let lanes = self.active.clone();
         for id in &lanes {
@@ -118,7 +129,8 @@ impl<E: Edges> Run<E> {
                 slot.lane.drain(Trigger::Shutdown);
             }
         }
-        let deadline = self.parts.stop.deadline().unwrap_or(now + REVOKE_DRAIN);
+        let own = if self.stopped.is_some() { HALT_DRAIN } else { REVOKE_DRAIN };
+        let deadline = self.parts.stop.deadline().unwrap_or(now + own);
         self.leaving = Some(Leaving { lanes, partitions: None, step: Step::Drain, deadline, say: now + SAY });
     }
 
@@ -129,6 +141,9 @@ impl<E: Edges> Run<E> {
             let lanes = leaving.lanes.clone();
             match leaving.step {
                 Step::Drain => {
+                    if let Some(deadline) = self.parts.stop.deadline().filter(|_| leaving.partitions.is_none()) {
+                        leaving.deadline = leaving.deadline.min(deadline);
+                    }
                     let drained = lanes
                         .iter()
                         .all(|id| self.lanes[*id as usize].as_ref().is_none_or(|slot| slot.lane.is_drained()));

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::dead_letter::{self, Origin};
 use super::lane::RefusedEmission;
 use super::port::{Produce, Refusal, TopicNumber, Trouble};
-use super::sink::{DeadLetter, Notice, OutputNumber, Sink};
+use super::sink::{DeadLetter, Failure, Notice, OutputNumber, Sink};
 use super::status::{Figures, OutputFigures};
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::Ticket;
@@ -42,6 +42,10 @@ pub struct Outlets<P> {
     block: Vec<u8>,
     /// Used again for every look at a producer.
     refusals: Vec<(Ticket, Refusal)>,
+    /// Records that failed for good, blocked ones included.
+    pub failed: u64,
+    /// The last of them, and why.
+    pub last_failure: Option<String>,
     /// Counts of the pipeline.
     pub figures: Figures,
     /// The lane that is being served: where notices come from.
@@ -67,6 +71,8 @@ impl<P: Produce> Outlets<P> {
             dead_letter,
             block: Vec::new(),
             refusals: Vec::new(),
+            failed: 0,
+            last_failure: None,
             figures: Figures { batchers, ..Figures::default() },
             at: ("".into(), 0),
         }
@@ -121,6 +127,27 @@ impl<P: Produce> Outlets<P> {
         }
     }
 
+    /// Partitions of the topic behind an outlet: an output's, or behind the last one that of the dead letters.
+    #[must_use]
+    pub fn partitions_of(&self, outlet: usize) -> Option<u32> {
+        let dead = self.dead_letter.as_ref().map(|dead| &dead.outlet).filter(|_| outlet == self.outputs.len());
+        self.outputs.get(outlet).map(|(_, outlet)| outlet).or(dead).map(|outlet| outlet.partitions)
+    }
+
+    /// The topic behind an outlet has more partitions than it had. True when it is an output's.
+    pub fn grow(&mut self, outlet: usize, partitions: u32) -> bool {
+        let is_output = outlet < self.outputs.len();
+        let outlet = match self.outputs.get_mut(outlet) {
+            Some((_, outlet)) => Some(outlet),
+            None => self.dead_letter.as_mut().map(|dead| &mut dead.outlet),
+        };
+        if let Some(outlet) = outlet {
+            outlet.partitions = partitions;
+            self.producers[outlet.producer].grow(outlet.topic, partitions);
+        }
+        is_output
+    }
+
     /// Drops what waits to be sent for lanes whose partitions are given back.
     pub fn forget(&mut self, lanes: &[crate::delivery::ticket::LaneId]) {
         for producer in &mut self.producers {
@@ -165,6 +192,13 @@ impl<P: Produce> Outlets<P> {
         outputs.chain(dead).collect()
     }
 
+    /// A record failed for good.
+    fn failed(&mut self, offset: i64, failure: &Failure) {
+        self.failed += 1;
+        let (topic, partition) = &self.at;
+        self.last_failure = Some(format!("{topic}[{partition}]@{offset}: {}: {}", failure.class, failure.reason));
+    }
+
     fn at(&self, offset: i64) -> At<'_> {
         At { pipeline: &self.pipeline, topic: &self.at.0, partition: self.at.1, offset }
     }
@@ -183,10 +217,9 @@ impl<P: Produce> Sink for Outlets<P> {
     }
 
     fn dead_letter(&mut self, letter: &DeadLetter<'_>, ticket: Ticket) {
-        telemetry::dead_letter(self.at(letter.offset.unwrap_or(-1)), letter.attempts, letter.failure);
-        if let Some(figures) = self.figures.topics.get_mut(&self.at.0) {
-            figures.dead_lettered += 1;
-        }
+        let offset = letter.offset.unwrap_or(-1);
+        telemetry::dead_letter(self.at(offset), letter.attempts, letter.failure);
+        self.failed(offset, letter.failure);
         let Some(dead) = &self.dead_letter else {
             panic!("a lane without a dead-letter topic wrote a dead letter");
         };
@@ -224,6 +257,7 @@ impl<P: Produce> Sink for Outlets<P> {
             Notice::Blocked { offset, attempt, failure, first, wait } => {
                 if first {
                     telemetry::blocked(self.at(offset), attempt, failure, wait);
+                    self.failed(offset, failure);
                 } else {
                     *self.figures.retries.entry(failure.class).or_default() += 1;
                 }
@@ -231,6 +265,7 @@ impl<P: Produce> Sink for Outlets<P> {
             Notice::BadAnswer { failure } => *self.figures.faults.entry(failure.class).or_default() += 1,
             Notice::Dropped { offset, attempts, failure } => {
                 telemetry::dropped(self.at(offset), attempts, failure);
+                self.failed(offset, failure);
                 if let Some(figures) = self.figures.topics.get_mut(&self.at.0) {
                     figures.dropped += 1;
                 }

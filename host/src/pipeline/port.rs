@@ -13,8 +13,11 @@ use super::lane::{Call, Reply};
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::{LaneId, Ticket};
 
+pub use crate::config::Start;
+pub use crate::kafka::aging::{Aged, Standing};
 pub use crate::kafka::consumer::Event;
 pub use crate::kafka::ffi::{PartitionOffset, name as code_name};
+pub use crate::kafka::lookup::{BEGINNING, END, Place};
 pub use crate::kafka::partition::Filled;
 pub use crate::kafka::producer::{Refusal, TopicNumber, Trouble};
 pub use crate::kafka::{Code, problem};
@@ -31,6 +34,8 @@ pub trait Edges {
     type Watch: Watch;
     /// Reads records again.
     type Rereader: Reread;
+    /// Counts partitions of topics that are written.
+    type Survey: Survey;
 }
 
 /// The queue of a group's partition.
@@ -46,7 +51,13 @@ pub trait Group {
 
     /// The next event, without waiting.
     fn poll(&mut self) -> Option<Event>;
-    /// Takes partitions over; their queues in the same order.
+    /// Takes in that partitions were assigned, and asks where to begin with them; answered by an [`Event::Placed`] of the
+    /// number that this gives. Partitions that are here already are read on meanwhile, where the protocol allows it.
+    ///
+    /// # Errors
+    /// For people.
+    fn look_up(&mut self, partitions: &[PartitionOffset], start: Start) -> Result<u64, String>;
+    /// Reads partitions from the offsets given with them; their queues in the same order.
     ///
     /// # Errors
     /// For people.
@@ -56,6 +67,11 @@ pub trait Group {
     /// # Errors
     /// For people.
     fn unassign(&mut self, partitions: &[PartitionOffset]) -> Result<(), String>;
+    /// Reads an assigned partition from another offset; its queue was told to [`Queue::restart`].
+    ///
+    /// # Errors
+    /// For people.
+    fn seek(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), String>;
     /// Sends a commit of *next* offsets, which is answered by an event.
     ///
     /// # Errors
@@ -65,6 +81,13 @@ pub trait Group {
     fn positions<'a>(&self, partitions: impl ExactSizeIterator<Item = (&'a str, i32)>) -> Vec<Option<i64>>;
     /// The end of a partition's log, as far as known.
     fn log_end(&self, topic: &str, partition: i32) -> Option<i64>;
+    /// The oldest offset of a partition's log, as far as known.
+    fn log_start(&self, topic: &str, partition: i32) -> Option<i64>;
+    /// Asks how long the records have left at which partitions stand; answered by an [`Event::Aged`].
+    ///
+    /// # Errors
+    /// For people.
+    fn ask_for_ages(&mut self, standing: Vec<Standing>) -> Result<(), String>;
     /// Begins to leave the group: a last revocation comes, which has to be answered.
     ///
     /// # Errors
@@ -84,6 +107,8 @@ pub trait Queue {
     fn is_read_up(&self) -> bool;
     /// Looks again though nobody said so.
     fn look_again(&self);
+    /// Forgets what was fetched.
+    fn restart(&mut self);
     /// Packs messages into a burst until it holds `max_messages`, or `max_bytes` of payload and more than one message, or
     /// there is no more. `each` gets the offset of every message that is packed; what it refuses is not.
     ///
@@ -112,6 +137,8 @@ pub trait Produce {
         refused: &mut Vec<(Ticket, Refusal)>,
         trouble: &mut Vec<Trouble>,
     );
+    /// A topic has more partitions than it had.
+    fn grow(&mut self, topic: TopicNumber, partitions: u32);
     /// Drops what waits to be sent for these lanes.
     fn forget(&mut self, lanes: &[LaneId]);
     /// When [`Produce::poll`] has something to do though no report came.
@@ -137,6 +164,8 @@ pub trait Handlers {
     fn open(&mut self, lane: LaneId) -> Self::Handle;
     /// The next call that ended, without waiting.
     fn answered(&mut self) -> Option<Answered>;
+    /// Instances of lanes that are opened from now on see so many partitions of an output.
+    fn show_partitions(&mut self, output: usize, partitions: u32);
 }
 
 /// The way to a lane's handler instance.
@@ -169,6 +198,25 @@ pub trait Watch: Debug {
     fn begin(&mut self);
     /// True once after the cluster answered.
     fn answered(&mut self) -> bool;
+}
+
+/// Counts the partitions of the topics behind the outlets, off the loop's thread.
+pub trait Survey {
+    /// Asks, unless a question is under way.
+    fn ask(&mut self);
+    /// The answer, once; topics of a cluster that did not answer are not in it.
+    fn answered(&mut self) -> Option<Vec<Counted>>;
+}
+
+/// A topic that was counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Place of its outlet: that of the output, or behind the last for dead letters.
+    pub outlet: usize,
+    /// The topic.
+    pub topic: String,
+    /// Its partitions.
+    pub partitions: u32,
 }
 
 /// Reads single records again, off the loop's thread, through any outage.

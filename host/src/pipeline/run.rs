@@ -9,20 +9,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Share;
-use super::figures::{COUNT, SWEEP};
-use super::lane::{Lane, LaneRules, RefusedEmission, Reply};
+use super::figures::{COUNT, Fates, SWEEP};
+use super::lane::{Fetched, Lane, LaneRules, RefusedEmission, Reply};
 use super::leave::{Abandoned, LEFT, Leaving};
-use super::names::names;
 use super::outlets::Outlets;
+use super::pause::Pause;
+use super::place::{Jump, Placing, Renewal};
 use super::port::{
-    Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, PartitionOffset, Queue, QueueOf, Reread, Trouble,
-    Watch, code_name, problem,
+    Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Reread, Trouble, Watch, code_name,
+    problem,
 };
-use super::status::{Figures, PipelineStatus, State};
+use super::standstill::AgingWatch;
+use super::status::{Figures, PipelineStatus, Stalled, State};
 use super::stop::Stop;
 use super::trouble::Troubles;
 use crate::config::{Cluster, Pipeline};
 use crate::delivery::burst::MAX_BYTES;
+use crate::delivery::offset_tracker::PositionReset;
+use crate::delivery::position::{self, Next};
+use crate::delivery::retention::Danger;
+use crate::delivery::stall::Stall;
 use crate::delivery::ticket::{LaneId, Ticket};
 use crate::telemetry;
 
@@ -30,6 +36,8 @@ use crate::telemetry;
 pub(super) struct Parts<E: Edges> {
     pub config: Arc<Pipeline>,
     pub cluster: Cluster,
+    /// Partitions of the input topics when the run began.
+    pub inputs: BTreeMap<String, u32>,
     pub rules: Arc<LaneRules>,
     pub status: Arc<PipelineStatus>,
     pub share: Share,
@@ -39,6 +47,9 @@ pub(super) struct Parts<E: Edges> {
     pub handlers: E::Handlers,
     pub watch: E::Watch,
     pub rereader: E::Rereader,
+    pub survey: E::Survey,
+    /// How often topics are counted again.
+    pub refresh: Duration,
 }
 
 /// One lane with its edges.
@@ -52,12 +63,50 @@ pub(super) struct Slot<E: Edges> {
     /// The last commit of it did not work: the next one comes with the interval.
     pub(super) commit_failed: bool,
     pub(super) memory: u64,
+    /// Where it began: an offset, or librdkafka's word for one.
+    pub(super) begin: i64,
+    /// Its ownership epoch ends.
+    pub(super) renewal: Option<Renewal>,
+    /// The log's oldest offset at the last look.
+    pub(super) log_start: Option<i64>,
+    pub(super) stall: Stall,
+    /// What the last look found.
+    pub(super) stalled: Option<Stalled>,
+    /// What the broker said last of the record it stands at, and what may be concluded from that.
+    pub(super) danger_seen: Danger,
+    pub(super) danger: Danger,
 }
 
 impl<E: Edges> Slot<E> {
+    pub(super) const fn new(
+        queue: QueueOf<E>,
+        lane: Lane,
+        handle: HandleOf<E>,
+        begin: i64,
+        committed: Option<i64>,
+    ) -> Self {
+        Self {
+            queue,
+            lane,
+            handle,
+            committed,
+            committing: None,
+            commit_failed: false,
+            memory: 0,
+            begin,
+            renewal: None,
+            log_start: None,
+            stall: Stall::new(),
+            stalled: None,
+            danger_seen: Danger::None,
+            danger: Danger::None,
+        }
+    }
+
     /// An offset that is worth committing.
     pub(super) fn dirty(&self) -> Option<i64> {
-        self.lane.committable().filter(|offset| Some(*offset) != self.committed)
+        let back = matches!(self.renewal, Some(Renewal::Back(_)));
+        self.lane.committable().filter(|offset| Some(*offset) != self.committed && !back)
     }
 
     pub(super) fn name(&self) -> String {
@@ -70,7 +119,7 @@ impl<E: Edges> Slot<E> {
 pub(super) enum Ended {
     /// It was asked to stop.
     Asked,
-    /// The failure policy `stop`, at this record.
+    /// The failure policy `stop`, at this record; or `on_lost_offset = "stop"`.
     Policy(String),
 }
 
@@ -101,6 +150,10 @@ pub(super) struct Run<E: Edges> {
     pub(super) failure: Option<String>,
     /// The failure policy ends the pipeline, for this reason.
     pub(super) stopped: Option<String>,
+    /// Assigned partitions whose places are not known yet.
+    pub(super) placing: Placing,
+    /// Most records fail, or did.
+    pub(super) pause: Pause,
     /// Something could not be fetched or called because too many bytes are in flight.
     pub(super) starved: bool,
     pub(super) commit_in_flight: bool,
@@ -109,12 +162,14 @@ pub(super) struct Run<E: Edges> {
     pub(super) last_count: Instant,
     pub(super) last_publish: Instant,
     pub(super) last_sweep: Instant,
+    pub(super) aging: AgingWatch,
+    pub(super) next_survey: Instant,
     refused: Vec<(Ticket, RefusedEmission)>,
     trouble: Vec<Trouble>,
     pub(super) troubles: Troubles,
-    joined: bool,
+    pub(super) joined: bool,
     last_problem: String,
-    pub(super) retired: BTreeMap<Arc<str>, u64>,
+    pub(super) retired: BTreeMap<Arc<str>, Fates>,
     /// Counters of the runs before this one.
     pub(super) earlier: Figures,
 }
@@ -123,6 +178,7 @@ impl<E: Edges> Run<E> {
     pub(super) fn new(mut parts: Parts<E>, now: Instant) -> Self {
         parts.status.set(State::Joining, None);
         let earlier = parts.status.figures().at_rest();
+        let (pause, refresh) = (Pause::new(&parts.config.errors, now), parts.refresh);
         let mut topics = BTreeMap::new();
         for topic in &parts.config.source.topics {
             let shared: Arc<str> = topic.as_str().into();
@@ -139,6 +195,8 @@ impl<E: Edges> Run<E> {
             close_begun: false,
             failure: None,
             stopped: None,
+            placing: Placing::new(),
+            pause,
             starved: false,
             commit_in_flight: false,
             topics,
@@ -146,6 +204,8 @@ impl<E: Edges> Run<E> {
             last_count: now,
             last_publish: now,
             last_sweep: now,
+            aging: AgingWatch::new(now),
+            next_survey: now + refresh,
             refused: Vec::new(),
             trouble: Vec::new(),
             troubles: Troubles::default(),
@@ -174,14 +234,16 @@ impl<E: Edges> Run<E> {
     fn over(&mut self, result: Result<Ended, String>, now: Instant) -> Step {
         self.publish(now);
         self.parts.status.publish(self.parts.status.figures().at_rest());
-        Step::Over(result)
+        Step::Over(self.stopped.take().map_or(result, |reason| Ok(Ended::Policy(reason))))
     }
 
     fn turn(&mut self, now: Instant) -> Result<Step, String> {
         let mut worked = self.take_events(now)?;
         worked |= self.take_answers(now)?;
         worked |= self.take_reports(now)?;
+        worked |= self.watch_failures(now);
         worked |= self.serve_lanes(now)?;
+        worked |= self.renew(now)?;
         self.parts.outlets.send(now, &mut self.refused);
         self.take_refused(now);
         worked |= self.take_sources();
@@ -191,8 +253,7 @@ impl<E: Edges> Run<E> {
             self.begin_shutdown(now);
         }
         if self.go_on_leaving(now)? {
-            let ended = self.stopped.take().map_or(Ended::Asked, Ended::Policy);
-            return Ok(Step::Over(self.failure.take().map_or(Ok(ended), Err)));
+            return Ok(Step::Over(self.failure.take().map_or(Ok(Ended::Asked), Err)));
         }
         self.housekeeping(now);
         Ok(if worked { Step::Again } else { Step::Rest(self.rest(now)) })
@@ -201,8 +262,11 @@ impl<E: Edges> Run<E> {
     /// How long until the next thing to do by time.
     fn rest(&self, now: Instant) -> Duration {
         // A starved lane cannot use its deadline: it is looked at when the bytes in flight are counted again.
-        let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref()?.lane.deadline());
-        let lanes = lanes.filter(|_| !self.starved);
+        // Nor can it while the pipeline pauses.
+        let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
+        let paused = self.pause.reason().is_some();
+        let lanes = lanes.filter(|slot| !self.starved && (!paused || slot.lane.is_draining()));
+        let lanes = lanes.filter_map(|slot| slot.lane.deadline());
         let count = self.starved.then(|| self.last_count + COUNT);
         let commit = (!self.commit_in_flight && self.leaving.is_none() && self.any_dirty())
             .then(|| self.last_commit + self.parts.config.ack.commit_interval);
@@ -212,6 +276,7 @@ impl<E: Edges> Run<E> {
             .chain(commit)
             .chain(leaving)
             .chain(self.parts.outlets.deadline())
+            .chain(self.pause.until())
             .chain([self.last_sweep + SWEEP])
             .min()
             .unwrap_or(now + SWEEP);
@@ -230,7 +295,9 @@ impl<E: Edges> Run<E> {
         while let Some(event) = self.parts.group.poll() {
             any = true;
             match event {
-                Event::Assigned(partitions) => self.assigned(&partitions, now)?,
+                Event::Assigned(partitions) => self.assigned(&partitions)?,
+                Event::Placed { number, places } => self.placed(number, &places, now)?,
+                Event::Aged(aged) => self.aged(&aged),
                 Event::Revoked { partitions, lost } => self.revoked(partitions, lost, now)?,
                 Event::Committed { result, partitions } => self.committed(result, &partitions),
                 Event::Problem { code, text, fatal } => self.problem(code, &text, fatal)?,
@@ -242,37 +309,7 @@ impl<E: Edges> Run<E> {
         Ok(any)
     }
 
-    fn assigned(&mut self, partitions: &[PartitionOffset], now: Instant) -> Result<(), String> {
-        let queues = self.parts.group.assign(partitions)?;
-        for (partition, queue) in partitions.iter().zip(queues) {
-            let topic = self.topics.entry(partition.topic.clone()).or_insert_with(|| partition.topic.as_str().into());
-            let id = LaneId::try_from(self.lanes.len()).map_err(|_| "too many assignments in one run".to_owned())?;
-            let (epoch, rules) = (self.parts.group.next_epoch(), Arc::clone(&self.parts.rules));
-            let start = Some(partition.offset).filter(|offset| *offset >= 0);
-            let mut lane = Lane::new(id, Arc::clone(topic), partition.partition, epoch, rules, start, now);
-            if self.closing {
-                lane.drain(sluicebox_frames::Trigger::Shutdown);
-            }
-            let handle = self.parts.handlers.open(id);
-            self.lanes.push(Some(Box::new(Slot {
-                queue,
-                lane,
-                handle,
-                committed: None,
-                committing: None,
-                commit_failed: false,
-                memory: 0,
-            })));
-            self.active.push(id);
-        }
-        self.parts.outlets.figures.rebalances[0] += 1;
-        telemetry::assigned(&self.parts.config.name, &names(partitions));
-        self.joined = true;
-        self.cluster_works();
-        Ok(())
-    }
-
-    fn count_error(&mut self, code: Code) {
+    pub(super) fn count_error(&mut self, code: Code) {
         let key = (self.parts.cluster.name.clone(), code_name(code).to_lowercase());
         *self.parts.outlets.figures.broker_errors.entry(key).or_default() += 1;
     }
@@ -297,12 +334,6 @@ impl<E: Edges> Run<E> {
             Code::RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED => {
                 return Err(format!("{reason}: the process stood still"));
             }
-            // librdkafka could not ask for committed offsets: it keeps the partitions and never fetches from them.
-            Code::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED | Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED
-                if !self.active.is_empty() =>
-            {
-                self.fail(reason);
-            }
             _ => {
                 let reason = format!("group {}: {reason}", self.parts.config.source.group);
                 if self.troubles.add("group", reason.clone()) {
@@ -316,7 +347,7 @@ impl<E: Edges> Run<E> {
     }
 
     /// Ends the run in order: what handlers saw becomes durable and is committed, then the pipeline begins anew.
-    fn fail(&mut self, reason: String) {
+    pub(super) fn fail(&mut self, reason: String) {
         self.parts.status.set(State::Waiting, Some(reason.clone()));
         self.failure.get_or_insert(reason);
     }
@@ -330,22 +361,23 @@ impl<E: Edges> Run<E> {
     }
 
     /// Something that needs the cluster and the group succeeded.
-    fn cluster_works(&mut self) {
+    pub(super) fn cluster_works(&mut self) {
         self.last_problem.clear();
-        for place in ["cluster", "group"] {
+        for place in ["cluster", "group", "topic"] {
             self.troubles.over(place);
         }
         self.show_troubles();
     }
 
     pub(super) fn show_troubles(&self) {
-        if self.closing || self.failure.is_some() {
+        if self.closing || self.failure.is_some() || self.stopped.is_some() {
             return;
         }
-        let state = match (self.troubles.reason(), self.joined) {
-            (Some(reason), _) => (State::Waiting, Some(reason)),
-            (None, true) => (State::Running, None),
-            (None, false) => (State::Joining, None),
+        let state = match (self.troubles.reason(), self.pause.reason(), self.joined) {
+            (Some(reason), ..) => (State::Waiting, Some(reason)),
+            (None, Some(reason), _) => (State::Paused, Some(reason.to_owned())),
+            (None, None, true) => (State::Running, None),
+            (None, None, false) => (State::Joining, None),
         };
         self.parts.status.set(state.0, state.1);
     }
@@ -380,12 +412,15 @@ impl<E: Edges> Run<E> {
     }
 
     fn serve_lanes(&mut self, now: Instant) -> Result<bool, String> {
-        let (mut any, mut works, mut failure) = (false, false, None);
+        let (mut any, mut works) = (false, false);
+        let (mut jumps, mut taints) = (Vec::new(), Vec::new());
         if !self.parts.share.admits() {
             self.count(now);
         }
         self.starved = false;
         let no_calls = self.parts.share.is_filled_by(self.parts.outlets.bytes());
+        let (paused, trial) = (self.pause.reason().is_some(), self.pause.is_trial());
+        let mut one_runs = trial && self.lanes.iter().flatten().any(|slot| slot.lane.is_running());
         for place in 0..self.active.len() {
             // Turns begin with another lane each time, so that none is always served last.
             let id = self.active[place];
@@ -393,28 +428,20 @@ impl<E: Edges> Run<E> {
             if slot.lane.is_running() {
                 continue;
             }
+            // What it has to finish on its way out, a lane may call for in any case.
+            let finishes = slot.lane.is_draining();
+            if paused && !finishes {
+                continue;
+            }
             let outlets = &mut self.parts.outlets;
             outlets.serve(&slot.lane.topic, slot.lane.partition);
-            let ready = slot.lane.wants_messages() && slot.queue.is_ready();
+            let ready = slot.renewal.is_none() && slot.lane.wants_messages() && slot.queue.is_ready();
             if ready && !self.parts.share.admits() {
                 self.starved = true;
                 // Open batches hold bytes, too. When nothing else is on its way to give some back, the oldest runs now.
                 any |= outlets.records() == 0 && slot.lane.relieve();
             } else if ready {
-                let limit = slot.lane.burst_limit();
-                let queue = &mut slot.queue;
-                let filled = slot.lane.fill(now, outlets, |burst, offer| {
-                    let filled = queue.fill(burst, limit, MAX_BYTES, offer)?;
-                    Ok(filled.problem)
-                });
-                let (fetched, trouble) = match filled {
-                    Ok(found) => found,
-                    Err(reset) => {
-                        failure.get_or_insert_with(|| (None, format!("{}: {reset}", slot.name())));
-                        slot.lane.drain(sluicebox_frames::Trigger::Revoke);
-                        continue;
-                    }
-                };
+                let Fill { fetched, jump, trouble } = fill(slot, &self.parts.group, outlets, now)?;
                 if fetched.messages > 0 {
                     any = true;
                     self.parts.share.took(fetched.bytes as u64);
@@ -423,34 +450,31 @@ impl<E: Edges> Run<E> {
                     figures.consumed_bytes += fetched.bytes as u64;
                     works |= !self.troubles.is_empty();
                 }
-                if let Some((code, text)) = trouble {
-                    // librdkafka counts this as a record in its position and would go on behind it: begin anew from what
-                    // is committed instead.
-                    let reason = format!("topic `{}`: {}", slot.lane.topic, problem::explain(code, &text));
-                    failure.get_or_insert((Some(code), reason));
-                    slot.lane.drain(sluicebox_frames::Trigger::Revoke);
-                    any = true;
-                }
+                any |= jump.is_some() || trouble.is_some();
+                jumps.extend(jump.map(|jump| (id, jump)));
+                taints.extend(trouble.map(|trouble| (id, trouble)));
             }
-            if no_calls {
+            if no_calls || one_runs && !finishes {
                 self.starved = true;
                 continue;
             }
             if let Some(call) = slot.lane.next_call(now, outlets) {
                 any = true;
+                one_runs |= trial;
                 slot.handle.call(call)?;
             }
         }
         if !self.active.is_empty() {
             self.active.rotate_left(1);
         }
-        if let Some((code, reason)) = failure {
-            if let Some(code) = code {
-                self.count_error(code);
-            }
-            self.fail(reason);
-        } else if works {
+        if works {
             self.cluster_works();
+        }
+        for (id, jump) in jumps {
+            self.jumped(id, jump);
+        }
+        for (id, (code, text)) in taints {
+            self.tainted(id, code, &text);
         }
         Ok(any)
     }
@@ -526,10 +550,58 @@ impl<E: Edges> Run<E> {
     }
 
     /// Takes a lane out. Its late answers and reports find nobody.
-    pub(super) fn remove(&mut self, id: LaneId) {
-        if let Some(slot) = self.lanes[id as usize].take() {
-            *self.retired.entry(Arc::clone(&slot.lane.topic)).or_default() += slot.lane.settled();
-        }
+    pub(super) fn remove(&mut self, id: LaneId) -> Option<QueueOf<E>> {
         self.active.retain(|active| *active != id);
+        let slot = self.lanes[id as usize].take()?;
+        self.retired.entry(Arc::clone(&slot.lane.topic)).or_default().add(&slot.lane);
+        Some(slot.queue)
     }
+}
+
+/// What was fetched for a lane.
+struct Fill {
+    fetched: Fetched,
+    /// Something else than the expected message is next.
+    jump: Option<Jump>,
+    /// librdkafka reports an error of the partition.
+    trouble: Option<(Code, String)>,
+}
+
+/// Lets a lane take messages in, up to one that is not the expected one: that is looked at when it is the first of all.
+fn fill<E: Edges>(
+    slot: &mut Slot<E>,
+    group: &E::Group,
+    outlets: &mut Outlets<E::Producer>,
+    now: Instant,
+) -> Result<Fill, String> {
+    let limit = slot.lane.burst_limit();
+    let (topic, partition) = (Arc::clone(&slot.lane.topic), slot.lane.partition);
+    let mut expected = slot.lane.next_offset();
+    let queue = &mut slot.queue;
+    let filled = slot.lane.fill(now, outlets, |burst, offer| {
+        let filled = queue.fill(burst, limit, MAX_BYTES, |offset| {
+            if let Some(expected) = expected.filter(|expected| *expected != offset) {
+                let next = position::next(expected, offset, group.log_start(&topic, partition));
+                if next != Next::InOrder {
+                    return Err(Break::Jump(Jump { expected, came: offset, next }));
+                }
+            }
+            expected = Some(offset + 1);
+            offer(offset).map_err(Break::Reset)
+        });
+        match filled {
+            Ok(filled) => Ok((None, filled.problem)),
+            Err(Break::Jump(jump)) => Ok((Some(jump), None)),
+            Err(Break::Reset(reset)) => Err(reset),
+        }
+    });
+    let (fetched, (jump, trouble)) = filled.map_err(|reset| format!("{}: {reset}", slot.name()))?;
+    let jump = jump.filter(|_| fetched.messages == 0);
+    Ok(Fill { fetched, jump, trouble })
+}
+
+/// Why no more messages are taken in.
+enum Break {
+    Jump(Jump),
+    Reset(PositionReset),
 }

@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::lane::LaneState;
 use crate::config::HandlerLimits;
+use crate::delivery::retention::Danger;
+use crate::delivery::stall::Cause;
 use crate::handler_metrics::HandlerMetrics;
 use crate::handler_usage::Usage;
 
@@ -22,6 +24,8 @@ pub enum State {
     Joining,
     /// Member of its group.
     Running,
+    /// Member of its group, and offers nothing: most of its records fail.
+    Paused,
     /// Finishes what it began.
     Draining,
     /// Ended.
@@ -30,8 +34,8 @@ pub enum State {
 
 impl State {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Starting, Self::Waiting, Self::Joining, Self::Running, Self::Draining, Self::Stopped];
+    pub const ALL: [Self; 7] =
+        [Self::Starting, Self::Waiting, Self::Joining, Self::Running, Self::Paused, Self::Draining, Self::Stopped];
 
     /// The name in status and metrics.
     #[must_use]
@@ -41,6 +45,7 @@ impl State {
             Self::Waiting => "waiting",
             Self::Joining => "joining",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
         }
@@ -56,7 +61,7 @@ pub struct TopicFigures {
     pub consumed_bytes: u64,
     /// Records settled, dead-lettered ones included.
     pub settled: u64,
-    /// Records sent to the dead-letter topic.
+    /// Records whose dead letter is durable.
     pub dead_lettered: u64,
     /// Records given up by policy `drop`, and those whose dead letter could not be made any more.
     pub dropped: u64,
@@ -77,6 +82,17 @@ pub struct OutputFigures {
     pub refused: u64,
 }
 
+/// A partition that stands still though it has something to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// What keeps it.
+    pub cause: Cause,
+    /// The same for people.
+    pub reason: String,
+    /// For how long.
+    pub time: Duration,
+}
+
 /// One lane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneFigures {
@@ -94,6 +110,10 @@ pub struct LaneFigures {
     pub open: u64,
     /// Records behind the newest, as far as known.
     pub lag: Option<u64>,
+    /// It has not moved for a while.
+    pub stalled: Option<Stalled>,
+    /// Will its oldest open record be there when somebody comes back to it?
+    pub danger: Danger,
 }
 
 /// All figures of a pipeline.
@@ -117,6 +137,12 @@ pub struct Figures {
     pub commits: [u64; 2],
     /// Rebalances: assigned, revoked, lost.
     pub rebalances: [u64; 3],
+    /// Records that were never read, because they were deleted before, by topic.
+    pub lost_offsets: BTreeMap<Arc<str>, u64>,
+    /// Ownership epochs that ended because a position was lost.
+    pub renewed: u64,
+    /// Times that the pipeline paused because most of its records failed.
+    pub pauses: u64,
     /// Assigned partitions.
     pub lanes: Vec<LaneFigures>,
     /// Bytes in flight.
@@ -169,6 +195,11 @@ impl Figures {
         for (key, count) in &earlier.broker_errors {
             *self.broker_errors.entry(key.clone()).or_default() += count;
         }
+        for (topic, count) in &earlier.lost_offsets {
+            *self.lost_offsets.entry(Arc::clone(topic)).or_default() += count;
+        }
+        self.renewed += earlier.renewed;
+        self.pauses += earlier.pauses;
         for (sum, count) in self.commits.iter_mut().zip(earlier.commits) {
             *sum += count;
         }

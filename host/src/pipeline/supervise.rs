@@ -9,14 +9,18 @@ use std::time::{Duration, Instant};
 use super::budget::{Budget, Share};
 use super::handlers::{HandlerThreads, LaneHandlers};
 use super::lane::{Exports, HoldRules, LaneRules};
+use super::names::names;
 use super::outlets::{DeadLetterOutlet, Outlet, Outlets};
+use super::place::nowhere;
+use super::port::{Code, END, PartitionOffset};
 use super::reread::TopicRereader;
 use super::run::{Ended, Parts, Run};
 use super::status::{Figures, OutputFigures, PipelineStatus, State, TopicFigures};
 use super::stop::Stop;
+use super::survey::TopicSurvey;
 use super::watch::ClusterWatch;
 use super::wiring::{Member, Real, drive};
-use crate::config::{AckMode, Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Then};
+use crate::config::{AckMode, Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Start, Then};
 use crate::delivery::batcher::BatchRules;
 use crate::delivery::burst;
 use crate::delivery::policy;
@@ -24,6 +28,7 @@ use crate::delivery::retry::RetryRules;
 use crate::kafka::consumer::Consumer;
 use crate::kafka::limits::TopicLimits;
 use crate::kafka::metadata::Probe;
+use crate::kafka::offsets::Offsets;
 use crate::kafka::producer::Producer;
 use crate::kafka::settings::{self, FetchBudget};
 use crate::plugin::{Instance, InstanceConfig, OutputInfo, Version};
@@ -92,12 +97,37 @@ impl Supervised {
         self.status.set(State::Stopped, None);
     }
 
-    /// The failure policy ended the pipeline: it stays that way, and says why, until the host is asked to stop.
+    /// The failure policy, or a lost offset, stopped the pipeline. The process goes on, and so do the other pipelines.
     fn stay_stopped(&self, reason: String, waker: &Waker) {
         self.status.set(State::Stopped, Some(reason));
         while !self.stop.requested() {
             waker.wait(HEALTHY);
         }
+    }
+
+    /// With `start = "none"` nobody joins a group that has no place in some partition: an operator can give it one only
+    /// while the group has no members.
+    fn check_commits(&self, partitions: impl Fn(&str) -> Option<u32>) -> Result<(), String> {
+        let source = &self.config.source;
+        if source.start != Start::None {
+            return Ok(());
+        }
+        let all: Vec<(&str, i32)> = source
+            .topics
+            .iter()
+            .flat_map(|topic| (0..partitions(topic).unwrap_or(0)).map(|number| (topic.as_str(), number as i32)))
+            .collect();
+        let committed = Offsets::new(&self.source_cluster, &source.group)?.committed(&all, ASK)?;
+        let without: Vec<PartitionOffset> = (all.iter().zip(committed))
+            .filter(|(_, committed)| committed.is_none())
+            .map(|((topic, partition), _)| PartitionOffset {
+                topic: (*topic).to_owned(),
+                partition: *partition,
+                offset: END,
+                error: Code::RD_KAFKA_RESP_ERR_NO_ERROR,
+            })
+            .collect();
+        if without.is_empty() { Ok(()) } else { Err(nowhere(&source.group, &names(&without))) }
     }
 
     /// Counters are there from the beginning, as zeros: rates and alerts need that.
@@ -120,6 +150,7 @@ impl Supervised {
         let counts = self.partition_counts()?;
         let batchers = self.batchers();
         let count = |cluster: &str, topic: &str| counts.get(&(cluster.to_owned(), topic.to_owned())).copied();
+        self.check_commits(|topic| count(&config.source.cluster, topic))?;
         let instance = Arc::new(InstanceConfig {
             limits: config.limits.clone(),
             settings: config.settings.to_string().into(),
@@ -137,10 +168,12 @@ impl Supervised {
             metrics: Arc::clone(&self.status.handler_metrics),
         });
         self.try_instance(&instance)?;
-        let inputs: u64 =
-            config.source.topics.iter().filter_map(|topic| count(&config.source.cluster, topic)).map(u64::from).sum();
+        let topics = config.source.topics.iter();
+        let inputs: std::collections::BTreeMap<String, u32> =
+            topics.filter_map(|topic| Some((topic.clone(), count(&config.source.cluster, topic)?))).collect();
+        let partitions: u64 = inputs.values().copied().map(u64::from).sum();
         let fetch = FetchBudget {
-            per_partition: (config.source.fetch.buffer.min(self.budget.limit()) / inputs.max(1))
+            per_partition: (config.source.fetch.buffer.min(self.budget.limit()) / partitions.max(1))
                 .clamp(64 * 1024, 8 * 1024 * 1024),
         };
         let conf = settings::consumer(&config.source, &self.source_cluster, &config.name, fetch)?;
@@ -191,15 +224,18 @@ impl Supervised {
         let parts = Parts {
             config: Arc::clone(config),
             cluster: self.source_cluster.clone(),
+            inputs,
             rules: Arc::new(rules),
             status: Arc::clone(&self.status),
             share: Share::new(Arc::clone(&self.budget)),
             stop: self.stop.clone(),
-            group: Member::new(consumer, waker),
+            group: Member::new(consumer),
             outlets,
             handlers: LaneHandlers::new(&self.handlers, &self.version, instance, waker),
             watch: ClusterWatch::new(self.source_cluster.clone(), topic, waker),
             rereader: TopicRereader::new(&config.source, &self.source_cluster, waker),
+            survey: self.survey(waker)?,
+            refresh: settings::topic_refresh(&self.source_cluster),
         };
         Ok(Run::new(parts, Instant::now()))
     }
@@ -255,6 +291,17 @@ impl Supervised {
             }
         }
         Ok(counts)
+    }
+
+    /// Counts the topics behind the outlets, dead letters last.
+    fn survey(&self, waker: &Waker) -> Result<TopicSurvey, String> {
+        let outputs = self.config.outputs.iter().map(|output| (&output.cluster, &output.topic));
+        let dead = match &self.config.errors.then {
+            Then::DeadLetter(dead) => Some((&dead.cluster, &dead.topic)),
+            Then::Block | Then::Drop | Then::Stop => None,
+        };
+        let topics = outputs.chain(dead).map(|(cluster, topic)| Ok((self.cluster(cluster)?.clone(), topic.clone())));
+        Ok(TopicSurvey::new(topics.collect::<Result<_, String>>()?, waker))
     }
 
     fn cluster(&self, name: &str) -> Result<&Cluster, String> {

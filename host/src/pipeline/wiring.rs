@@ -1,18 +1,22 @@
 //! The real edges of the loop: librdkafka's clients, handler threads, the clock and a thread that sleeps.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluicebox_frames::MessagesWriter;
 
 use super::handlers::LaneHandlers;
-use super::port::{Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, TopicNumber, Trouble};
+use super::port::{
+    Edges, Event, Filled, Group, PartitionOffset, Produce, Queue, Refusal, Standing, Start, TopicNumber, Trouble,
+};
 use super::reread::TopicRereader;
 use super::run::{Ended, Run, Step};
+use super::survey::TopicSurvey;
 use super::watch::ClusterWatch;
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::{LaneId, Ticket};
 use crate::kafka::consumer::Consumer;
+use crate::kafka::lookup::From;
 use crate::kafka::partition::PartitionQueue;
 use crate::kafka::producer::Producer;
 use crate::wake::Waker;
@@ -26,6 +30,7 @@ impl Edges for Real {
     type Handlers = LaneHandlers;
     type Watch = ClusterWatch;
     type Rereader = TopicRereader;
+    type Survey = TopicSurvey;
 }
 
 /// Runs the loop on this thread, the waker's, until it is over.
@@ -37,21 +42,24 @@ pub(super) fn drive(mut run: Run<Real>, waker: &Waker) -> Result<Ended, String> 
         match run.step(Instant::now()) {
             Step::Again => {}
             Step::Rest(limit) => waker.wait(limit),
-            Step::Over(result) => return result,
+            Step::Over(end) => return end,
         }
     }
 }
 
-/// A consumer that wakes the loop.
-pub(super) struct Member {
-    consumer: Consumer,
-    waker: Waker,
-}
+/// A consumer.
+pub(super) struct Member(Consumer);
 
 impl Member {
-    pub(super) fn new(consumer: Consumer, waker: &Waker) -> Self {
-        Self { consumer, waker: waker.clone() }
+    pub(super) fn new(consumer: Consumer) -> Self {
+        Self(consumer)
     }
+}
+
+/// So long before `now`, in ms since 1970.
+fn before(now: SystemTime, ago: Duration) -> i64 {
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(ago);
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Ownership epochs grow within a process and, by the clock, across its restarts.
@@ -69,35 +77,57 @@ impl Group for Member {
 
     #[inline]
     fn poll(&mut self) -> Option<Event> {
-        self.consumer.poll()
+        self.0.poll()
+    }
+
+    fn look_up(&mut self, partitions: &[PartitionOffset], start: Start) -> Result<u64, String> {
+        let from = match start {
+            Start::Earliest | Start::None => From::Elsewhere,
+            Start::Latest => From::End,
+            Start::At(time) => From::Time(time),
+            Start::Ago(ago) => From::Time(before(SystemTime::now(), ago)),
+        };
+        self.0.look_up(partitions, from)
     }
 
     fn assign(&mut self, partitions: &[PartitionOffset]) -> Result<Vec<PartitionQueue>, String> {
-        self.consumer.assign(partitions, &self.waker)
+        self.0.assign(partitions)
+    }
+
+    fn seek(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), String> {
+        self.0.seek(topic, partition, offset)
+    }
+
+    fn log_start(&self, topic: &str, partition: i32) -> Option<i64> {
+        self.0.log_start(topic, partition)
     }
 
     fn unassign(&mut self, partitions: &[PartitionOffset]) -> Result<(), String> {
-        self.consumer.unassign(partitions)
+        self.0.unassign(partitions)
     }
 
     fn commit<'a>(&mut self, offsets: impl ExactSizeIterator<Item = (&'a str, i32, i64)>) -> Result<(), String> {
-        self.consumer.commit(offsets)
+        self.0.commit(offsets)
     }
 
     fn positions<'a>(&self, partitions: impl ExactSizeIterator<Item = (&'a str, i32)>) -> Vec<Option<i64>> {
-        self.consumer.positions(partitions)
+        self.0.positions(partitions)
     }
 
     fn log_end(&self, topic: &str, partition: i32) -> Option<i64> {
-        self.consumer.log_end(topic, partition)
+        self.0.log_end(topic, partition)
+    }
+
+    fn ask_for_ages(&mut self, standing: Vec<Standing>) -> Result<(), String> {
+        self.0.ask_for_ages(standing, before(SystemTime::now(), Duration::ZERO))
     }
 
     fn begin_close(&mut self) -> Result<(), String> {
-        self.consumer.begin_close()
+        self.0.begin_close()
     }
 
     fn is_closed(&self) -> bool {
-        self.consumer.is_closed()
+        self.0.is_closed()
     }
 
     fn next_epoch(&mut self) -> u64 {
@@ -118,6 +148,10 @@ impl Queue for PartitionQueue {
 
     fn look_again(&self) {
         Self::look_again(self);
+    }
+
+    fn restart(&mut self) {
+        Self::restart(self);
     }
 
     #[inline]
@@ -152,6 +186,10 @@ impl Produce for Producer {
         trouble: &mut Vec<Trouble>,
     ) {
         Self::poll(self, now, delivered, refused, trouble);
+    }
+
+    fn grow(&mut self, topic: TopicNumber, partitions: u32) {
+        Self::grow(self, topic, partitions);
     }
 
     fn forget(&mut self, lanes: &[LaneId]) {

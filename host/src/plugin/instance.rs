@@ -28,6 +28,7 @@ use crate::handler_metrics::HandlerMetrics;
 use crate::handler_usage::Usage;
 
 /// What the instances of one handler in one pipeline are started with.
+#[derive(Clone)]
 pub struct InstanceConfig {
     /// What it may use.
     pub limits: HandlerLimits,

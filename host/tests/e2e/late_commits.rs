@@ -20,7 +20,7 @@ fn commits_of_an_outage_never_go_back() {
     let values: Vec<NewRecord> = (0..RECORDS).map(|n| NewRecord::new("key", format!("err {n}"))).collect();
     Producer::new(&kafka).send(&stage.input, &values);
     let rest = format!(
-        "[errors]\nretry = {{ attempts = 2, backoff = \"20ms\", max_backoff = \"20ms\" }}\nthen = \"drop\"\n\
+        "[errors]\nretry = {{ attempts = 2, backoff = \"20ms\", max_backoff = \"20ms\" }}\nthen = \"drop\"\nbreaker = false\n\
          [output.out]\ntopic = \"{}\"",
         stage.output
     );

@@ -9,6 +9,10 @@
 //! | `forms` | both forms of the contract, message only, batch only, both; fan-out |
 //! | `bytes` | every byte, null and header survives |
 //! | `records` | copies, partitions, event times, compression; transactions in the input |
+//! | `positions` | where a partition begins, and what follows when its records are deleted before they were read |
+//! | `breaker` | a pipeline most of whose records fail pauses, and goes on by itself |
+//! | `partitions` | partitions that topics get while a pipeline runs |
+//! | `standstill` | what stands still is named with its cause; what retention will not wait for is warned about |
 //! | `stopping` | SIGTERM loses and repeats nothing; SIGKILL loses nothing and repeats little |
 //! | `signals` | a second signal forces, the drain deadline is kept, who is busy is said |
 //! | `group` | hosts join and leave a group under load |
@@ -27,6 +31,7 @@
 mod admin;
 mod bad_answers;
 mod bad_input;
+mod breaker;
 mod bytes;
 mod check;
 mod dead_letters;
@@ -37,11 +42,14 @@ mod late_commits;
 mod manifests;
 mod memory;
 mod outage;
+mod partitions;
 mod pipelines;
+mod positions;
 mod protocols;
 mod records;
 mod security;
 mod signals;
+mod standstill;
 mod stopping;
 mod throughput;
 

@@ -246,6 +246,10 @@ impl Session {
                 (State::Waiting, Some(reason), since) if now.duration_since(since) >= WAITING => {
                     Some(Ending::Failed(vec![format!("the pipeline waits: {reason}")]))
                 }
+                // It would go on in a minute; whoever waits here for one pass over the samples has read enough.
+                (State::Paused, Some(reason), _) => {
+                    Some(Ending::Failed(vec![format!("the pipeline pauses: {reason}")]))
+                }
                 _ if now.duration_since(memory.progress.1) >= NO_PROGRESS => {
                     let mut lines = vec![format!("nothing moved for {} s", NO_PROGRESS.as_secs())];
                     lines.extend(reasons);

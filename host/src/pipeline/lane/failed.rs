@@ -186,7 +186,7 @@ impl Lane {
     }
 
     /// Writes the dead letter of a record, once: a record of several batch items has one. The open mark of "not decided"
-    /// becomes the dead letter's.
+    /// waits for its report, behind a gate that tells it from reports of emissions.
     pub(super) fn dead_letter(&mut self, failed: &Failed<'_>, letter: Option<&Emission<'_>>, sink: &mut dyn Sink) {
         if let Some(seq) = self.record_of(failed.target)
             && !self.tracker.mark_failed(seq)
@@ -205,14 +205,18 @@ impl Lane {
         };
         let Failed { failure, attempts, stage, .. } = *failed;
         let offset = Some(failed.source.offset()).filter(|offset| *offset >= 0);
-        let ticket = self.ticket(failed.target);
+        let gate = self.gates.close_of(self.record_of(failed.target), 1, vec![failed.target]);
+        self.letters.insert(gate);
+        let ticket = self.ticket(Target::Gate(gate));
         sink.dead_letter(&DeadLetter { record, offset, failure, attempts, stage }, ticket);
     }
 
-    /// The record is dropped by declared policy.
+    /// The record is dropped by declared policy. It counts once, however many batch items it has.
     pub(super) fn give_up(&mut self, failed: &Failed<'_>, sink: &mut dyn Sink) {
         let (offset, attempts) = (failed.source.offset(), failed.attempts);
-        sink.notice(Notice::Dropped { offset, attempts, failure: failed.failure });
+        if self.record_of(failed.target).is_none_or(|seq| self.tracker.mark_failed(seq)) {
+            sink.notice(Notice::Dropped { offset, attempts, failure: failed.failure });
+        }
         self.settle(failed.target);
     }
 

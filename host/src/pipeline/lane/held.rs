@@ -64,6 +64,11 @@ impl Held {
         self.items.insert(token, (now, what));
     }
 
+    /// The marks that the held messages' fates hold.
+    pub(super) fn owners(&self) -> impl Iterator<Item = Target> {
+        self.items.values().filter_map(|(_, what)| what.owner())
+    }
+
     fn take(&mut self, token: u64) -> Option<HeldWhat> {
         let (_, what) = self.items.remove(&token)?;
         self.bytes -= what.bytes();

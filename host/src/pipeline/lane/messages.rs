@@ -101,6 +101,12 @@ struct Progress {
 }
 
 impl Lane {
+    /// So many messages are offered one at a time.
+    pub fn offer_singly(&mut self, count: u64) {
+        let next = self.head_seq().unwrap_or_else(|| self.tracker.next_seq());
+        self.isolate_until = self.isolate_until.max(next + count);
+    }
+
     pub(super) fn next_messages(&mut self, now: Instant) -> Option<Call> {
         if self.draining.is_some() {
             self.abandon_pending();

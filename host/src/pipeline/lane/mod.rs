@@ -24,7 +24,7 @@ mod state;
 mod tests;
 mod timer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,10 @@ pub struct Lane {
     wanted: BTreeMap<i64, Wanted>,
     /// The same, asked for.
     asked: BTreeMap<i64, Wanted>,
+    /// Gates that wait for the report of a dead letter.
+    letters: BTreeSet<u64>,
+    /// Records whose dead letter is durable.
+    dead_lettered: u64,
     /// The failure policy stops the pipeline here.
     stopped: Option<String>,
     /// What the broker answered to commits, in mode "receive": nothing above it is offered.
@@ -179,6 +183,8 @@ impl Lane {
             stuck: VecDeque::new(),
             wanted: BTreeMap::new(),
             asked: BTreeMap::new(),
+            letters: BTreeSet::new(),
+            dead_lettered: 0,
             stopped: None,
             received: i64::MIN,
             rules,
@@ -355,6 +361,12 @@ impl Lane {
         self.in_flight -= 1;
         if !self.stuck.is_empty() {
             self.unstick(target);
+        }
+        if !self.letters.is_empty()
+            && let Target::Gate(number) = target
+            && self.letters.remove(&number)
+        {
+            self.dead_lettered += 1;
         }
         self.settle(target);
     }

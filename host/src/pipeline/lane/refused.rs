@@ -80,7 +80,9 @@ impl Lane {
             match then {
                 Then::DeadLetter => self.want(offset, Wanted { seq, target: mark, failure: failure.clone() }),
                 Then::Drop => {
-                    sink.notice(Notice::Dropped { offset, attempts: 1, failure: &failure });
+                    if self.tracker.mark_failed(seq) {
+                        sink.notice(Notice::Dropped { offset, attempts: 1, failure: &failure });
+                    }
                     self.settle(mark);
                 }
                 Then::Block | Then::Stop => {

@@ -8,6 +8,7 @@ use super::refused::Stuck;
 use super::timer::Timer;
 use super::{Lane, Running};
 use crate::delivery::batcher::Batcher;
+use crate::delivery::stall::Cause;
 use crate::delivery::ticket::Seq;
 
 /// What a lane is doing, for status.
@@ -95,10 +96,22 @@ impl Lane {
         matches!(self.running, Some(Running::Batch(_)))
     }
 
+    /// It takes nothing in any more.
+    #[must_use]
+    pub const fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
     /// Records settled so far.
     #[must_use]
     pub const fn settled(&self) -> u64 {
         self.tracker.settled()
+    }
+
+    /// Records whose dead letter is durable.
+    #[must_use]
+    pub const fn dead_lettered(&self) -> u64 {
+        self.dead_lettered
     }
 
     /// Why the failure policy wants the pipeline stopped, once it does.
@@ -162,6 +175,39 @@ impl Lane {
             Some(reason) => LaneState::BackingOff(reason.to_owned()),
             None => LaneState::Running,
         }
+    }
+
+    /// What keeps it from getting on, if that is its own: by kind, and for people.
+    #[must_use]
+    pub fn kept_by(&self) -> Option<(Cause, String)> {
+        let again = || self.again.values().find_map(|work| work.head.reason());
+        Some(match self.state() {
+            LaneState::Blocked(reason) => (Cause::Blocked, reason),
+            LaneState::BackingOff(reason) => (Cause::Retry, reason),
+            _ if self.running.is_some() => (Cause::Handler, "a call to the handler is under way".to_owned()),
+            _ if self.holds_oldest() => (Cause::Held, format!("the handler holds {} messages", self.held.len())),
+            _ if let Some(reason) = again() => (Cause::Retry, reason.to_owned()),
+            _ if self.due.iter().any(|batch| batch.not_before.is_some()) => {
+                (Cause::Retry, "an item of a batch waits for its next attempt".to_owned())
+            }
+            _ if !self.asked.is_empty() => {
+                (Cause::Source, format!("{} records are read again for their dead letters", self.asked.len()))
+            }
+            _ if self.in_flight > 0 => {
+                (Cause::Delivery, format!("{} records wait for the brokers' acknowledgement", self.in_flight))
+            }
+            _ if self.tracker.open() > 0 && self.pending.is_none() => {
+                (Cause::Batch, format!("{} records are in batches that are not full", self.tracker.open()))
+            }
+            _ => return None,
+        })
+    }
+
+    /// The handler holds the oldest open record.
+    fn holds_oldest(&self) -> bool {
+        let oldest = self.tracker.oldest_open();
+        let offset = |owner| self.record_of(owner).and_then(|seq| self.tracker.offset_of(seq));
+        oldest.is_some() && self.held.owners().any(|owner| offset(owner) == oldest)
     }
 
     /// When the lane has something to do though nothing comes from outside.

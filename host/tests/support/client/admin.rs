@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use rdkafka_sys::bindings::rd_kafka_type_t;
@@ -89,6 +89,27 @@ pub fn committed(kafka: &Kafka, group: &str, topic: &str) -> Vec<Option<i64>> {
         _ => None,
     };
     (0..partitions).map(offset).collect()
+}
+
+/// Commits an offset for a group that has no members, as an operator does.
+pub fn commit(kafka: &Kafka, group: &str, topic: &str, partition: i32, offset: i64) {
+    let consumer: BaseConsumer = config(kafka.bootstrap()).set("group.id", group).create().expect("a consumer");
+    let mut place = TopicPartitionList::new();
+    place.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
+    consumer.commit(&place, CommitMode::Sync).unwrap_or_else(|error| panic!("cannot commit for {group}: {error}"));
+    assert_eq!(committed(kafka, group, topic)[usize::try_from(partition).expect("a partition")], Some(offset));
+}
+
+/// Deletes the records of a partition below an offset.
+pub fn delete_records(kafka: &Kafka, topic: &str, partition: i32, before: i64) {
+    let admin: AdminClient<DefaultClientContext> = config(kafka.bootstrap()).create().expect("an admin client");
+    let mut place = TopicPartitionList::new();
+    place.add_partition_offset(topic, partition, Offset::Offset(before)).expect("an offset");
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    let deleted = block_on(admin.delete_records(&place, &options)).expect("the broker answers");
+    for place in deleted.elements() {
+        place.error().unwrap_or_else(|error| panic!("cannot delete records of {topic}: {error}"));
+    }
 }
 
 fn is_moving(code: Option<RDKafkaErrorCode>) -> bool {

@@ -9,7 +9,10 @@ mod native;
 mod produce;
 mod read;
 
-pub use admin::{add_partitions, committed, create_topic, create_topic_with, delete_topic, end_offsets, total};
+pub use admin::{
+    add_partitions, commit, committed, create_topic, create_topic_with, delete_records, delete_topic, end_offsets,
+    total,
+};
 pub use commits::{Commit, Commits};
 pub use native::partition_of;
 pub use produce::{NewRecord, Producer, Transactions};

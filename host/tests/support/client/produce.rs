@@ -205,6 +205,8 @@ impl Transactions {
     pub fn new(kafka: &Kafka, id: &str) -> Transactions {
         let mut config = config(kafka.bootstrap());
         config.set("transactional.id", id);
+        // One that stays open for a while is meant to.
+        config.set("transaction.timeout.ms", "600000");
         let producer = Producer::try_new(config).expect("a producer");
         producer.0.init_transactions(PATIENCE).expect("the broker coordinates transactions");
         Transactions(producer)
@@ -213,13 +215,23 @@ impl Transactions {
     /// One transaction with these records.
     pub fn commit(&mut self, topic: &str, records: &[NewRecord]) {
         self.write(topic, records);
-        self.0.0.commit_transaction(PATIENCE).expect("a transaction can be committed");
+        self.end();
     }
 
     /// The same, and then it is aborted: the records are in the log, and nobody shall read them.
     pub fn abort(&mut self, topic: &str, records: &[NewRecord]) {
         self.write(topic, records);
         self.0.0.abort_transaction(PATIENCE).expect("a transaction can be aborted");
+    }
+
+    /// A transaction that stays open until [`Transactions::end`].
+    pub fn begin(&mut self, topic: &str, records: &[NewRecord]) {
+        self.write(topic, records);
+    }
+
+    /// Commits the one that is open.
+    pub fn end(&mut self) {
+        self.0.0.commit_transaction(PATIENCE).expect("a transaction can be committed");
     }
 
     fn write(&mut self, topic: &str, records: &[NewRecord]) {

@@ -14,6 +14,7 @@ use crate::delivery::batcher::{BatchRules, Trigger};
 use crate::delivery::outgoing::{Outgoing, Owned};
 use crate::delivery::policy::Then;
 use crate::delivery::retry::RetryRules;
+use crate::delivery::stall::Cause;
 use crate::delivery::ticket::{Target, Ticket};
 use crate::delivery::verdict::{Disposition, RevokeReason, Verdict};
 use crate::pipeline::sink::{DeadLetter, Failure, Notice, OutputNumber, Sink};
@@ -520,6 +521,79 @@ fn a_refused_emission_of_a_whole_batch_fails_each_of_its_records() {
     assert_eq!(world.lane.take_wanted(), [10, 11]);
     world.lane.on_sources(&Frame::default(), &[10, 11], &mut world.out);
     assert_eq!(world.lane.committable(), Some(12));
+}
+
+/// A dead letter counts when it is durable: not when it leaves, and not while its writing has to be tried again.
+#[test]
+fn a_dead_letter_counts_when_it_is_durable() {
+    let mut world = World::new(LaneRules { then: Then::DeadLetter, ..rules() });
+    world.fill(10, &["a", "b"]);
+    world.each(|_, _, writer| writer.reject("bad"));
+    assert_eq!(world.out.values(), ["dead a reject message 1", "dead b reject message 1"]);
+    assert_eq!(world.lane.dead_lettered(), 0);
+    world.refuse(None);
+    world.deliver_all();
+    assert_eq!((world.lane.dead_lettered(), world.lane.committable()), (1, Some(10)));
+    world.now = world.lane.deadline().expect("it is tried again");
+    assert!(world.call().is_none());
+    assert_eq!((world.out.values(), world.lane.dead_lettered()), (vec!["dead again dead a reject message 1"], 1));
+    world.deliver_all();
+    assert_eq!((world.lane.dead_lettered(), world.lane.committable()), (2, Some(12)));
+}
+
+/// A record that is dropped counts once, however many of its batch items fail.
+#[test]
+fn a_dropped_record_counts_once() {
+    let mut world = World::new(LaneRules { then: Then::Drop, ..rules() });
+    world.fill(10, &["a"]);
+    while let Some(call) = world.call() {
+        let reply = answer(|writer| match call.kind {
+            CallKind::Messages => {
+                let destination = Some(writer.destination(DestinationKind::Batcher, "b"));
+                for flush in [false, true] {
+                    writer.emission(&NewEmission { destination, flush, ..NewEmission::default() });
+                }
+                writer.done(2);
+            }
+            _ => {
+                for _ in Messages::new(&call.frame).iter() {
+                    writer.reject("bad");
+                }
+            }
+        });
+        world.reply(call, reply);
+    }
+    assert_eq!(world.out.notices.iter().filter(|notice| *notice == "Dropped").count(), 1);
+    assert_eq!(world.lane.committable(), Some(11));
+}
+
+/// A lane names what keeps it: whatever holds the oldest record, not what happens behind that.
+#[test]
+fn a_lane_names_what_keeps_it() {
+    let mut world = World::new(LaneRules { then: Then::DeadLetter, ..rules() });
+    let cause = |world: &World| world.lane.kept_by().map(|(cause, _)| cause);
+    assert_eq!(cause(&world), None);
+    world.fill(10, &["a", "b"]);
+    let call = world.due();
+    assert_eq!(cause(&world), Some(Cause::Handler));
+    world.reply(call, answer(AnswerWriter::hold));
+    let call = world.due();
+    world.reply(
+        call,
+        answer(|writer| {
+            emit(writer, "b!");
+            writer.done(1);
+        }),
+    );
+    assert_eq!((cause(&world), world.lane.undelivered()), (Some(Cause::Held), 1));
+    world.now += Duration::from_secs(60);
+    assert!(world.call().is_none(), "its hold expired, which was an attempt");
+    assert_eq!(cause(&world), Some(Cause::Retry));
+    world.now += Duration::from_secs(60);
+    let call = world.due();
+    world.reply(call, answer(|writer| writer.reject("bad")));
+    world.refuse(None);
+    assert_eq!(cause(&world), Some(Cause::Blocked));
 }
 
 /// Mode "receive": nothing is shown to the handler before the commit of it was answered, and failures do not bring it back.
