@@ -74,6 +74,13 @@ fn manifests_of_documents_are_right() {
     fs::write(directory.path().join("router.toml"), manifest).expect("the manifest is written");
     check(&["router.toml"], directory.path());
 
+    let manual = blocks("docs/manifest.md");
+    for (name, shown) in ["everything.toml", "everything-host.toml"].iter().zip(&manual) {
+        fs::write(directory.path().join(name), &shown.text).expect("the file is written");
+    }
+    fs::copy(guest("orders"), directory.path().join("handler.wasm")).expect("the component is copied");
+    check(&["everything.toml", "--config", "everything-host.toml"], directory.path());
+
     // What every handler's directory should have is what this repository has.
     let ours =
         fs::read_to_string(support::repository().join(".cargo/config.toml")).expect("cargo's settings are there");
