@@ -20,7 +20,6 @@ fn limits() -> HandlerLimits {
 #[test]
 fn f01_crashes_end_their_call_only() {
     let deeds = [
-        ("unreachable", FaultClass::Trap, "unreachable"),
         ("panic buttons", FaultClass::Panic, "no more of buttons"),
         ("abort", FaultClass::Trap, "unreachable"),
         ("divide", FaultClass::Panic, "attempt to divide by zero"),
@@ -173,7 +172,7 @@ fn f15_a_bad_start_ends_at_the_limits_of_init() {
     };
     beside(async || {
         for (deed, class) in [
-            ("unreachable", FaultClass::Trap),
+            ("abort", FaultClass::Trap),
             ("panic", FaultClass::Panic),
             ("loop", FaultClass::Deadline),
             ("hog", FaultClass::Memory),

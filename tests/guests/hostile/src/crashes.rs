@@ -2,10 +2,6 @@
 
 use std::hint::black_box;
 
-pub fn unreachable() {
-    core::arch::wasm32::unreachable()
-}
-
 pub fn divide() {
     black_box(black_box(1) / black_box(0));
 }

@@ -65,7 +65,6 @@ fn commit(deed: &str) {
     let (word, argument) = deed.split_once(' ').unwrap_or((deed, "0"));
     let number: u64 = argument.parse().unwrap_or_default();
     match word {
-        "unreachable" => crashes::unreachable(),
         "panic" => panic!("no more of {argument}"),
         "abort" => std::process::abort(),
         "divide" => crashes::divide(),
