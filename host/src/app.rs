@@ -4,6 +4,7 @@
 //! stop: pipelines drain and leave their groups → handler threads → admin.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,7 +18,8 @@ use crate::pipeline::handlers::HandlerThreads;
 use crate::pipeline::status::PipelineStatus;
 use crate::pipeline::stop::Stop;
 use crate::pipeline::supervise::Supervised;
-use crate::plugin::{Runtime, Version};
+use crate::plugin::{Cache, Compiler, Runtime, Version};
+use crate::telemetry;
 
 /// A pipeline with its loaded component.
 pub type Loaded = (Arc<Pipeline>, Arc<Version>);
@@ -50,6 +52,21 @@ pub enum StartError {
     Threads(#[from] std::io::Error),
 }
 
+/// The sandbox of this process. Without a place for compiled handlers they are compiled at every start.
+///
+/// # Errors
+/// When the engine does not start.
+pub fn runtime(data_dir: Option<&Path>) -> anyhow::Result<Arc<Runtime>> {
+    let cache = data_dir.and_then(|directory| match Cache::open(&directory.join("compiled")) {
+        Ok(cache) => Some(cache),
+        Err(error) => {
+            telemetry::no_cache(&error);
+            None
+        }
+    });
+    Runtime::new(Compiler::this_program(), cache)
+}
+
 /// Loads all components of a plan.
 ///
 /// # Errors
@@ -76,7 +93,8 @@ impl App {
         let statuses: Vec<Arc<PipelineStatus>> = loaded
             .iter()
             .map(|(config, version)| {
-                Arc::new(PipelineStatus::new(&config.name, &config.source.group, version.digest()))
+                let status = PipelineStatus::new(&config.name, &config.source.group, version.digest());
+                Arc::new(status.with_limits(&config.limits))
             })
             .collect();
         let admin = match plan.admin {
@@ -93,10 +111,11 @@ impl App {
         let mut app = Self { statuses, threads: Vec::new(), stop, admin, _handlers: Arc::clone(&handlers) };
         for ((config, version), status) in loaded.into_iter().zip(app.statuses.clone()) {
             let source_cluster = clusters.get(&config.source.cluster).cloned();
+            let source_cluster = source_cluster.expect("the plan has every cluster that a pipeline names");
             let supervised = Supervised {
-                source_cluster: source_cluster.expect("the plan has every cluster that a pipeline names"),
+                log: Arc::new(PipelineLog::new(&config.name, version.digest(), &source_cluster.bootstrap)),
+                source_cluster,
                 clusters: Arc::clone(&clusters),
-                log: Arc::new(PipelineLog::new(&config.name, version.digest())),
                 handlers: Arc::clone(&handlers),
                 budget: Arc::clone(&budget),
                 stop: app.stop.clone(),

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{DEFAULT_BATCHER, Diagnostic, Pipeline, codes};
-use crate::plugin::{LoadError, Runtime, Version};
+use crate::plugin::{LoadError, LoadRules, Runtime, Version};
 
-/// Loaded components, each file once.
+/// Loaded components, each file once for all pipelines that load it by the same rules.
 pub struct Components {
     runtime: Arc<Runtime>,
-    loaded: BTreeMap<PathBuf, Arc<Version>>,
+    loaded: BTreeMap<(PathBuf, LoadRules), Arc<Version>>,
 }
 
 impl Components {
@@ -26,12 +26,14 @@ impl Components {
     /// # Errors
     /// Everything that does not fit.
     pub fn load(&mut self, pipeline: &Pipeline) -> Result<Arc<Version>, Vec<Diagnostic>> {
-        let version = match self.loaded.get(&pipeline.component) {
+        let rules = LoadRules::of(pipeline);
+        let key = (pipeline.component.clone(), rules);
+        let version = match self.loaded.get(&key) {
             Some(version) => Arc::clone(version),
             None => {
-                let version = Version::load_file(&self.runtime, &pipeline.component)
+                let version = Version::load_file(&self.runtime, &pipeline.component, &key.1)
                     .map_err(|error| vec![unloadable(pipeline, &error)])?;
-                self.loaded.insert(pipeline.component.clone(), Arc::clone(&version));
+                self.loaded.insert(key, Arc::clone(&version));
                 version
             }
         };

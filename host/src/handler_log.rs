@@ -1,20 +1,74 @@
-//! Lines of handlers, into the host's log, tagged with the pipeline and the version that wrote them.
+//! What handlers write and how they fail, into the host's log: tagged with the pipeline, the version, and the messages
+//! that the call was about.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing::Level;
 
-use crate::plugin::{HandlerLog, LogLevel};
+use crate::plugin::{Fault, HandlerLog, LogLevel, Place};
+use crate::telemetry;
+
+/// Reports of faults that are written at once, and how long it takes until there may be one more. A report has some
+/// thirty lines, and a handler that breaks at everything makes thousands a second.
+const REPORTS: (u32, Duration) = (10, Duration::from_secs(10));
 
 /// The log of one pipeline's handler.
 pub struct PipelineLog {
     pipeline: String,
     version: String,
+    bootstrap: String,
+    reports: Mutex<Reports>,
+}
+
+/// Reports that may still be written.
+struct Reports {
+    left: u32,
+    filled: Instant,
+    left_out: u64,
 }
 
 impl PipelineLog {
-    /// For a pipeline and the digest of its component.
+    /// For a pipeline, the digest of its component, and the brokers that it reads from.
     #[must_use]
-    pub fn new(pipeline: &str, version: &str) -> Self {
-        Self { pipeline: pipeline.to_owned(), version: version.chars().take(12).collect() }
+    pub fn new(pipeline: &str, version: &str, bootstrap: &str) -> Self {
+        let reports = Mutex::new(Reports { left: REPORTS.0, filled: Instant::now(), left_out: 0 });
+        let version = version.chars().take(12).collect();
+        Self { pipeline: pipeline.to_owned(), version, bootstrap: bootstrap.to_owned(), reports }
+    }
+
+    /// Shows the record, where it stands alone.
+    fn next_command(&self, place: &Place) -> Option<String> {
+        let Place { topic, partition, offsets, messages: 1, .. } = place else { return None };
+        let (offset, _) = (*offsets)?;
+        Some(format!(
+            "kafka-console-consumer.sh --bootstrap-server {} --topic {topic} --partition {partition} --offset {offset} \
+             --max-messages 1",
+            self.bootstrap
+        ))
+    }
+}
+
+impl Reports {
+    /// May one be written? If so, how many were left out before it.
+    fn take(&mut self, now: Instant) -> Option<u64> {
+        while self.left < REPORTS.0 && now.saturating_duration_since(self.filled) >= REPORTS.1 {
+            self.left += 1;
+            self.filled += REPORTS.1;
+        }
+        if self.left == REPORTS.0 {
+            self.filled = now;
+        }
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                Some(std::mem::take(&mut self.left_out))
+            }
+            None => {
+                self.left_out += 1;
+                None
+            }
+        }
     }
 }
 
@@ -29,15 +83,63 @@ impl HandlerLog for PipelineLog {
         }
     }
 
-    fn line(&self, level: LogLevel, line: &str, truncated: bool) {
+    fn line(&self, level: LogLevel, line: &str, truncated: bool, place: Option<&Place>) {
         let (pipeline, version) = (&*self.pipeline, &*self.version);
-        let cut = if truncated { " … (cut at 4 KiB)" } else { "" };
-        match level {
-            LogLevel::Trace => tracing::trace!(target: "handler", pipeline, version, "{line}{cut}"),
-            LogLevel::Debug => tracing::debug!(target: "handler", pipeline, version, "{line}{cut}"),
-            LogLevel::Info => tracing::info!(target: "handler", pipeline, version, "{line}{cut}"),
-            LogLevel::Warn => tracing::warn!(target: "handler", pipeline, version, "{line}{cut}"),
-            LogLevel::Error => tracing::error!(target: "handler", pipeline, version, "{line}{cut}"),
+        let topic = place.map(|place| &*place.topic);
+        let partition = place.map(|place| place.partition);
+        let (offset, last_offset) = place.and_then(|place| place.offsets).unzip();
+        let cut = if truncated { " … (cut)" } else { "" };
+        macro_rules! say {
+            ($say:ident) => {
+                tracing::$say!(
+                    target: "handler", pipeline, version, topic, partition, offset, last_offset, "{line}{cut}"
+                )
+            };
         }
+        match level {
+            LogLevel::Trace => say!(trace),
+            LogLevel::Debug => say!(debug),
+            LogLevel::Info => say!(info),
+            LogLevel::Warn => say!(warn),
+            LogLevel::Error => say!(error),
+        }
+    }
+
+    fn fault(&self, fault: &Fault, place: Option<&Place>) {
+        let may = self.reports.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
+        let Some(left_out) = may else { return };
+        if left_out > 0 {
+            telemetry::handler_faults_left_out(&self.pipeline, &self.version, left_out);
+        }
+        let next = place.and_then(|place| self.next_command(place));
+        telemetry::handler_fault(&self.pipeline, &self.version, fault, place, next.as_deref());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_are_bounded_and_what_is_left_out_is_counted() {
+        let begin = Instant::now();
+        let mut reports = Reports { left: REPORTS.0, filled: begin, left_out: 0 };
+        assert!((0..10).all(|_| reports.take(begin) == Some(0)));
+        assert!((0..5).all(|_| reports.take(begin + Duration::from_secs(9)).is_none()));
+        assert_eq!(reports.take(begin + Duration::from_secs(10)), Some(5));
+        assert_eq!(reports.take(begin + Duration::from_secs(11)), None);
+        let later = begin + Duration::from_secs(3600);
+        assert_eq!(reports.take(later), Some(1));
+        assert_eq!((0..20).filter(|_| reports.take(later).is_some()).count(), 9, "never more at once");
+    }
+
+    #[test]
+    fn the_command_shows_the_record() {
+        let log = PipelineLog::new("orders", &"ab".repeat(32), "k:9092");
+        let one = Place { topic: "orders".into(), partition: 7, offsets: Some((5, 5)), messages: 1, attempt: 1 };
+        let command = "kafka-console-consumer.sh --bootstrap-server k:9092 --topic orders --partition 7 --offset 5 \
+                       --max-messages 1";
+        assert_eq!(log.next_command(&one).as_deref(), Some(command));
+        assert_eq!(log.next_command(&Place { messages: 2, ..one }), None);
     }
 }

@@ -8,6 +8,8 @@ pub mod config;
 pub mod delivery;
 pub mod dev;
 mod handler_log;
+pub mod handler_metrics;
+pub mod handler_usage;
 pub mod kafka;
 pub mod pipeline;
 pub mod plugin;

@@ -9,6 +9,7 @@ use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
 use crate::pipeline::sink::Failure;
 use crate::pipeline::status::State;
+use crate::plugin::{CacheError, Fault, Place, TailLine};
 
 /// A pipeline is in another state, or in the same one for another reason.
 pub fn pipeline_state(pipeline: &str, state: State, reason: Option<&str>) {
@@ -21,6 +22,11 @@ pub fn pipeline_state(pipeline: &str, state: State, reason: Option<&str>) {
         (_, Some(reason)) => tracing::warn!(pipeline, "{}: {reason}", state.name()),
         (_, None) => tracing::info!(pipeline, "{}", state.name()),
     }
+}
+
+/// Handlers are compiled at every start, because what was compiled cannot be kept.
+pub fn no_cache(error: &CacheError) {
+    tracing::warn!("{error}; until then plugins are compiled at every start");
 }
 
 /// Partitions were assigned.
@@ -267,6 +273,70 @@ pub fn isolating(at: At<'_>, messages: usize, failure: &Failure) {
     );
 }
 
+/// A handler's call ended without an answer: all that its author and the operator need to know, in one entry.
+pub fn handler_fault(pipeline: &str, version: &str, fault: &Fault, place: Option<&Place>, next: Option<&str>) {
+    let class = fault.class.name();
+    let report = fault_report(fault, place, version, next);
+    match place {
+        Some(Place { topic, partition, offsets: Some((first, last)), attempt, .. }) => tracing::warn!(
+            pipeline,
+            version,
+            topic = &**topic,
+            partition,
+            offset = first,
+            last_offset = last,
+            attempt,
+            class,
+            "handler: {report}"
+        ),
+        Some(Place { topic, partition, .. }) => {
+            tracing::warn!(pipeline, version, topic = &**topic, partition, class, "handler: {report}");
+        }
+        None => tracing::warn!(pipeline, version, class, "handler: {report}"),
+    }
+}
+
+/// Faults were not reported one by one: there were too many.
+pub fn handler_faults_left_out(pipeline: &str, version: &str, count: u64) {
+    tracing::warn!(
+        pipeline,
+        version,
+        "{count} more faults were not reported one by one; sluicebox_handler_traps_total counts all of them"
+    );
+}
+
+/// Reason, place, frames, last lines, what to do; a line each.
+fn fault_report(fault: &Fault, place: Option<&Place>, version: &str, next: Option<&str>) -> String {
+    let mut report = format!("{}: {}", fault.class, fault.text);
+    let mut line = |text: &str| {
+        report.push_str("\n    ");
+        report.push_str(text);
+    };
+    match place {
+        Some(place) if place.messages > 1 => {
+            line(&format!("in a call for {} messages, {place}, version {version}", place.messages));
+        }
+        Some(place) if place.messages == 1 => {
+            line(&format!("{place}, attempt {}, version {version}", place.attempt));
+        }
+        Some(place) => line(&format!("{place}, version {version}")),
+        None => line(&format!("version {version}")),
+    }
+    for frame in &fault.frames {
+        line(&format!("at {frame}"));
+    }
+    if !fault.tail.is_empty() {
+        line("it wrote last:");
+        for TailLine { source, text, .. } in &fault.tail {
+            line(&format!("  {}: {text}", source.name()));
+        }
+    }
+    for text in fault.advice.iter().map(String::as_str).chain(next) {
+        line(&format!("next: {text}"));
+    }
+    report
+}
+
 /// A record goes to the dead-letter topic.
 pub fn dead_letter(at: At<'_>, attempts: u32, failure: &Failure) {
     let At { pipeline, topic, partition, offset } = at;
@@ -280,4 +350,38 @@ pub fn dead_letter(at: At<'_>, attempts: u32, failure: &Failure) {
         "dead letter: {}",
         failure.reason
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::{FaultClass, LineSource, LogLevel};
+
+    #[test]
+    fn a_report_says_what_where_and_what_to_do() {
+        let tail = |source, text: &str| TailLine { source, text: text.to_owned(), of_this_call: true };
+        let fault = Fault {
+            class: FaultClass::Panic,
+            text: "panicked at src/lib.rs:41:18: invalid amount".to_owned(),
+            frames: vec!["orders::parse (src/lib.rs:41)".to_owned()],
+            tail: vec![tail(LineSource::Log(LogLevel::Info), "hm"), tail(LineSource::Stderr, "oh")],
+            advice: Some("look".to_owned()),
+        };
+        let place = Place { topic: "orders".into(), partition: 7, offsets: Some((5, 5)), messages: 1, attempt: 2 };
+        let report = fault_report(&fault, Some(&place), "9f3c", Some("kcat"));
+        let expected = "panic: panicked at src/lib.rs:41:18: invalid amount
+    orders[7]@5, attempt 2, version 9f3c
+    at orders::parse (src/lib.rs:41)
+    it wrote last:
+      info: hm
+      stderr: oh
+    next: look
+    next: kcat";
+        assert_eq!(report, expected);
+        let burst = Place { offsets: Some((5, 9)), messages: 4, ..place };
+        assert!(
+            fault_report(&fault, Some(&burst), "9f3c", None)
+                .contains("in a call for 4 messages, orders[7]@5..9, version")
+        );
+    }
 }

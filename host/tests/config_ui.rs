@@ -342,6 +342,10 @@ fn every_key_reaches_its_place_in_the_plan() {
     assert_eq!(pipeline.limits.memory, 128 << 20);
     assert_eq!(pipeline.limits.batch_wall_time, Duration::from_secs(40));
     assert_eq!(pipeline.limits.answer_bytes, 8 << 20);
+    // Every limit was written, each with another value than its default.
+    for (written, default) in pipeline.limits.all().iter().zip(config::HandlerLimits::default().all()) {
+        assert_ne!(*written, default);
+    }
     let source = &pipeline.source;
     assert_eq!((source.cluster.as_str(), source.group.as_str()), ("main", "enrich"));
     assert_eq!((source.start, source.protocol), (Start::At(1_795_248_000_000), Protocol::Range));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use plugin_support::{burst, config, fault_of, on_handler_thread, thread_time, version};
-use sluicebox::plugin::{FaultClass, HandlerLimits, Instance, LogLevel};
+use plugin_support::{Line, burst, config, fault_of, on_handler_thread, thread_time, version, version_by};
+use sluicebox::plugin::{FaultClass, HandlerLimits, Instance, LineSource, LoadRules, LogLevel};
 use sluicebox_frames::Answer;
 
 /// How late a deadline may be noticed. Measured in CPU time of the thread, so that what else the machine does is not
@@ -24,8 +24,10 @@ fn a_panic_is_told_with_its_message_and_place() {
     assert_eq!(fault.class, FaultClass::Panic);
     assert!(fault.text.starts_with("panicked at "), "{}", fault.text);
     assert!(fault.text.contains("the handler gave up on everything"), "{}", fault.text);
-    assert!(fault.text.contains("raw_frames::misbehave"), "{}", fault.text);
     assert!(fault.text.contains("raw-frames/src/lib.rs:"), "{}", fault.text);
+    let own = fault.frames.iter().find(|frame| frame.contains("raw_frames::misbehave")).expect("the handler's frame");
+    assert!(own.contains("raw-frames/src/lib.rs:"), "{own}");
+    assert_eq!(fault.summary(), fault.text);
 }
 
 #[test]
@@ -33,7 +35,7 @@ fn a_trap_is_told_with_its_place() {
     let fault = fault_of(limits(), "!trap");
     assert_eq!(fault.class, FaultClass::Trap, "{}", fault.text);
     assert!(fault.text.contains("unreachable"), "{}", fault.text);
-    assert!(fault.text.contains("raw_frames::"), "{}", fault.text);
+    assert!(fault.summary().contains("(in raw_frames::misbehave ("), "{}", fault.summary());
 }
 
 #[test]
@@ -82,7 +84,9 @@ fn a_wait_ends_at_the_wall_clock() {
     let begin = Instant::now();
     let fault = fault_of(limits, "!sleep 60000");
     assert_eq!(fault.class, FaultClass::WallClock, "{fault}");
-    assert_eq!(fault.text, "no answer within 100ms, waiting included");
+    assert!(fault.text.starts_with("no answer within 100ms, waiting included: it ran for "), "{fault}");
+    assert!(fault.text.ends_with(", and waits in wasi:io/poll.pollable.block"), "{fault}");
+    assert!(fault.advice.expect("advice").contains("`wall_time`"));
     assert!(begin.elapsed() < Duration::from_secs(30));
 }
 
@@ -91,7 +95,8 @@ fn a_memory_hog_is_refused() {
     let fault = fault_of(HandlerLimits { memory: 16 << 20, ..limits() }, "!hog");
     assert_eq!(fault.class, FaultClass::Memory, "{fault}");
     assert!(fault.text.contains("its limit is 16777216"), "{fault}");
-    assert!(fault.text.contains("raw_frames::"), "the place that asked: {fault}");
+    assert!(fault.frames.iter().any(|frame| frame.contains("raw_frames::")), "the place that asked: {fault:?}");
+    assert!(fault.advice.expect("advice").contains("raise `memory`, now \"16MiB\""));
 }
 
 #[test]
@@ -129,12 +134,13 @@ fn endless_recursion_is_told_from_a_trap() {
     let fault = fault_of(limits(), "!recurse");
     assert_eq!(fault.class, FaultClass::Stack, "{fault}");
     assert!(fault.text.starts_with("the handler's stack in memory is used up"), "{fault}");
-    assert!(fault.text.contains("raw_frames::deeper"), "{fault}");
+    assert!(fault.frames[0].contains("raw_frames::deeper"), "{fault:?}");
+    assert!(fault.advice.expect("advice").contains("-zstack-size"));
 
     let fault = fault_of(limits(), "!calls");
     assert_eq!(fault.class, FaultClass::Stack, "{fault}");
-    assert!(fault.text.starts_with("the handler's call stack is used up"), "{fault}");
-    assert!(fault.text.contains("raw_frames::calls"), "{fault}");
+    assert!(fault.text.starts_with("the handler's call stack of 512KiB is used up"), "{fault}");
+    assert!(fault.frames[0].contains("raw_frames::calls"), "{fault:?}");
 }
 
 #[test]
@@ -266,28 +272,178 @@ fn a_flood_of_lines_is_cut_and_counted() {
         instance.handle_messages(&burst(&["!flood 2000"], false)).await.expect("an answer");
         drop(instance);
         let lines = log.lines();
-        assert_eq!((lines[0].1.len(), lines[0].2), (4096, false));
-        assert_eq!((lines[1].1.len(), lines[1].2), (4096, true));
-        let bytes: usize = lines.iter().map(|(_, line, _)| line.len()).sum();
+        assert_eq!((lines[0].text.len(), lines[0].cut), (4096, false));
+        assert_eq!((lines[1].text.len(), lines[1].cut), (4096, true));
+        let bytes: usize = lines.iter().map(|line| line.text.len()).sum();
         let allowed = (256 << 10) + (begin.elapsed().as_secs_f64() * 65536.0) as usize + 1000;
         assert!(bytes > 250_000 && bytes <= allowed, "{bytes} of {allowed}");
-        let (level, last, _) = lines.last().expect("lines");
-        assert_eq!(*level, LogLevel::Warn);
-        assert!(last.ends_with("lines of this handler were dropped: it writes more than 64 KiB/s"), "{last}");
+        let last = lines.last().expect("lines");
+        assert_eq!(last.level, LogLevel::Warn);
+        assert!(
+            last.text.ends_with("lines of this handler were dropped: it writes more than 64KiB/s"),
+            "{}",
+            last.text
+        );
+        let dropped = |line: &&Line| line.text.contains("lines of this handler were dropped");
+        let written = (lines.len() - lines.iter().filter(dropped).count()) as u64;
+        assert_eq!((config.usage.lines(), config.usage.dropped_lines()), (written, 2002 - written));
     });
 }
 
+/// Goal: the report of a fault has what the author needs: the last lines however they were written, the place, the reason.
+/// Method: lines in one call, a trap in the next; what the log was told.
 #[test]
-fn errors_on_stderr_are_in_the_text_of_a_fault() {
+fn a_report_has_the_last_lines_and_the_place() {
     let (config, log) = config(limits(), "{}");
     on_handler_thread(async {
         let mut instance = Instance::start(&version("raw-frames"), &config).await.expect("it starts");
         instance.handle_messages(&burst(&["!print"], false)).await.expect("an answer");
-        let fault = instance.handle_messages(&burst(&["!trap"], false)).await.expect_err("a trap");
-        assert_eq!(fault.class, FaultClass::Trap);
-        assert!(fault.text.contains("stderr: an error without an end"), "{fault}");
-        assert!(
-            log.lines().iter().any(|(level, line, _)| *level == LogLevel::Error && line == "an error without an end")
-        );
+        let fault = instance.handle_messages(&burst(&["fine", "!trap"], false)).await.expect_err("a trap");
+        let tail: Vec<_> = fault.tail.iter().map(|line| (line.source, line.text.as_str())).collect();
+        let expected = [(LineSource::Stdout, r"printed\ttext"), (LineSource::Stderr, "an error without an end")];
+        assert_eq!(tail, expected);
+        let place = format!("orders[4]@{}..{}", i64::MAX, i64::MAX - 1);
+        assert_eq!(log.faults(), [(fault, place)]);
+        let error = log.lines().into_iter().find(|line| line.level == LogLevel::Error).expect("a line");
+        assert_eq!(error.text, "an error without an end");
+    });
+}
+
+/// Proves: only the last twenty lines are kept, and a message by itself (typed form) is the place.
+#[test]
+fn the_tail_is_short_and_a_typed_call_names_its_message() {
+    let (config, log) = config(limits(), "{}");
+    on_handler_thread(async {
+        let mut instance = Instance::start(&version("raw-frames"), &config).await.expect("it starts");
+        instance.handle_messages(&burst(&["!flood 30", "!trap"], false)).await.expect_err("a trap");
+        let mut typed = Instance::start(&version("raw-typed"), &config).await.expect("it starts");
+        let limits = HandlerLimits { running_time: Duration::from_millis(50), ..limits() };
+        let (brief, typed_log) = plugin_support::config(limits, "{}");
+        typed.handle_messages(&burst(&["fine"], false)).await.expect("an answer");
+        let mut typed = Instance::start(&version("raw-typed"), &brief).await.expect("it starts");
+        typed.handle_messages(&burst(&["fine", "!loop"], false)).await.expect_err("a deadline");
+        assert_eq!(log.faults()[0].0.tail.len(), 20);
+        assert_eq!(typed_log.faults()[0].1, format!("orders[4]@{}", i64::MAX - 1));
+    });
+}
+
+/// Proves: `stack` is what the guest gets. The deepest recursion is found for one size; one call more is a fault, and with
+/// more stack it is none.
+#[test]
+fn the_stack_is_as_large_as_the_limit_says() {
+    let deep = |stack: u64, depth: u32| {
+        let limits = HandlerLimits { stack, ..limits() };
+        let version = version_by("raw-frames", &LoadRules::from(&limits));
+        let (config, _) = config(limits, "{}");
+        on_handler_thread(async {
+            let mut instance = Instance::start(&version, &config).await.expect("it starts");
+            instance.handle_messages(&burst(&[&format!("!calls {depth}")], false)).await
+        })
+    };
+    let deepest = |stack: u64| {
+        let (mut fits, mut not) = (1, 1_000_000);
+        while not - fits > 1 {
+            let middle = (fits + not) / 2;
+            match deep(stack, middle) {
+                Ok(_) => fits = middle,
+                Err(fault) => {
+                    assert_eq!(fault.class, FaultClass::Stack, "{fault}");
+                    not = middle;
+                }
+            }
+        }
+        fits
+    };
+    let small = deepest(128 << 10);
+    let fault = deep(128 << 10, small + 1).expect_err("too deep");
+    assert!(fault.text.contains("call stack of 128KiB is used up"), "{fault}");
+    assert!(fault.advice.expect("advice").contains("raise `stack`, now \"128KiB\""));
+    assert!(deep(256 << 10, small + 1).is_ok());
+    let large = deepest(1 << 20);
+    let ratio = f64::from(large) / f64::from(small);
+    assert!((7.8..8.5).contains(&ratio), "{small} calls in 128 KiB, {large} in 1 MiB");
+}
+
+/// Proves: handles are counted over all calls of an instance, and one more than the limit ends it.
+#[test]
+fn handles_up_to_the_limit_are_given_and_not_one_more() {
+    let hold = |handles: u32, wanted: u32| {
+        let (config, _) = config(HandlerLimits { handles, ..limits() }, "{}");
+        on_handler_thread(async {
+            let mut instance = Instance::start(&version("raw-frames"), &config).await.expect("it starts");
+            instance.handle_messages(&burst(&[&format!("!handles {wanted}")], false)).await
+        })
+    };
+    // How many the language's runtime holds besides is found out, and the same at every limit.
+    let (mut fits, mut not) = (0, 101);
+    while not - fits > 1 {
+        let middle = (fits + not) / 2;
+        *(if hold(100, middle).is_ok() { &mut fits } else { &mut not }) = middle;
+    }
+    assert!((80..=100).contains(&fits), "{fits} of 100");
+    for (limit, ok) in [(999, false), (1000, true), (1001, true)] {
+        let held = hold(limit, 900 + fits);
+        assert_eq!(held.is_ok(), ok, "{limit}: {held:?}");
+        if let Err(fault) = held {
+            assert_eq!(fault.class, FaultClass::Memory);
+            assert!(fault.text.contains("more than 999 handles, its limit (`handles` in [handler.limits])"), "{fault}");
+        }
+    }
+}
+
+/// Proves: an allocation that is refused without any try to grow is told as what it is.
+#[test]
+fn an_impossible_allocation_is_a_memory_fault() {
+    let fault = fault_of(limits(), "!alloc 2147483647");
+    assert_eq!(fault.class, FaultClass::Memory, "{fault:?}");
+}
+
+/// Proves: the number of core instances and tables is limited, and the fault names the key.
+#[test]
+fn what_a_component_is_made_of_is_limited() {
+    let start = |limits: HandlerLimits| {
+        let (config, _) = config(limits, "{}");
+        on_handler_thread(Instance::start(&version("raw-frames"), &config))
+    };
+    type Set = fn(&mut HandlerLimits, u32);
+    let counted: [(&str, Set); 4] = [
+        ("instances", |limits, count| limits.instances = count),
+        ("tables", |limits, count| limits.tables = count),
+        ("memories", |limits, count| limits.memories = count),
+        ("table_elements", |limits, count| limits.table_elements = count),
+    ];
+    for (key, set) in counted {
+        let fits = |count: u32| {
+            let mut limits = limits();
+            set(&mut limits, count);
+            start(limits)
+        };
+        let needed = (0..5000).find(|count| fits(*count).is_ok()).expect("it starts with enough");
+        assert!(needed > 0, "{key}");
+        assert!(fits(needed + 1).is_ok());
+        let fault = fits(needed - 1).expect_err("one less");
+        assert_eq!(fault.class, FaultClass::Memory, "{fault}");
+        assert!(fault.text.contains(&format!("`{key}` in [handler.limits]")), "{fault}");
+    }
+}
+
+/// Proves: lines, rate and burst of the log are what the limits say.
+#[test]
+fn the_log_is_limited_as_the_limits_say() {
+    let limits = HandlerLimits { log_line: 100, log_rate: 1024, log_burst: 65536, ..limits() };
+    let (config, log) = config(limits, "{}");
+    on_handler_thread(async {
+        let mut instance = Instance::start(&version("raw-frames"), &config).await.expect("it starts");
+        for length in [99, 100, 101] {
+            instance.handle_messages(&burst(&[&format!("!log {length}")], false)).await.expect("an answer");
+        }
+        let begin = Instant::now();
+        instance.handle_messages(&burst(&["!flood 2000"], false)).await.expect("an answer");
+        let gained = (begin.elapsed().as_secs_f64() * 1024.0) as usize + 100;
+        let lines = log.lines();
+        let first: Vec<_> = lines[..3].iter().map(|line| (line.text.len(), line.cut)).collect();
+        assert_eq!(first, [(99, false), (100, false), (100, true)]);
+        let bytes: usize = lines.iter().map(|line| line.text.len()).sum();
+        assert!((65000..=65536 + gained).contains(&bytes), "{bytes}");
     });
 }

@@ -3,8 +3,8 @@
 
 mod plugin_support;
 
-use plugin_support::{batch, burst, config, on_handler_thread, version};
-use sluicebox::plugin::{HandlerLimits, Instance, LogLevel};
+use plugin_support::{batch, burst, config, on_handler_thread, version, version_by};
+use sluicebox::plugin::{HandlerLimits, Instance, LoadRules, LogLevel};
 use sluicebox_frames::{Answer, Content, DestinationKind, Frame, Outcome, Source};
 
 const SOURCES: [Source<'_>; 2] = [Source { topic: "orders", partition: 4 }, Source { topic: "returns", partition: 0 }];
@@ -123,11 +123,37 @@ fn a_handler_sees_its_settings_and_outputs_and_nothing_of_the_host() {
         instance.handle_messages(&burst(&["!print"], false)).await.expect("an answer");
         drop(instance);
         let said = r#"{"a":1} [("out", 8)] ["totals"] debug=false args=0 env=0 stdin=Ok(0) time=true random=true"#;
-        let expected = [
-            (LogLevel::Warn, said.to_owned(), false),
-            (LogLevel::Info, r"printed\ttext".to_owned(), false),
-            (LogLevel::Error, "an error without an end".to_owned(), false),
-        ];
-        assert_eq!(log.lines(), expected);
+        let expected =
+            [(LogLevel::Warn, said), (LogLevel::Info, r"printed\ttext"), (LogLevel::Error, "an error without an end")];
+        let lines = log.lines();
+        assert_eq!(lines.iter().map(|line| (line.level, line.text.as_str())).collect::<Vec<_>>(), expected);
+        assert!(lines.iter().all(|line| !line.cut && line.place == format!("orders[4]@{}", i64::MAX)), "{lines:?}");
+    });
+}
+
+/// Goal: the same record gives the same bytes in a deterministic handler, on any instance. Method: a handler that says its
+/// clocks, random numbers and numbers that are none; two instances, then one that is not deterministic.
+#[test]
+fn a_deterministic_handler_says_the_same_of_the_same_record() {
+    on_handler_thread(async {
+        let rules = |deterministic| LoadRules { deterministic, ..LoadRules::default() };
+        let say = async |deterministic: bool, values: &[&str]| {
+            let (config, _) = config(HandlerLimits::default(), "{}");
+            let version = version_by("raw-frames", &rules(deterministic));
+            let mut instance = Instance::start(&version, &config).await.expect("it starts");
+            let mut said = Vec::new();
+            for value in values {
+                let frame = instance.handle_messages(&burst(&[value], false)).await.expect("an answer");
+                said.push(String::from_utf8_lossy(&frame.payload).into_owned());
+            }
+            said
+        };
+        let first = say(true, &["chance", "chance"]).await;
+        assert_eq!(first[0], first[1], "the same record again");
+        assert_eq!(say(true, &["other", "chance"]).await[1], first[0], "on another instance, after another record");
+        assert!(first[0].starts_with("1700000000000 "), "the record's time: {}", first[0]);
+        assert!(first[0].contains(" 7ff8000000000000 7ff8000000000000 "), "one form of NaN: {}", first[0]);
+        assert!(first[0].ends_with(" 0ns"), "{}", first[0]);
+        assert_ne!(say(false, &["chance"]).await[0], say(false, &["chance"]).await[0]);
     });
 }

@@ -3,10 +3,10 @@
 mod plugin_support;
 
 use plugin_support::{guest, runtime};
-use sluicebox::plugin::{LoadError, Version};
+use sluicebox::plugin::{LoadError, LoadRules, Version};
 
 fn refused(bytes: &[u8]) -> LoadError {
-    Version::load(runtime(), bytes).expect_err("it is refused")
+    Version::load(runtime(), bytes, &LoadRules::default()).expect_err("it is refused")
 }
 
 #[test]
@@ -50,12 +50,22 @@ fn garbage_is_refused() {
 #[test]
 fn a_file_over_the_limit_is_refused_unread() {
     let file = tempfile::NamedTempFile::new().expect("a file");
-    file.as_file().set_len((64 << 20) + 1).expect("a sparse file");
-    let error = Version::load_file(runtime(), file.path()).expect_err("too large");
-    assert!(matches!(error, LoadError::TooLarge { bytes, limit } if bytes == limit + 1));
-    file.as_file().set_len(64 << 20).expect("a sparse file");
-    let error = Version::load_file(runtime(), file.path()).expect_err("zeroes");
-    assert!(matches!(error, LoadError::NotWasm { .. }), "{error}");
+    let load = |component_size| {
+        let rules = LoadRules { component_size, ..LoadRules::default() };
+        Version::load_file(runtime(), file.path(), &rules)
+    };
+    file.as_file().set_len(1 << 40).expect("a sparse file");
+    let error = load(64 << 20).expect_err("too large");
+    assert!(matches!(error, LoadError::TooLarge { limit: 67_108_864, .. }), "{error}");
+    assert!(error.to_string().contains("raise `component_size` in [handler.limits]"), "{error}");
+
+    let whole = guest("raw-frames");
+    std::fs::write(file.path(), &whole).expect("a component");
+    let size = whole.len() as u64;
+    assert!(matches!(load(size - 1), Err(LoadError::TooLarge { bytes, limit }) if bytes == limit + 1));
+    for limit in [size, size + 1] {
+        load(limit).expect("it fits");
+    }
 }
 
 #[test]

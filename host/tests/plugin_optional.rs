@@ -5,9 +5,9 @@ mod plugin_support;
 
 use std::time::Duration;
 
-use plugin_support::{batch, burst, config, on_handler_thread, version};
+use plugin_support::{Line, batch, burst, config, on_handler_thread, version};
 use sluicebox::delivery::verdict::{Disposition, FailedMessage, RevokeReason, Verdict};
-use sluicebox::plugin::{Fault, FaultClass, HandlerLimits, Instance, LoadError, LogLevel, Version};
+use sluicebox::plugin::{Fault, FaultClass, HandlerLimits, Instance, LoadError, LoadRules, LogLevel, Version};
 use sluicebox_frames::{Answer, Content, DestinationKind, Frame, HeaderMode, Headers, Outcome, Source};
 
 async fn start(name: &str) -> Instance {
@@ -64,7 +64,8 @@ fn the_optional_exports_are_found() {
 #[test]
 fn optional_exports_of_other_types_are_refused() {
     let error =
-        Version::load(plugin_support::runtime(), &plugin_support::guest("raw-signature")).expect_err("it does not fit");
+        Version::load(plugin_support::runtime(), &plugin_support::guest("raw-signature"), &LoadRules::default())
+            .expect_err("it does not fit");
     let LoadError::WrongWorld { problems, .. } = &error else { panic!("{error}") };
     let has = |text: &str| assert!(problems.iter().any(|problem| problem.contains(text)), "{text}: {problems:#?}");
     has(
@@ -242,7 +243,9 @@ fn faults_of_these_calls_have_their_class() {
         let mut judge = Instance::start(&version("judge"), &config).await.expect("it starts");
         let verdict = judge.handle_failed(&failed(&burst(&["alert error"], false))).await.expect("a verdict");
         assert_eq!((verdict.disposition, texts(&verdict.emissions)), (Disposition::Policy, Vec::new()));
-        assert_eq!(log.lines(), [(LogLevel::Error, "handle_failed: no verdict".to_owned(), false)]);
+        let text = "handle_failed: no verdict".to_owned();
+        let place = format!("orders[4]@{}", i64::MAX);
+        assert_eq!(log.lines(), [Line { level: LogLevel::Error, text, cut: false, place }]);
     });
 }
 

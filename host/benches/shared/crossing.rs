@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sluicebox::plugin::{
-    HandlerLimits, HandlerLog, Instance, InstanceConfig, LogLevel, OutputInfo, Runtime as Engine, Version,
+    Compiler, Fault, HandlerLimits, HandlerLog, Instance, InstanceConfig, LoadRules, LogLevel, OutputInfo, Place,
+    Runtime as Engine, Version,
 };
 use sluicebox_frames::{
     Answer, Content, Frame, Headers, Message, Messages, MessagesWriter, NewMessage, Outcome, Source, TimestampType,
@@ -35,20 +36,24 @@ impl HandlerLog for Silent {
         false
     }
 
-    fn line(&self, _: LogLevel, _: &str, _: bool) {}
+    fn line(&self, _: LogLevel, _: &str, _: bool, _: Option<&Place>) {}
+
+    fn fault(&self, _: &Fault, _: Option<&Place>) {}
 }
 
 impl Crossing {
     /// With the guest `uppercase` and the limits that a host has by default.
     pub fn new() -> Self {
-        let engine = Engine::new().expect("an engine");
-        let version = Version::load_file(&engine, &guest("uppercase")).expect("the guest loads");
+        let engine = Engine::new(Compiler::in_this_process(), None).expect("an engine");
+        let version = Version::load_file(&engine, &guest("uppercase"), &LoadRules::default()).expect("the guest loads");
         let config = Arc::new(InstanceConfig {
             limits: HandlerLimits::default(),
             settings: "{}".into(),
             outputs: [OutputInfo { name: "out".to_owned(), partitions: 8 }].into(),
             batchers: [].into(),
             log: Arc::new(Silent),
+            usage: Arc::default(),
+            metrics: Arc::default(),
         });
         let thread = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let instance = thread.block_on(Instance::start(&version, &config)).expect("the guest starts");

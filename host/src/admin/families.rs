@@ -10,6 +10,7 @@ use std::time::Duration;
 use prometheus_client::metrics::MetricType;
 
 use super::metrics::{Samples, Snapshot};
+use crate::config::LimitValue;
 use crate::delivery::batcher::Trigger;
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
@@ -69,7 +70,7 @@ const fn gauge(
 }
 
 /// All of them, in the order of a scrape.
-pub static FAMILIES: [Family; 29] = [
+pub static FAMILIES: [Family; 33] = [
     Family {
         name: "sluicebox_build_info",
         kind: MetricType::Gauge,
@@ -266,6 +267,36 @@ pub static FAMILIES: [Family; 29] = [
     gauge("sluicebox_handler_memory_bytes", &[], "Memory of all handler instances.", |of, samples| {
         samples.count(&[], of.figures.handler_memory);
     }),
+    counter(
+        "sluicebox_handler_running_seconds_total",
+        &[],
+        "CPU time that handlers used, host functions that they called included.",
+        |of, samples| samples.time(&[], of.status.usage.running()),
+    ),
+    counter("sluicebox_handler_log_lines_total", &["result"], "Lines that handlers wrote.", |of, samples| {
+        samples.count(&["ok"], of.status.usage.lines());
+        samples.count(&["dropped"], of.status.usage.dropped_lines());
+    }),
+    counter(
+        "sluicebox_handler_metrics_refused_total",
+        &[],
+        "Series of the handler's own metrics that were asked for and not given.",
+        |of, samples| samples.count(&[], of.status.handler_metrics.refused()),
+    ),
+    gauge(
+        "sluicebox_handler_limit",
+        &["limit"],
+        "Limits of an instance: bytes, seconds, or a number.",
+        |of, samples| {
+            for (name, value) in of.status.limits.all() {
+                match value {
+                    LimitValue::Bytes(bytes) => samples.count(&[name], bytes),
+                    LimitValue::Count(count) => samples.count(&[name], u64::from(count)),
+                    LimitValue::Time(time) => samples.time(&[name], time),
+                }
+            }
+        },
+    ),
     counter("sluicebox_handler_calls_total", &["stage"], "Calls to handlers.", |of, samples| {
         for (stage, (calls, _)) in STAGES.into_iter().zip(of.figures.calls) {
             samples.count(&[stage], calls);

@@ -16,11 +16,13 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::families::{FAMILIES, Family, Of};
+use super::handler_metrics;
 use crate::pipeline::status::{Figures, PipelineStatus, State, TopicFigures};
 
 /// The format that is written.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-/// The older one. What is written is valid in it too: it has counters and gauges only, and the rest are comments there.
+/// The older one. What is written is valid in it too: it has counters, gauges and histograms only, and the rest are comments
+/// there.
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the text is called: OpenMetrics, unless the client asks for the older format only.
@@ -123,7 +125,7 @@ impl Collector for Statuses {
             }
             samples.result?;
         }
-        Ok(())
+        handler_metrics::encode(self.statuses.iter().map(AsRef::as_ref), &mut encoder)
     }
 }
 

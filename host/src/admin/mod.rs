@@ -3,10 +3,12 @@
 //!
 //! - [`connection`]: what a client may cost.
 //! - [`health`]: what is up, ready, started.
-//! - [`metrics`]: the text of a scrape; [`families`]: which metrics there are.
+//! - [`metrics`]: the text of a scrape; [`families`]: which metrics there are; [`handler_metrics`]: those that
+//!   handlers name.
 
 mod connection;
 mod families;
+mod handler_metrics;
 mod health;
 mod metrics;
 #[cfg(test)]

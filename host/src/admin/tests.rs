@@ -11,6 +11,7 @@ use super::Admin;
 use super::families::{FAMILIES, WASMTIME};
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
+use crate::handler_metrics::NewMetric;
 use crate::pipeline::lane::LaneState;
 use crate::pipeline::status::{Figures, LaneFigures, OutputFigures, PipelineStatus, Stalled, State, TopicFigures};
 
@@ -119,7 +120,20 @@ fn get(admin: &Admin, path: &str) -> Answer {
 
 #[test]
 fn the_metrics_are_those_that_were_promised() {
-    let admin = start(&[pipeline("orders", State::Running, None, figures())]);
+    let status = pipeline("orders", State::Running, None, figures());
+    status.usage.ran(1_500_000_000);
+    (0..5).for_each(|_| status.usage.wrote_line());
+    (0..4).for_each(|_| status.usage.dropped_line());
+    let handler = |kind: NewMetric, name: &str, labels: &[(&str, &str)]| {
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        status.handler_metrics.series(&kind, name, labels, 100)
+    };
+    assert!(handler(NewMetric::Counter, "seen", &[("kind", "a\"b")]).is_ok_and(|series| series.add(12)));
+    assert!(handler(NewMetric::Gauge, "queue", &[]).is_ok_and(|series| series.set(2.5)));
+    let histogram = NewMetric::Histogram(vec![1.0, 10.0]);
+    assert!(handler(histogram, "price", &[]).is_ok_and(|series| series.observe(3.0) && series.observe(30.0)));
+    assert!(handler(NewMetric::Gauge, "Bad", &[]).is_err());
+    let admin = start(&[status]);
     let answer = get(&admin, "/metrics");
     assert_eq!(answer.status, 200);
     assert!(answer.has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{}", answer.head);

@@ -12,6 +12,7 @@ use clap::builder::styling::{AnsiColor, Effects};
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, AdminChoice, InlinePipeline, LoadRequest, Purpose, Secret};
+use crate::plugin::COMPILE_SUBCOMMAND;
 
 /// Runs sandboxed WebAssembly handlers over Kafka streams
 #[derive(Debug, Parser)]
@@ -98,6 +99,21 @@ pub enum Command {
     Dev(DevArgs),
     /// Find every mistake in manifests, without running anything
     Check(CheckArgs),
+    /// The host's own child: compiles the component on stdin under limits
+    #[command(name = COMPILE_SUBCOMMAND, hide = true)]
+    Compile(CompileArgs),
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct CompileArgs {
+    /// Bytes of the call stack
+    pub stack: u64,
+    /// 1 for a deterministic handler, else 0
+    pub deterministic: u64,
+    /// Seconds of CPU time
+    pub cpu_seconds: u64,
+    /// Bytes of memory
+    pub memory: u64,
 }
 
 #[derive(Args, Clone, Debug)]

@@ -23,7 +23,6 @@ use crate::dev::embed;
 use crate::dev::feed::{self, Feed, TopicSamples};
 use crate::dev::watch::Watch;
 use crate::kafka::offsets::Offsets;
-use crate::plugin::Runtime;
 
 /// Why it does not go on. The text is printed as it is.
 struct Refusal(Exit, String);
@@ -84,7 +83,7 @@ fn prepare(args: &DevArgs, global: &Global, colour: bool) -> Result<Session, Ref
     }
 
     built(&pipeline, manifest_directory(&args.path), global, talk)?;
-    let runtime = Runtime::new().map_err(|error| {
+    let runtime = app::runtime(plan.data_dir.as_deref()).map_err(|error| {
         Refusal::new(Exit::Failed, format_args!("the WebAssembly engine does not start: {error:#}"))
     })?;
     let loaded = app::load(&plan, &runtime).map_err(report)?;

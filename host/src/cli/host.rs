@@ -7,7 +7,7 @@ use super::exit::Exit;
 use crate::app::{self, App, StartError};
 use crate::config::{self, Outside, Report};
 use crate::kafka::ffi::Conf;
-use crate::plugin::Runtime;
+use crate::plugin::Code;
 
 /// Signals so close together are one request.
 const SAME_REQUEST: Duration = Duration::from_millis(500);
@@ -26,7 +26,7 @@ pub(super) fn run(args: &HostArgs, colour: bool) -> Exit {
     if !plan.warnings.is_empty() {
         eprint!("{}", plan.warnings.render(colour));
     }
-    let runtime = match Runtime::new() {
+    let runtime = match app::runtime(plan.data_dir.as_deref()) {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: the WebAssembly engine does not start: {error:#}");
@@ -38,11 +38,15 @@ pub(super) fn run(args: &HostArgs, colour: bool) -> Exit {
         Err(report) => return refuse(&report, colour),
     };
     for (config, version) in &loaded {
+        let code = match version.code() {
+            Code::Compiled(took) => format!("compiled in {took:.1?}"),
+            Code::Cached(took) => format!("from the cache in {took:.1?}"),
+        };
         tracing::info!(
             pipeline = config.name,
             group = config.source.group,
             version = version.digest(),
-            "handler {} ({} KiB, {})",
+            "handler {} ({} KiB, {}, {code})",
             config.component.display(),
             version.bytes() / 1024,
             version.forms().join(", ")

@@ -2,12 +2,14 @@
 //!
 //! - [`args`]: every command and flag, with its help.
 //! - [`check`], [`dev`], [`host`]: a command each.
+//! - [`compile`]: the hidden one, which the host calls itself.
 //! - [`probe`]: what `check` asks of components and clusters.
 //! - [`logging`]: where the log goes.
 //! - [`exit`]: exit codes.
 
 pub mod args;
 pub mod check;
+mod compile;
 mod dev;
 pub mod exit;
 mod host;
@@ -44,6 +46,7 @@ pub fn main() -> Exit {
     match cli.command {
         Command::Host(args) => host::run(&args, colour),
         Command::Dev(args) => dev::run(&args, &cli.global, colour),
+        Command::Compile(args) => compile::run(&args),
         Command::Check(args) => {
             let outside = host::outside();
             let checks = probe::checks(&args, &outside);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::args::CheckArgs;
 use super::check::ComponentCheck;
+use crate::app;
 use crate::components::Components;
 use crate::config::{self, Cluster, Diagnostic, Outside, Pipeline, Then, codes};
 use crate::kafka::metadata::Probe;
@@ -18,7 +19,8 @@ const ASK: Duration = Duration::from_secs(5);
 /// The checks that the arguments ask for.
 pub(super) fn checks(args: &CheckArgs, outside: &Outside<'_>) -> Vec<Box<dyn ComponentCheck>> {
     let mut checks: Vec<Box<dyn ComponentCheck>> = Vec::new();
-    match Runtime::new() {
+    // Compiled each time: looking at files leaves none behind.
+    match app::runtime(None) {
         Ok(runtime) => checks.push(Box::new(Loads(runtime))),
         Err(error) => {
             eprintln!("error: the WebAssembly engine does not start, components are not checked: {error:#}");

@@ -84,6 +84,7 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
         ack: Ack::default(),
         hold: Hold::default(),
         tick: None,
+        deterministic: false,
         errors,
         outputs,
         build: None,

@@ -10,7 +10,7 @@ use super::codes;
 use super::diagnostic::{Diagnostic, Origins, Report};
 use super::schema::HostFile;
 use super::types::{HandlerLimits, Pipeline};
-use super::units::{format_duration, format_size};
+use super::units::{format_duration, format_rate, format_size};
 
 /// librdkafka's `max.poll.interval.ms` when nobody sets it.
 const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
@@ -35,11 +35,45 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         init_running_time,
         init_wall_time,
         answer_bytes,
-        stack: _,
+        stack,
+        memories,
+        tables,
+        table_elements,
+        instances,
+        handles,
+        log_line,
+        log_rate,
+        log_burst,
+        metric_series,
+        component_size,
+        compile_time,
+        compile_memory,
     } = &mut pipeline.limits;
     let ceiling = &host.ceilings;
-    ceilings.apply("memory", memory, ceiling.memory, format_size);
-    ceilings.apply("answer_bytes", answer_bytes, ceiling.answer_bytes, format_size);
+    let sizes = [
+        ("memory", memory, ceiling.memory),
+        ("answer_bytes", answer_bytes, ceiling.answer_bytes),
+        ("stack", stack, ceiling.stack),
+        ("log_line", log_line, ceiling.log_line),
+        ("log_burst", log_burst, ceiling.log_burst),
+        ("component_size", component_size, ceiling.component_size),
+        ("compile_memory", compile_memory, ceiling.compile_memory),
+    ];
+    for (key, value, ceiling) in sizes {
+        ceilings.apply(key, value, ceiling, format_size);
+    }
+    ceilings.apply("log_rate", log_rate, ceiling.log_rate, format_rate);
+    let counts = [
+        ("memories", memories, ceiling.memories),
+        ("tables", tables, ceiling.tables),
+        ("table_elements", table_elements, ceiling.table_elements),
+        ("instances", instances, ceiling.instances),
+        ("handles", handles, ceiling.handles),
+        ("metric_series", metric_series, ceiling.metric_series),
+    ];
+    for (key, value, ceiling) in counts {
+        ceilings.apply(key, value, ceiling, |count| count.to_string());
+    }
     let times = [
         ("running_time", running_time, ceiling.running_time),
         ("batch_running_time", batch_running_time, ceiling.batch_running_time),
@@ -47,6 +81,7 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         ("batch_wall_time", batch_wall_time, ceiling.batch_wall_time),
         ("init_running_time", init_running_time, ceiling.init_running_time),
         ("init_wall_time", init_wall_time, ceiling.init_wall_time),
+        ("compile_time", compile_time, ceiling.compile_time),
     ];
     for (key, value, ceiling) in times {
         ceilings.apply(key, value, ceiling, format_duration);

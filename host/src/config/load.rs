@@ -12,7 +12,7 @@ use super::flags::{add_bootstrap, add_properties, inline_pipeline};
 use super::request::{AdminChoice, LoadRequest, Outside, Purpose};
 use super::schema::{ClusterDraft, HostFile, parse_admin, read_file, read_host, read_manifest};
 use super::types::{Cluster, Pipeline, Plan};
-use super::vars::plain_io_error;
+use super::vars::{Env, plain_io_error};
 
 /// Health and metrics when nothing is said.
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8321);
@@ -55,6 +55,7 @@ pub fn load(request: &LoadRequest, outside: &Outside<'_>) -> Result<Plan, Report
         admin,
         drain: request.drain.or(host.drain).unwrap_or(Duration::from_secs(30)),
         memory_budget: host.memory_budget,
+        data_dir: host.data_dir.or_else(|| default_data_dir(outside.env)),
         property_origins,
         warnings: report,
     })
@@ -147,6 +148,22 @@ fn admin_address(request: &LoadRequest, host: &HostFile, report: &mut Report) ->
             }
         },
     }
+}
+
+/// Where a service manager says, else what the system has for this user's programs.
+fn default_data_dir(env: Env<'_>) -> Option<PathBuf> {
+    let set = |name: &str| env(name).filter(|value| value.starts_with('/')).map(PathBuf::from);
+    // Of several, systemd puts a colon between.
+    if let Some(first) = env("STATE_DIRECTORY").as_deref().and_then(|all| all.split(':').next())
+        && first.starts_with('/')
+    {
+        return Some(PathBuf::from(first));
+    }
+    if env("USER").is_some_and(|user| user == "root") || set("HOME").is_some_and(|home| home == Path::new("/root")) {
+        return Some(PathBuf::from("/var/lib/sluicebox"));
+    }
+    let state = set("XDG_STATE_HOME").or_else(|| set("HOME").map(|home| home.join(".local/state")));
+    state.map(|state| state.join("sluicebox"))
 }
 
 /// librdkafka's own opinion, where the caller has it.

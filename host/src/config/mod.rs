@@ -30,4 +30,6 @@ pub use names::nearest;
 pub use request::{AdminChoice, InlinePipeline, LoadRequest, Outside, Purpose};
 pub use start::{START_FORM, parse_start};
 pub use types::*;
-pub use units::{DURATION_FORM, SIZE_FORM, UnitError, format_duration, format_size, parse_duration, parse_size};
+pub use units::{
+    DURATION_FORM, SIZE_FORM, UnitError, format_duration, format_rate, format_size, parse_duration, parse_size,
+};

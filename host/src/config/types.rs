@@ -33,6 +33,9 @@ pub struct Plan {
     pub drain: Duration,
     /// Bytes in flight of the whole process, shared by all pipelines. Default 256 MiB.
     pub memory_budget: u64,
+    /// Where the host keeps what it can make again: compiled handlers. `None`: it was not said, and the environment names
+    /// no place for it. Default /var/lib/sluicebox for root, else the user's state directory.
+    pub data_dir: Option<PathBuf>,
     /// Where each librdkafka property was written, by cluster and key, for errors of the client.
     pub property_origins: BTreeMap<(String, String), Origin>,
     /// Findings that do not stop the start; print them once.
@@ -70,6 +73,8 @@ pub struct Pipeline {
     /// How often `timer.tick` of the handler is called; `None` = never.
     pub tick: Option<Duration>,
     pub errors: Errors,
+    /// The same record gives the same answer: bursts of one, a clock and random numbers that come from the record.
+    pub deterministic: bool,
     /// Topics that the handler may write to, by declared name.
     pub outputs: Vec<Output>,
     /// How `sluicebox dev` builds the component; `None` = not declared.
@@ -93,6 +98,7 @@ impl fmt::Debug for Pipeline {
             .field("ack", &self.ack)
             .field("hold", &self.hold)
             .field("tick", &self.tick)
+            .field("deterministic", &self.deterministic)
             .field("errors", &self.errors)
             .field("outputs", &self.outputs)
             .field("build", &self.build)
@@ -121,8 +127,32 @@ pub struct HandlerLimits {
     /// Bytes that an answer may have; a call whose input is larger may answer with twice its input.
     /// Default 16 MiB.
     pub answer_bytes: u64,
-    /// Bytes of the wasm stack. 512 KiB; one size for the process, so no file can set it.
+    /// Bytes of the call stack inside the guest. Default 512 KiB.
     pub stack: u64,
+    /// Core memories of an instance. Default 8.
+    pub memories: u32,
+    /// Tables of an instance. Default 64.
+    pub tables: u32,
+    /// Elements of all tables of an instance together. Default 100,000.
+    pub table_elements: u32,
+    /// Core instances that an instance is composed of. Default 64.
+    pub instances: u32,
+    /// Handles to host resources (streams, pollables) that an instance may hold. Default 10,000.
+    pub handles: u32,
+    /// Bytes of one line of the log; what is longer is cut. Default 4 KiB.
+    pub log_line: u64,
+    /// Bytes that an instance may log per second. Default 64 KiB.
+    pub log_rate: u64,
+    /// Bytes that it may log at once after a quiet time. Default 256 KiB.
+    pub log_burst: u64,
+    /// Series of the handler's own metrics, all instances together. Default 500.
+    pub metric_series: u32,
+    /// Bytes of the component. Default 64 MiB.
+    pub component_size: u64,
+    /// CPU time of compiling it. Default 60 s.
+    pub compile_time: Duration,
+    /// Memory of compiling it. Default 2 GiB.
+    pub compile_memory: u64,
 }
 
 impl Default for HandlerLimits {
@@ -137,7 +167,82 @@ impl Default for HandlerLimits {
             init_wall_time: Duration::from_secs(10),
             answer_bytes: 16 * MIB,
             stack: 512 * KIB,
+            // Interpreters are composed of up to 40 modules, and have some 8,000 table elements.
+            memories: 8,
+            tables: 64,
+            table_elements: 100_000,
+            instances: 64,
+            handles: 10_000,
+            log_line: 4 * KIB,
+            log_rate: 64 * KIB,
+            log_burst: 256 * KIB,
+            metric_series: 500,
+            component_size: 64 * MIB,
+            compile_time: Duration::from_secs(60),
+            compile_memory: 2048 * MIB,
         }
+    }
+}
+
+/// A limit's value, whatever its unit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LimitValue {
+    Bytes(u64),
+    Time(Duration),
+    Count(u32),
+}
+
+impl HandlerLimits {
+    /// Every limit by its name in files, for metrics and documentation.
+    #[must_use]
+    pub fn all(&self) -> [(&'static str, LimitValue); 21] {
+        use LimitValue::{Bytes, Count, Time};
+        let HandlerLimits {
+            memory,
+            running_time,
+            batch_running_time,
+            wall_time,
+            batch_wall_time,
+            init_running_time,
+            init_wall_time,
+            answer_bytes,
+            stack,
+            memories,
+            tables,
+            table_elements,
+            instances,
+            handles,
+            log_line,
+            log_rate,
+            log_burst,
+            metric_series,
+            component_size,
+            compile_time,
+            compile_memory,
+        } = *self;
+        [
+            ("memory", Bytes(memory)),
+            ("running_time", Time(running_time)),
+            ("batch_running_time", Time(batch_running_time)),
+            ("wall_time", Time(wall_time)),
+            ("batch_wall_time", Time(batch_wall_time)),
+            ("init_running_time", Time(init_running_time)),
+            ("init_wall_time", Time(init_wall_time)),
+            ("answer_bytes", Bytes(answer_bytes)),
+            ("stack", Bytes(stack)),
+            ("memories", Count(memories)),
+            ("tables", Count(tables)),
+            ("table_elements", Count(table_elements)),
+            ("instances", Count(instances)),
+            ("handles", Count(handles)),
+            ("log_line", Bytes(log_line)),
+            ("log_rate", Bytes(log_rate)),
+            ("log_burst", Bytes(log_burst)),
+            ("metric_series", Count(metric_series)),
+            ("component_size", Bytes(component_size)),
+            ("compile_time", Time(compile_time)),
+            ("compile_memory", Bytes(compile_memory)),
+        ]
     }
 }
 

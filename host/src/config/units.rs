@@ -19,6 +19,8 @@ pub enum UnitError {
     Fraction,
     #[error("`{unit}` is not a unit{hint}")]
     UnknownUnit { unit: String, hint: String },
+    #[error("it has no `/s`: `{text}/s`?")]
+    NoRate { text: String },
     #[error("the number is too large")]
     TooLarge,
 }
@@ -27,6 +29,9 @@ pub enum UnitError {
 pub const DURATION_FORM: &str = "a whole number with `ms`, `s`, `m` or `h`, such as \"500ms\" or \"30s\"";
 /// What a size looks like, for messages.
 pub const SIZE_FORM: &str = "a whole number with `B`, `kB`, `MB`, `GB`, `KiB`, `MiB` or `GiB`, such as \"64MiB\"";
+
+/// What a rate looks like, for messages.
+pub const RATE_FORM: &str = "a size and `/s`, such as \"64KiB/s\"";
 
 /// Milliseconds.
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
@@ -52,6 +57,12 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     scaled(&number, unit, &SIZE_UNITS, size_hint)
 }
 
+/// Bytes per second.
+pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
+    let text = text.trim();
+    parse_size(text.strip_suffix("/s").ok_or_else(|| UnitError::NoRate { text: text.to_owned() })?)
+}
+
 /// In the largest unit that says it exactly.
 pub fn format_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
@@ -71,6 +82,11 @@ pub fn format_size(bytes: u64) -> String {
     let exact = SIZE_UNITS.iter().rev().find(|(_, scale)| bytes.is_multiple_of(*scale));
     let (unit, scale) = exact.copied().unwrap_or(("B", 1));
     format!("{}{unit}", bytes / scale)
+}
+
+/// As a size, per second.
+pub fn format_rate(bytes: u64) -> String {
+    format!("{}/s", format_size(bytes))
 }
 
 fn split<'t>(text: &'t str, (first, second): (&'static str, &'static str)) -> Result<(String, &'t str), UnitError> {

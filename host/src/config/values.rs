@@ -15,7 +15,10 @@ use super::names::{listed, nearest};
 use super::start::{START_FORM, parse_start};
 use super::table::{Entry, Located, Table};
 use super::types::{Secret, Start};
-use super::units::{DURATION_FORM, SIZE_FORM, UnitError, format_duration, format_size, parse_duration, parse_size};
+use super::units::{
+    DURATION_FORM, RATE_FORM, SIZE_FORM, UnitError, format_duration, format_rate, format_size, parse_duration,
+    parse_rate, parse_size,
+};
 use super::vars::{Text, VarFault};
 
 /// The words that a key takes: those that work, and those that are specified for later.
@@ -62,6 +65,13 @@ impl Table<'_> {
         let form = (codes::BAD_SIZE, "a size", SIZE_FORM);
         let read = self.unit(key, form, parse_size);
         self.in_range(key, read, range, format_size).unwrap_or(default)
+    }
+
+    /// Bytes per second.
+    pub fn rate(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
+        let form = (codes::BAD_SIZE, "a rate", RATE_FORM);
+        let read = self.unit(key, form, parse_rate);
+        self.in_range(key, read, range, format_rate).unwrap_or(default)
     }
 
     pub fn count(&mut self, key: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {

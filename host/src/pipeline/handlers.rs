@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use sluicebox_frames::Frame;
+use sluicebox_frames::{Frame, Messages};
 use tokio::sync::{mpsc, oneshot};
 
 use super::lane::{Call, CallKind, Reply};
@@ -16,7 +16,7 @@ use super::port::{Answered, Handle, Handlers};
 use super::sink::Failure;
 use crate::delivery::ticket::LaneId;
 use crate::delivery::verdict::FailedMessage;
-use crate::plugin::{Fault, Instance, InstanceConfig, Version};
+use crate::plugin::{Fault, Instance, InstanceConfig, Place, Version};
 use crate::wake::Waker;
 
 /// Answers of one pipeline that may wait for its I/O thread. Lanes have one call each, so more never wait for long.
@@ -211,7 +211,7 @@ impl LaneTask {
                 Err(fault) => {
                     // After any error the store is poisoned or leaks: a new one is made for the next call.
                     self.instance = None;
-                    Reply::Fault(Failure { class: fault.class.name(), reason: fault.text })
+                    Reply::Fault(Failure { class: fault.class.name(), reason: fault.summary() })
                 }
             };
             let memory = self.instance.as_ref().map_or(0, Instance::memory_bytes);
@@ -227,7 +227,10 @@ impl LaneTask {
     async fn call(&mut self, call: &Call) -> Result<Reply, Fault> {
         let instance = match &mut self.instance {
             Some(instance) => instance,
-            none => none.insert(Instance::start(&self.version, &self.config).await?),
+            none => {
+                let place = Place::of(&Messages::new(&call.frame)).map(Place::without_messages);
+                none.insert(Instance::start_for(&self.version, &self.config, place).await?)
+            }
         };
         match &call.kind {
             CallKind::Messages => instance.handle_messages(&call.frame).await.map(Reply::Answer),

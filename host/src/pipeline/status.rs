@@ -7,8 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lane::LaneState;
+use crate::config::HandlerLimits;
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
+use crate::handler_metrics::HandlerMetrics;
+use crate::handler_usage::Usage;
 
 /// What a pipeline is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,6 +232,12 @@ pub struct PipelineStatus {
     pub group: String,
     /// Digest of its component.
     pub version: String,
+    /// What an instance of its handler may use.
+    pub limits: HandlerLimits,
+    /// What its handler's instances used since the process began.
+    pub usage: Arc<Usage>,
+    /// Figures of the handler's own.
+    pub handler_metrics: Arc<HandlerMetrics>,
     /// A shutdown left something to the next owner.
     unfinished: AtomicBool,
     inner: Mutex<Inner>,
@@ -251,9 +260,18 @@ impl PipelineStatus {
             name: name.to_owned(),
             group: group.to_owned(),
             version: version.to_owned(),
+            limits: HandlerLimits::default(),
+            usage: Arc::default(),
+            handler_metrics: Arc::default(),
             unfinished: false.into(),
             inner: Mutex::new(inner),
         }
+    }
+
+    /// With the limits of its handler.
+    #[must_use]
+    pub fn with_limits(self, limits: &HandlerLimits) -> Self {
+        Self { limits: limits.clone(), ..self }
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {

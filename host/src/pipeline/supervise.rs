@@ -23,6 +23,7 @@ use super::watch::ClusterWatch;
 use super::wiring::{Member, Real, drive};
 use crate::config::{AckMode, Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Start, Then};
 use crate::delivery::batcher::BatchRules;
+use crate::delivery::burst;
 use crate::delivery::policy;
 use crate::delivery::retry::RetryRules;
 use crate::kafka::consumer::Consumer;
@@ -167,6 +168,8 @@ impl Supervised {
                 .collect(),
             batchers: batchers.iter().map(|batcher| batcher.name.clone()).collect(),
             log: Arc::clone(&self.log),
+            usage: Arc::clone(&self.status.usage),
+            metrics: Arc::clone(&self.status.handler_metrics),
         });
         self.try_instance(&instance)?;
         let topics = config.source.topics.iter();
@@ -200,6 +203,7 @@ impl Supervised {
                     (batcher.name.as_str().into(), rules)
                 })
                 .collect(),
+            max_burst: if config.deterministic { 1 } else { burst::MAX_MESSAGES },
             retry: RetryRules {
                 attempts: config.errors.attempts,
                 backoff: config.errors.backoff,
@@ -331,7 +335,9 @@ impl Supervised {
         let tried = self.handlers.run(async move { Instance::start(&version, &config).await.map(drop) });
         match tried {
             Some(Ok(())) => Ok(()),
-            Some(Err(fault)) => Err(format!("the handler does not start ({}): {}", fault.class.name(), fault.text)),
+            Some(Err(fault)) => {
+                Err(format!("the handler does not start ({}): {}", fault.class.name(), fault.summary()))
+            }
             None => Err("the handler threads are gone".to_owned()),
         }
     }

@@ -16,7 +16,7 @@ const VERSION: &str = "0.1.0";
 /// The versions of WASI whose harmless part is linked: all of 0.2.
 const WASI: (&str, &str) = ("wasi", "0.2.0");
 /// Interfaces of ours that a component may import.
-const IMPORTS: [&str; 4] = ["types", "log", "settings", "outputs"];
+const IMPORTS: [&str; 5] = ["types", "log", "settings", "outputs", "metrics"];
 
 /// Interface, one of its functions, its type as `wit/` writes it, and the check of the real type.
 struct Export {

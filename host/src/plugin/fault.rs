@@ -6,13 +6,19 @@ use wasmtime::{Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::instance::State;
-use super::limits::{MemoryRefused, RunningTimeOver};
+use super::limits::{HandlerLimits, MemoryRefused};
+use super::meter::RunningTimeOver;
+use super::output::{LineSource, TailLine};
 use super::runtime::BACKTRACE_FRAMES;
+use crate::config::format_size;
 
 /// Frames of a backtrace that are shown.
 const SHOWN: usize = 8;
 /// Endless recursion of up to so many functions that call each other is recognised.
 const RECURSIVE: usize = 16;
+
+/// What compilers for WebAssembly make for large locals, beside the call stack. Its size is the component's own.
+const STACK_IN_MEMORY: &str = "the handler's stack in memory";
 
 /// Class of a fault; the same names in metrics, reports and documentation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,45 +89,73 @@ impl fmt::Display for FaultClass {
 }
 
 /// A call that gave no answer. The instance is not to be called again.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{class}: {text}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// What kind.
     pub class: FaultClass,
-    /// For people: the reason, then lines of standard error and the backtrace where there are any.
+    /// The reason, for people. A panic's message may have several lines.
     pub text: String,
+    /// Functions of the handler that were running, innermost first, with their lines where the component has debug
+    /// information.
+    pub frames: Vec<String>,
+    /// What the guest wrote last, in whatever way, oldest first.
+    pub tail: Vec<TailLine>,
+    /// What to do, where there is more to say than "look at the code".
+    pub advice: Option<String>,
 }
 
 impl Fault {
     pub(super) fn new(class: FaultClass, text: impl Into<String>) -> Self {
-        Self { class, text: text.into() }
+        Self { class, text: text.into(), frames: Vec::new(), tail: Vec::new(), advice: None }
     }
 
     /// Names an error that ended a call. `entered` is false when the component was still being instantiated, where an
     /// error without guest code on the stack is ours.
     pub(super) fn of(error: &wasmtime::Error, state: &State, entered: bool) -> Self {
-        state.output.finish();
-        let tail = state.output.tail();
         let backtrace = error.downcast_ref::<WasmBacktrace>();
         let frames = backtrace.map(WasmBacktrace::frames).unwrap_or_default();
-        let (class, mut text) = classify(error, state, frames, &tail, entered);
-        // A panic's text is from there; of the rest, what was said last may explain it.
-        if class != FaultClass::Panic {
-            for line in &tail[tail.len().saturating_sub(3)..] {
-                text.push_str("\n    stderr: ");
-                text.push_str(line);
-            }
+        state.output.finish();
+        let (class, text) = classify(error, state, frames, &state.output.tail(), entered);
+        Self { frames: shown_frames(frames), ..Self::new(class, text) }.with_state(state)
+    }
+
+    /// Adds what the instance's state knows.
+    pub(super) fn with_state(mut self, state: &State) -> Self {
+        state.output.finish();
+        self.tail = state.output.tail();
+        // What names its limit already needs no advice.
+        self.advice = if self.text.starts_with(STACK_IN_MEMORY) {
+            Some("if it needs more, build it with more (Rust: `-C link-arg=-zstack-size=BYTES`)".to_owned())
+        } else {
+            advice(self.class, &state.config.limits).filter(|_| !self.text.contains("[handler.limits]"))
+        };
+        self
+    }
+
+    /// The reason with its place, short enough for a status or the header of a dead letter.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        match self.frames.first() {
+            // The message of a panic says where it was.
+            Some(frame) if self.class != FaultClass::Panic => format!("{} (in {frame})", self.text),
+            _ => self.text.clone(),
         }
-        show_frames(frames, &mut text);
-        Self { class, text }
     }
 }
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.class, self.summary())
+    }
+}
+
+impl std::error::Error for Fault {}
 
 fn classify(
     error: &wasmtime::Error,
     state: &State,
     frames: &[wasmtime::FrameInfo],
-    tail: &[String],
+    tail: &[TailLine],
     entered: bool,
 ) -> (FaultClass, String) {
     if let Some(over) = error.downcast_ref::<RunningTimeOver>() {
@@ -140,18 +174,24 @@ fn classify(
         let text = format!("the handler handed over more than {limit} bytes (or twice its input) in one call");
         return (FaultClass::OutputLimit, text);
     }
+    if let Some(limit) = exceeded(&root, &state.config.limits) {
+        return (FaultClass::Memory, limit);
+    }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::UnreachableCodeReached) if state.limits.growth_failed() => {
+        Some(Trap::UnreachableCodeReached) if state.limits.growth_failed() || allocation_failed(tail) => {
             (FaultClass::Memory, "the handler gave up after its memory could not grow".to_owned())
         }
         Some(Trap::UnreachableCodeReached) => match panic_message(tail) {
             Some(message) => (FaultClass::Panic, message),
             None => (FaultClass::Trap, root),
         },
-        Some(Trap::StackOverflow) => (FaultClass::Stack, "the handler's call stack is used up".to_owned()),
+        Some(Trap::StackOverflow) => {
+            let limit = format_size(state.config.limits.stack);
+            (FaultClass::Stack, format!("the handler's call stack of {limit} is used up"))
+        }
         // Compilers for WebAssembly keep large locals on a stack in memory, which mostly ends first.
         Some(Trap::MemoryOutOfBounds) if endless(frames) => {
-            (FaultClass::Stack, "the handler's stack in memory is used up by recursion".to_owned())
+            (FaultClass::Stack, format!("{STACK_IN_MEMORY} is used up by recursion"))
         }
         Some(Trap::Interrupt) => (FaultClass::Deadline, root),
         Some(Trap::CannotEnterComponent | Trap::AsyncDeadlock) => (FaultClass::Host, root),
@@ -162,12 +202,53 @@ fn classify(
     }
 }
 
+/// Names the limit on things that are counted. Their errors' types are private to wasmtime; tests hold on to the texts.
+fn exceeded(root: &str, limits: &HandlerLimits) -> Option<String> {
+    let counted = [
+        ("instance count too high", "core instances", "instances", limits.instances),
+        ("memory count too high", "memories", "memories", limits.memories),
+        ("table count too high", "tables", "tables", limits.tables),
+        ("handle limit exceeded", "handles", "handles", limits.handles),
+        ("resource table has no free keys", "handles", "handles", limits.handles),
+    ];
+    let (_, what, key, limit) = counted.into_iter().find(|(text, ..)| root.contains(text))?;
+    Some(format!("the handler asked for more than {limit} {what}, its limit (`{key}` in [handler.limits])"))
+}
+
+/// What to do about a fault that a limit made, by the names that a manifest has for them.
+fn advice(class: FaultClass, limits: &HandlerLimits) -> Option<String> {
+    let more = |keys: &str| Some(format!("if it needs more, raise {keys} in [handler.limits]"));
+    match class {
+        FaultClass::Deadline => more("`running_time` (a message) or `batch_running_time` (a batch)"),
+        FaultClass::WallClock => more("`wall_time` (a message) or `batch_wall_time` (a batch)"),
+        FaultClass::Memory => more(&format!("`memory`, now \"{}\",", format_size(limits.memory))),
+        FaultClass::Stack => more(&format!("`stack`, now \"{}\",", format_size(limits.stack))),
+        FaultClass::OutputLimit => more(&format!("`answer_bytes`, now \"{}\",", format_size(limits.answer_bytes))),
+        FaultClass::Exit => Some("return an error instead of ending the process".to_owned()),
+        FaultClass::Init => Some("see `settings` in [handler]".to_owned()),
+        FaultClass::Panic | FaultClass::Trap | FaultClass::BadAnswer | FaultClass::Host => None,
+    }
+}
+
+/// Lines of standard error that were written in the call that ended, without Rust's hint at a variable of the
+/// environment, which a guest has none of.
+fn said_last(tail: &[TailLine]) -> Vec<&str> {
+    let now = tail.iter().filter(|line| line.of_this_call && line.source == LineSource::Stderr);
+    now.map(|line| line.text.as_str()).filter(|text| !text.starts_with("note: run with `RUST_BACKTRACE")).collect()
+}
+
+/// Rust's allocator gives up with a line of its own, also when it did not even try to grow.
+fn allocation_failed(tail: &[TailLine]) -> bool {
+    said_last(tail).last().is_some_and(|line| line.starts_with("memory allocation of "))
+}
+
 /// What the guest's language runtime wrote before it gave up. Rust: `thread … panicked at FILE:LINE:COLUMN:` and the
 /// message below; Go: `panic: MESSAGE`.
-fn panic_message(tail: &[String]) -> Option<String> {
-    let at = tail.iter().rposition(|line| line.contains("panicked at ") || line.starts_with("panic: "))?;
-    let mut message = tail[at].find("panicked at ").map_or(tail[at].as_str(), |from| &tail[at][from..]).to_owned();
-    for line in tail[at + 1..].iter().filter(|line| !line.starts_with("note: run with `RUST_BACKTRACE")) {
+fn panic_message(tail: &[TailLine]) -> Option<String> {
+    let lines = said_last(tail);
+    let at = lines.iter().rposition(|line| line.contains("panicked at ") || line.starts_with("panic: "))?;
+    let mut message = lines[at].find("panicked at ").map_or(lines[at], |from| &lines[at][from..]).to_owned();
+    for line in &lines[at + 1..] {
         message.push(if message.ends_with(':') { ' ' } else { '\n' });
         message.push_str(line);
     }
@@ -184,9 +265,8 @@ fn endless(frames: &[wasmtime::FrameInfo]) -> bool {
 
 /// The innermost frames, those inlined into others included. Frames of Rust's own library are left out where the
 /// handler's own are known: nearly every fault begins in a dozen of them.
-fn show_frames(frames: &[wasmtime::FrameInfo], text: &mut String) {
-    let mut shown = Vec::new();
-    let mut own = false;
+fn shown_frames(frames: &[wasmtime::FrameInfo]) -> Vec<String> {
+    let mut all = Vec::new();
     for frame in frames {
         let symbols = frame.symbols();
         // The last symbol is the function itself; the module's name section knows it with its path, DWARF without.
@@ -195,7 +275,7 @@ fn show_frames(frames: &[wasmtime::FrameInfo], text: &mut String) {
             |name| format!("{:#}", rustc_demangle::demangle(name)),
         );
         if symbols.is_empty() {
-            shown.push((name, false));
+            all.push((name, false));
             continue;
         }
         for (i, symbol) in symbols.iter().enumerate() {
@@ -205,24 +285,24 @@ fn show_frames(frames: &[wasmtime::FrameInfo], text: &mut String) {
             if !file.is_empty() {
                 line = format!("{line} ({file}:{})", symbol.line().unwrap_or_default());
             }
-            let library = file.is_empty() || file.starts_with("/rustc/");
-            own |= !library;
-            shown.push((line, !library));
+            all.push((line, !file.is_empty() && !file.starts_with("/rustc/")));
         }
     }
-    for (line, _) in shown.iter().filter(|(_, of_handler)| *of_handler || !own).take(SHOWN) {
-        text.push_str("\n    at ");
-        text.push_str(line);
-    }
+    let own = all.iter().any(|(_, of_handler)| *of_handler);
+    all.into_iter().filter(|(_, of_handler)| *of_handler || !own).take(SHOWN).map(|(line, _)| line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn tail(lines: &[&str]) -> Vec<TailLine> {
+        let line = |text: &&str| TailLine { source: LineSource::Stderr, text: (*text).to_owned(), of_this_call: true };
+        lines.iter().map(line).collect()
+    }
+
     #[test]
     fn panic_messages_are_found() {
-        let tail = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
         let rust = tail(&[
             "before",
             "thread '<unnamed>' (1) panicked at src/lib.rs:7:9:",
@@ -234,6 +314,19 @@ mod tests {
         let go = tail(&["panic: no more [recovered]"]);
         assert_eq!(panic_message(&go).as_deref(), Some("panic: no more [recovered]"));
         assert_eq!(panic_message(&tail(&["all is well"])), None);
+    }
+
+    /// Goal: a handler that recovers from panics, or prints something like one, does not lend it to a later trap.
+    #[test]
+    fn only_this_calls_standard_error_explains_its_end() {
+        let mut earlier = tail(&["panic: of an earlier call"]);
+        earlier[0].of_this_call = false;
+        assert_eq!(panic_message(&earlier), None);
+        let mut printed = tail(&["panic: only printed"]);
+        printed[0].source = LineSource::Stdout;
+        assert_eq!(panic_message(&printed), None);
+        assert!(allocation_failed(&tail(&["memory allocation of 5 bytes failed"])));
+        assert!(!allocation_failed(&tail(&["memory allocation of 5 bytes failed", "and it went on"])));
     }
 
     #[test]

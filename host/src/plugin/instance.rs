@@ -12,14 +12,20 @@ use wasmtime_wasi::WasiCtx;
 
 use super::fault::{Fault, FaultClass};
 use super::imports::OutputInfo;
-use super::limits::{HANDLES, HandlerLimits, MemoryLimiter, Meter};
+use super::limits::{HandlerLimits, MemoryLimiter};
+use super::meter::Meter;
+use super::metrics::Numbers;
 use super::output::{HandlerLog, Output};
+use super::place::Place;
+use super::replay::Replay;
 use super::typed;
 use super::typed::{AnswerBuilder, BatchAnswer, FrameOut, FrameRef, Message, MessageAnswer, Next, TickAnswer};
 use super::verdicts;
 use super::version::Version;
 use super::wasi;
 use crate::delivery::verdict::{FailedMessage, RevokeReason, Verdict};
+use crate::handler_metrics::HandlerMetrics;
+use crate::handler_usage::Usage;
 
 /// What the instances of one handler in one pipeline are started with.
 #[derive(Clone)]
@@ -34,6 +40,10 @@ pub struct InstanceConfig {
     pub batchers: Arc<[String]>,
     /// Where its lines go.
     pub log: Arc<dyn HandlerLog>,
+    /// Where it is counted what they use.
+    pub usage: Arc<Usage>,
+    /// Figures of the handler's own.
+    pub metrics: Arc<HandlerMetrics>,
 }
 
 /// What host functions reach of an instance.
@@ -43,6 +53,10 @@ pub(super) struct State {
     pub limits: MemoryLimiter,
     pub wasi: WasiCtx,
     pub table: ResourceTable,
+    /// The host function that the guest waits in. Left as it is when a call is given up.
+    pub waits_in: Option<&'static str>,
+    /// Series of the handler's own metrics, by number.
+    pub series: Numbers,
     meter: Arc<Meter>,
 }
 
@@ -72,6 +86,8 @@ pub struct Instance {
     version: Arc<Version>,
     config: Arc<InstanceConfig>,
     meter: Arc<Meter>,
+    /// Of a deterministic handler.
+    replay: Option<Arc<Replay>>,
     calls: Calls,
     /// A call did not return; the store is not entered again.
     faulted: bool,
@@ -83,37 +99,59 @@ impl Instance {
     /// # Errors
     /// Class `init` when `init` itself says no; else as any call.
     pub async fn start(version: &Arc<Version>, config: &Arc<InstanceConfig>) -> Result<Self, Fault> {
-        let meter = Arc::new(Meter::new());
-        let output = Arc::new(Output::new(Arc::clone(&config.log)));
+        Self::start_for(version, config, None).await
+    }
+
+    /// As [`Instance::start`], for a topic-partition, which its lines and reports name.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn start_for(
+        version: &Arc<Version>,
+        config: &Arc<InstanceConfig>,
+        place: Option<Place>,
+    ) -> Result<Self, Fault> {
+        let limits = &config.limits;
+        let meter = Arc::new(Meter::new(Arc::clone(&config.usage)));
+        let output = Arc::new(Output::new(Arc::clone(&config.log), Arc::clone(&config.usage), limits, place));
         let mut table = ResourceTable::new();
-        table.set_max_capacity(HANDLES);
+        // The guest's own handles are counted below. The host keeps two things for some of them (a pollable, and what it
+        // waits for).
+        table.set_max_capacity(limits.handles as usize * 2);
+        let replay = version.kit.rules.deterministic.then(Arc::<Replay>::default);
         let state = State {
             config: Arc::clone(config),
-            limits: MemoryLimiter::new(config.limits.memory),
-            wasi: wasi::context(&output),
+            limits: MemoryLimiter::new(limits),
+            wasi: wasi::context(&output, replay.as_ref()),
             table,
+            waits_in: None,
+            series: Numbers::default(),
             meter: Arc::clone(&meter),
             output,
         };
-        let mut store = Store::new(version.runtime.engine(), state);
+        let mut store = Store::new(&version.kit.engine, state);
         store.limiter(|state| &mut state.limits);
-        store.set_max_component_handles(HANDLES);
+        store.set_max_component_handles(limits.handles as usize);
         take_turns(&mut store, version);
 
         let calls = Calls::default();
-        let mut instance =
-            Self { store, version: Arc::clone(version), config: Arc::clone(config), meter, calls, faulted: false };
-        let times = Times { running: config.limits.init_running_time, wall: config.limits.init_wall_time };
+        let mut instance = Self {
+            store,
+            version: Arc::clone(version),
+            config: Arc::clone(config),
+            meter,
+            replay,
+            calls,
+            faulted: false,
+        };
+        let times = Times { running: limits.init_running_time, wall: limits.init_wall_time };
         let said = instance.enter(times, config.settings.len(), false, Starting).await?;
         match said {
             Ok(calls) => {
                 instance.calls = calls;
                 Ok(instance)
             }
-            Err(text) => {
-                instance.store.data().output.finish();
-                Err(Fault::new(FaultClass::Init, format!("init: {text}")))
-            }
+            Err(text) => Err(instance.spent(Fault::new(FaultClass::Init, format!("init: {text}")))),
         }
     }
 
@@ -125,6 +163,9 @@ impl Instance {
     pub async fn handle_messages(&mut self, burst: &Frame) -> Result<Frame, Fault> {
         let limits = &self.config.limits;
         let times = Times { running: limits.running_time, wall: limits.wall_time };
+        let messages = Messages::new(burst);
+        self.about(|place| Place::set_all(place, &messages));
+        self.replay(messages.iter().next());
         if let Some(function) = self.calls.message_frames {
             // SAFETY: the export's type was compared with these types when the component was loaded.
             let call = unsafe { Call::<_, (FrameOut,)>::new(function, (FrameRef::from(burst),)) };
@@ -134,9 +175,10 @@ impl Instance {
         let Some(function) = self.calls.message_handler else {
             return Err(Fault::new(FaultClass::Host, "a burst for a component without a message handler"));
         };
-        let messages = Messages::new(burst);
         let mut answers = AnswerBuilder::new(messages.len(), self.answer_bytes(burst.len()));
         for message in messages.iter() {
+            self.about(|place| Place::set_one(place, &message));
+            self.replay(Some(message));
             // SAFETY: as above.
             let call = unsafe { Call::<_, (MessageAnswer,)>::new(function, (Message::from(message),)) };
             let (answer,) = self.enter(times, burst.len(), true, call).await?;
@@ -154,6 +196,8 @@ impl Instance {
     /// When the call does not return, or the component has no batch handler.
     pub async fn handle_batch(&mut self, batch: &Frame) -> Result<Result<Frame, String>, Fault> {
         let times = self.batch_times();
+        self.about(|place| Place::set_all(place, &Messages::new(batch)));
+        self.replay(Messages::new(batch).iter().next());
         if let Some(function) = self.calls.batch_frames {
             // SAFETY: the export's type was compared with these types when the component was loaded.
             let call = unsafe { Call::<_, (Result<FrameOut, String>,)>::new(function, (FrameRef::from(batch),)) };
@@ -187,6 +231,7 @@ impl Instance {
         let Some(function) = self.calls.tick else {
             return Err(Fault::new(FaultClass::Host, "a tick for a component without a timer"));
         };
+        self.about(|place| *place = place.take().map(Place::without_messages));
         // SAFETY: the export's type was compared with these types when the component was loaded.
         let answer = self.aside(unsafe { Call::new(function, (now,)) }).await?;
         self.aside_frame(&answer)
@@ -206,6 +251,7 @@ impl Instance {
         let Some(function) = self.calls.partition_assigned else {
             return Err(Fault::new(FaultClass::Host, "an assignment for a component without partitions"));
         };
+        self.about(|place| Place::set_partition(place, topic, partition));
         // SAFETY: the export's type was compared with these types when the component was loaded.
         let answer = self.aside(unsafe { Call::new(function, (topic, partition, next_offset)) }).await?;
         self.aside_frame(&answer)
@@ -226,6 +272,7 @@ impl Instance {
         let Some(function) = self.calls.partition_revoked else {
             return Err(Fault::new(FaultClass::Host, "a revocation for a component without partitions"));
         };
+        self.about(|place| Place::set_partition(place, topic, partition));
         let reason = verdicts::RevokeReason::from(reason);
         // SAFETY: the export's type was compared with these types when the component was loaded.
         let answer = self.aside(unsafe { Call::new(function, (topic, partition, reason)) }).await?;
@@ -245,6 +292,12 @@ impl Instance {
         let limits = &self.config.limits;
         let times = Times { running: limits.running_time, wall: limits.wall_time };
         let input = failed.frame.len();
+        self.about(|place| {
+            if let Some(message) = Messages::new(failed.frame).iter().next() {
+                Place::set_one(place, &message);
+            }
+        });
+        self.replay(Messages::new(failed.frame).iter().next());
         // Not an array: to the component model that is a list of fixed length, another type.
         let params = (vec![verdicts::FailedMessage::from(failed)],);
         // SAFETY: the export's type was compared with these types when the component was loaded.
@@ -284,8 +337,27 @@ impl Instance {
         self.config.limits.answer_bytes.max((input as u64).saturating_mul(2))
     }
 
-    const fn spent(&mut self, fault: Fault) -> Fault {
+    /// What the next call is about.
+    fn about(&self, place: impl FnOnce(&mut Option<Place>)) {
+        self.store.data().output.begin_call(place);
+    }
+
+    /// Which message a deterministic handler's clock and random numbers come from.
+    fn replay(&self, first: Option<sluicebox_frames::Message<'_>>) {
+        if let (Some(replay), Some(message)) = (&self.replay, first) {
+            replay.begin(&message);
+        }
+    }
+
+    /// A call returned and said what it may not say.
+    fn spent(&mut self, fault: Fault) -> Fault {
         self.faulted = true;
+        let fault = fault.with_state(self.store.data());
+        self.reported(fault)
+    }
+
+    fn reported(&self, fault: Fault) -> Fault {
+        self.store.data().output.fault(&fault);
         fault
     }
 
@@ -303,6 +375,7 @@ impl Instance {
         let answer_bytes = self.answer_bytes(input);
         self.store.set_hostcall_fuel(usize::try_from(answer_bytes).unwrap_or(usize::MAX));
         self.meter.arm(times.running);
+        self.store.data_mut().limits.begin_call();
         // The next tick is the first look; the store's own deadline has long passed since the last call.
         self.store.set_epoch_deadline(1);
         // From here on a call that is dropped half way (a caller that gave up) leaves a store that must not be used.
@@ -314,11 +387,12 @@ impl Instance {
                 self.faulted = false;
                 Ok(answer)
             }
-            Ok(Err(error)) => Err(Fault::of(&error, self.store.data(), entered)),
+            Ok(Err(error)) => Err(self.reported(Fault::of(&error, self.store.data(), entered))),
             Err(_) => {
-                self.store.data().output.finish();
-                let text = format!("no answer within {:?}, waiting included", times.wall);
-                Err(Fault::new(FaultClass::WallClock, text))
+                let (state, ran) = (self.store.data(), self.meter.used());
+                let waits = state.waits_in.map_or_else(String::new, |function| format!(", and waits in {function}"));
+                let text = format!("no answer within {:?}, waiting included: it ran for {ran:.1?}{waits}", times.wall);
+                Err(self.reported(Fault::new(FaultClass::WallClock, text).with_state(state)))
             }
         }
     }

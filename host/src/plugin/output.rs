@@ -1,12 +1,18 @@
 //! What one handler instance writes for people: its log, standard output and standard error, as whole lines that are
-//! cut, escaped and rate limited before anybody else sees them. Also keeps the last lines of standard error, which say
-//! why a guest gave up. Knows nothing of who reads.
+//! cut, escaped and rate limited before anybody else sees them. Also keeps the last of them, which say why a guest gave up.
+//! Knows nothing of who reads.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use wasmtime::component::{ComponentType, Lift};
+
+use super::fault::Fault;
+use super::limits::HandlerLimits;
+use super::place::Place;
+use crate::config::format_size;
+use crate::handler_usage::Usage;
 
 /// Level of a log line, as in `wit/log.wit`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ComponentType, Lift)]
@@ -26,20 +32,32 @@ pub enum LogLevel {
     Error,
 }
 
+impl LogLevel {
+    /// As in `wit/log.wit`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// Where a handler's lines go.
 pub trait HandlerLog: Send + Sync {
     /// False when nobody would see a line of this level.
     fn enabled(&self, level: LogLevel) -> bool;
-    /// One line of at most 4 KiB, without control characters; `truncated` when there was more of it.
-    fn line(&self, level: LogLevel, line: &str, truncated: bool);
+    /// One line without control characters, of the call that is about `place`; `truncated` when there was more of it than
+    /// a line may have.
+    fn line(&self, level: LogLevel, line: &str, truncated: bool, place: Option<&Place>);
+    /// A call ended without an answer.
+    fn fault(&self, fault: &Fault, place: Option<&Place>);
 }
 
-/// Bytes of one line; what is longer is cut.
-pub(super) const LINE: usize = 4 << 10;
-/// Bytes a second, and how many at once after a quiet time.
-const RATE: u64 = 64 << 10;
-const BURST: u64 = 256 << 10;
-/// Lines of standard error that are kept for the text of a fault.
+/// Lines that are kept for the report of a fault.
 const TAIL: usize = 20;
 
 /// Which of the two standard streams.
@@ -49,16 +67,53 @@ pub(super) enum Stream {
     Stderr,
 }
 
+/// What a line came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LineSource {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// The log import, at this level.
+    Log(LogLevel),
+}
+
+impl LineSource {
+    /// For people.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Log(level) => level.name(),
+        }
+    }
+}
+
+/// One of the last lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TailLine {
+    /// What it came by.
+    pub source: LineSource,
+    /// Its text, cut and escaped.
+    pub text: String,
+    /// It was written in the call that ended now.
+    pub of_this_call: bool,
+}
+
 /// One instance's lines. Shared by the log import and the two streams of one store, so the lock is never waited for.
 pub(super) struct Output {
     log: Arc<dyn HandlerLog>,
+    usage: Arc<Usage>,
+    limits: HandlerLimits,
     lines: Mutex<Lines>,
 }
 
 struct Lines {
+    place: Option<Place>,
     stdout: Pending,
     stderr: Pending,
-    tail: VecDeque<String>,
+    tail: VecDeque<TailLine>,
     bucket: Bucket,
 }
 
@@ -78,15 +133,38 @@ struct Bucket {
 }
 
 impl Output {
-    pub(super) fn new(log: Arc<dyn HandlerLog>) -> Self {
-        let bucket = Bucket { bytes: BURST, filled: Instant::now(), dropped: 0 };
+    pub(super) fn new(
+        log: Arc<dyn HandlerLog>,
+        usage: Arc<Usage>,
+        limits: &HandlerLimits,
+        place: Option<Place>,
+    ) -> Self {
+        let bucket = Bucket { bytes: limits.log_burst, filled: Instant::now(), dropped: 0 };
         let lines = Lines {
+            place,
             stdout: Pending::default(),
             stderr: Pending::default(),
             tail: VecDeque::with_capacity(TAIL),
             bucket,
         };
-        Self { log, lines: Mutex::new(lines) }
+        Self { log, usage, limits: limits.clone(), lines: Mutex::new(lines) }
+    }
+
+    /// A call begins; `place` changes what it is about.
+    pub(super) fn begin_call(&self, place: impl FnOnce(&mut Option<Place>)) {
+        let lines = &mut *self.lock();
+        place(&mut lines.place);
+        lines.tail.iter_mut().for_each(|line| line.of_this_call = false);
+    }
+
+    /// What the call is about.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.lock().place.clone()
+    }
+
+    pub(super) fn fault(&self, fault: &Fault) {
+        let place = self.place();
+        self.log.fault(fault, place.as_ref());
     }
 
     pub(super) fn enabled(&self, level: LogLevel) -> bool {
@@ -100,20 +178,26 @@ impl Output {
     /// A line of the log import. Line breaks inside are escaped.
     pub(super) fn log(&self, level: LogLevel, message: &str) {
         if self.log.enabled(level) {
-            let (line, truncated) = clean(message.as_bytes(), false);
-            self.say(&mut self.lock().bucket, level, &line, truncated);
+            let (line, truncated) = clean(message.as_bytes(), false, self.longest());
+            let lines = &mut *self.lock();
+            self.say(lines, level, &line, truncated);
+            lines.keep(LineSource::Log(level), line);
         }
+    }
+
+    fn longest(&self) -> usize {
+        usize::try_from(self.limits.log_line).unwrap_or(usize::MAX)
     }
 
     /// Bytes of a standard stream.
     pub(super) fn write(&self, stream: Stream, mut bytes: &[u8]) {
         let lines = &mut *self.lock();
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            lines.pending(stream).push(&bytes[..end]);
+            lines.pending(stream).push(&bytes[..end], self.longest());
             self.end_line(lines, stream);
             bytes = &bytes[end + 1..];
         }
-        lines.pending(stream).push(bytes);
+        lines.pending(stream).push(bytes, self.longest());
     }
 
     /// Ends what has no line break yet and says how many lines were dropped: the instance is about to go.
@@ -124,51 +208,56 @@ impl Output {
                 self.end_line(lines, stream);
             }
         }
-        self.say_dropped(&mut lines.bucket);
+        self.say_dropped(lines);
     }
 
-    /// The last lines of standard error, oldest first.
-    pub(super) fn tail(&self) -> Vec<String> {
+    /// The last lines, oldest first.
+    pub(super) fn tail(&self) -> Vec<TailLine> {
         self.lock().tail.iter().cloned().collect()
     }
 
     fn end_line(&self, lines: &mut Lines, stream: Stream) {
         let pending = lines.pending(stream);
         let bytes = pending.bytes.strip_suffix(b"\r").unwrap_or(&pending.bytes);
-        let (line, truncated) = clean(bytes, pending.truncated);
+        let (line, truncated) = clean(bytes, pending.truncated, self.longest());
         pending.bytes.clear();
         pending.truncated = false;
-        let level = if stream == Stream::Stdout { LogLevel::Info } else { LogLevel::Error };
         // An empty line says nothing (Rust begins its panic message with one).
-        if !line.is_empty() && self.log.enabled(level) {
-            self.say(&mut lines.bucket, level, &line, truncated);
+        if line.is_empty() {
+            return;
         }
-        if stream == Stream::Stderr && !line.is_empty() {
-            if lines.tail.len() == TAIL {
-                lines.tail.pop_front();
-            }
-            lines.tail.push_back(line);
+        let (level, source) = match stream {
+            Stream::Stdout => (LogLevel::Info, LineSource::Stdout),
+            Stream::Stderr => (LogLevel::Error, LineSource::Stderr),
+        };
+        if self.log.enabled(level) {
+            self.say(lines, level, &line, truncated);
         }
+        lines.keep(source, line);
     }
 
-    fn say(&self, bucket: &mut Bucket, level: LogLevel, line: &str, truncated: bool) {
-        bucket.fill(Instant::now());
+    fn say(&self, lines: &mut Lines, level: LogLevel, line: &str, truncated: bool) {
+        let bucket = &mut lines.bucket;
+        bucket.fill(Instant::now(), &self.limits);
         // An empty line costs a byte: nothing is free, or there is no limit.
         let cost = line.len().max(1) as u64;
         if bucket.bytes < cost {
             bucket.dropped += 1;
+            self.usage.dropped_line();
             return;
         }
         bucket.bytes -= cost;
-        self.say_dropped(bucket);
-        self.log.line(level, line, truncated);
+        self.say_dropped(lines);
+        self.usage.wrote_line();
+        self.log.line(level, line, truncated, lines.place.as_ref());
     }
 
-    fn say_dropped(&self, bucket: &mut Bucket) {
-        if bucket.dropped > 0 {
-            let text = format!("{} lines of this handler were dropped: it writes more than 64 KiB/s", bucket.dropped);
-            bucket.dropped = 0;
-            self.log.line(LogLevel::Warn, &text, false);
+    fn say_dropped(&self, lines: &mut Lines) {
+        let dropped = std::mem::take(&mut lines.bucket.dropped);
+        if dropped > 0 {
+            let rate = format_size(self.limits.log_rate);
+            let text = format!("{dropped} lines of this handler were dropped: it writes more than {rate}/s");
+            self.log.line(LogLevel::Warn, &text, false, lines.place.as_ref());
         }
     }
 }
@@ -180,31 +269,38 @@ impl Lines {
             Stream::Stderr => &mut self.stderr,
         }
     }
+
+    fn keep(&mut self, source: LineSource, text: String) {
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(TailLine { source, text, of_this_call: true });
+    }
 }
 
 impl Pending {
-    fn push(&mut self, bytes: &[u8]) {
-        let kept = bytes.len().min(LINE - self.bytes.len());
+    fn push(&mut self, bytes: &[u8], longest: usize) {
+        let kept = bytes.len().min(longest - self.bytes.len());
         self.bytes.extend_from_slice(&bytes[..kept]);
         self.truncated |= kept < bytes.len();
     }
 }
 
 impl Bucket {
-    fn fill(&mut self, now: Instant) {
+    fn fill(&mut self, now: Instant, limits: &HandlerLimits) {
         let elapsed = now.saturating_duration_since(self.filled).as_micros();
-        let gained = u64::try_from(elapsed * u128::from(RATE) / 1_000_000).unwrap_or(BURST);
+        let gained = u64::try_from(elapsed * u128::from(limits.log_rate) / 1_000_000).unwrap_or(limits.log_burst);
         // Only whole bytes are taken from the clock, so that many small steps fill as much as a large one.
         if gained > 0 {
-            self.bytes = BURST.min(self.bytes.saturating_add(gained));
+            self.bytes = limits.log_burst.min(self.bytes.saturating_add(gained));
             self.filled = now;
         }
     }
 }
 
-/// A line as people may see it: at most [`LINE`] bytes of UTF-8, control characters and what reorders text escaped.
-fn clean(bytes: &[u8], already_cut: bool) -> (String, bool) {
-    let mut line = String::with_capacity(bytes.len().min(LINE));
+/// A line as people may see it: so many bytes of UTF-8, control characters and what reorders text escaped.
+fn clean(bytes: &[u8], already_cut: bool, longest: usize) -> (String, bool) {
+    let mut line = String::with_capacity(bytes.len().min(longest));
     let push = |line: &mut String, c: char| {
         let before = line.len();
         match c {
@@ -215,7 +311,7 @@ fn clean(bytes: &[u8], already_cut: bool) -> (String, bool) {
             c if c.is_control() => line.extend(c.escape_default()),
             c => line.push(c),
         }
-        let fits = line.len() <= LINE;
+        let fits = line.len() <= longest;
         if !fits {
             line.truncate(before);
         }
@@ -242,26 +338,31 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    const LINE: usize = 4 << 10;
+
     #[derive(Default)]
-    struct Kept(Mutex<Vec<(LogLevel, String, bool)>>);
+    struct Kept(Mutex<Vec<(LogLevel, String, bool, String)>>);
 
     impl HandlerLog for Kept {
         fn enabled(&self, level: LogLevel) -> bool {
             level >= LogLevel::Info
         }
 
-        fn line(&self, level: LogLevel, line: &str, truncated: bool) {
-            self.0.lock().expect("no panic").push((level, line.to_owned(), truncated));
+        fn line(&self, level: LogLevel, line: &str, truncated: bool, place: Option<&Place>) {
+            let place = place.map(ToString::to_string).unwrap_or_default();
+            self.0.lock().expect("no panic").push((level, line.to_owned(), truncated, place));
         }
+
+        fn fault(&self, _: &Fault, _: Option<&Place>) {}
     }
 
     fn output() -> (Arc<Kept>, Output) {
         let kept = Arc::new(Kept::default());
-        (Arc::clone(&kept), Output::new(kept))
+        (Arc::clone(&kept), Output::new(kept, Arc::default(), &HandlerLimits::default(), None))
     }
 
     fn lines(kept: &Kept) -> Vec<String> {
-        kept.0.lock().expect("no panic").iter().map(|(level, line, cut)| format!("{level:?} {line} {cut}")).collect()
+        kept.0.lock().expect("no panic").iter().map(|(level, line, cut, _)| format!("{level:?} {line} {cut}")).collect()
     }
 
     #[test]
@@ -272,7 +373,9 @@ mod tests {
         output.write(Stream::Stdout, b"o\nthr");
         output.finish();
         assert_eq!(lines(&kept), ["Info one false", "Error oh false", "Info two false", "Info thr false"]);
-        assert_eq!(output.tail(), ["oh"]);
+        let tail: Vec<_> =
+            output.tail().into_iter().map(|line| format!("{} {}", line.source.name(), line.text)).collect();
+        assert_eq!(tail, ["stdout one", "stderr oh", "stdout two", "stdout thr"]);
     }
 
     #[test]
@@ -290,15 +393,17 @@ mod tests {
     #[test]
     fn lines_are_cut_at_the_limit() {
         let (kept, output) = output();
-        for extra in [0, 1] {
-            output.log(LogLevel::Info, &"x".repeat(LINE + extra));
-            output.write(Stream::Stdout, "y".repeat(LINE + extra).as_bytes());
+        for length in [LINE - 1, LINE, LINE + 1] {
+            output.log(LogLevel::Info, &"x".repeat(length));
+            output.write(Stream::Stdout, "y".repeat(length).as_bytes());
             output.write(Stream::Stdout, b"\n");
         }
         // Two-byte characters do not end at the limit; a line is never cut inside of one.
         output.log(LogLevel::Info, &format!("x{}", "é".repeat(LINE)));
-        let seen: Vec<_> = kept.0.lock().expect("no panic").iter().map(|(_, line, cut)| (line.len(), *cut)).collect();
-        assert_eq!(seen, [(LINE, false), (LINE, false), (LINE, true), (LINE, true), (LINE - 1, true)]);
+        let seen: Vec<_> =
+            kept.0.lock().expect("no panic").iter().map(|(_, line, cut, _)| (line.len(), *cut)).collect();
+        let (below, at, over) = ((LINE - 1, false), (LINE, false), (LINE, true));
+        assert_eq!(seen, [below, below, at, at, over, over, (LINE - 1, true)]);
     }
 
     #[test]
@@ -321,24 +426,33 @@ mod tests {
             output.log(LogLevel::Info, &line);
         }
         assert_eq!(kept.0.lock().expect("no panic").len(), 256);
-        output.lock().bucket.fill(later + Duration::from_millis(500));
+        output.lock().bucket.fill(later + Duration::from_millis(500), &output.limits);
         for _ in 0..100 {
             output.log(LogLevel::Info, &line);
         }
         let all = lines(&kept);
         assert_eq!(all.len(), 256 + 1 + 32);
-        assert_eq!(all[256], "Warn 44 lines of this handler were dropped: it writes more than 64 KiB/s false");
+        assert_eq!(all[256], "Warn 44 lines of this handler were dropped: it writes more than 64KiB/s false");
         output.finish();
         assert!(lines(&kept)[289].starts_with("Warn 68 lines"), "{}", lines(&kept)[289]);
+        assert_eq!((output.usage.lines(), output.usage.dropped_lines()), (256 + 32, 44 + 68));
     }
 
     #[test]
-    fn the_tail_keeps_the_last_lines() {
-        let (_, output) = output();
+    fn the_tail_keeps_the_last_lines_and_knows_those_of_the_call() {
+        let (kept, output) = output();
         for i in 0..50 {
             output.write(Stream::Stderr, format!("line {i}\n").as_bytes());
         }
+        let place = Place { topic: "orders".into(), partition: 1, offsets: Some((5, 5)), messages: 1, attempt: 1 };
+        output.begin_call(|now| *now = Some(place));
+        output.log(LogLevel::Info, "of the call");
         let tail = output.tail();
-        assert_eq!((tail.len(), tail[0].as_str(), tail[19].as_str()), (20, "line 30", "line 49"));
+        assert_eq!((tail.len(), tail[0].text.as_str(), tail[18].text.as_str()), (20, "line 31", "line 49"));
+        let last =
+            TailLine { source: LineSource::Log(LogLevel::Info), text: "of the call".to_owned(), of_this_call: true };
+        assert_eq!((&tail[19], tail[18].of_this_call), (&last, false));
+        let places: Vec<_> = kept.0.lock().expect("no panic")[49..].iter().map(|(.., place)| place.clone()).collect();
+        assert_eq!(places, ["", "orders[1]@5"]);
     }
 }

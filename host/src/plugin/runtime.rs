@@ -1,56 +1,89 @@
-//! Once per process: the engine, its epoch ticker and the linker. Knows what guests may do at all; knows no component.
+//! Once per process: engines with their linkers, and the epoch ticker of all. Knows what guests may do at all; knows no
+//! component.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use wasmtime::component::Linker;
 use wasmtime::{Config, Engine, EngineWeak, OptLevel, WasmBacktraceDetails, WasmFeatures};
 
+use super::cache::Cache;
+use super::compile::Compiler;
 use super::instance::State;
-use super::{imports, wasi};
+use super::version::LoadRules;
+use super::{imports, metrics, wasi};
 
 /// How often running guests are looked at: the unit of deadlines and the longest a lane keeps its thread.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 /// Ticks without any guest running after which the ticker sleeps. Long enough that light, steady load does not pay a
 /// wake-up per call.
 const QUIET_TICKS: u32 = 100;
-/// Stack of a guest. The same for all: it is part of the compiled code's contract with the engine.
-pub(super) const WASM_STACK: usize = 512 << 10;
-/// Stack of the fibre a call runs on: the guest's and what host functions need on top of it. Virtual until touched.
-const FIBRE_STACK: usize = WASM_STACK + (1 << 20);
+/// Stack that host functions need on top of the guest's, on the fibre that a call runs on. Virtual until touched.
+const HOST_STACK: usize = 1 << 20;
 /// Frames kept in a backtrace. More are shown to nobody, but endless recursion is recognised by them.
 pub(super) const BACKTRACE_FRAMES: usize = 64;
 
+/// What is a property of an engine, and not of a store: handlers that differ in it run on engines of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct EngineRules {
+    /// Bytes of the call stack inside the guest.
+    pub stack: usize,
+    /// Numbers that are none (NaN) have one form, or the machine's.
+    pub deterministic: bool,
+}
+
+impl EngineRules {
+    pub(super) fn of(rules: &LoadRules) -> Self {
+        Self { stack: usize::try_from(rules.stack).unwrap_or(usize::MAX), deterministic: rules.deterministic }
+    }
+}
+
+/// An engine, and what is linked for its components.
+pub(super) struct Kit {
+    pub rules: EngineRules,
+    pub engine: Engine,
+    pub linker: Linker<State>,
+}
+
 /// What all handlers of the process share.
 pub struct Runtime {
-    engine: Engine,
-    linker: Linker<State>,
+    kits: Mutex<BTreeMap<EngineRules, Arc<Kit>>>,
+    pub(super) compiler: Compiler,
+    pub(super) cache: Option<Cache>,
     pulse: Arc<Pulse>,
     ticker: Option<JoinHandle<()>>,
 }
 
 impl Runtime {
-    /// Builds the engine and starts its ticker thread.
+    /// Builds the engine that handlers with default limits run on, and starts the ticker thread. Components are compiled
+    /// by the compiler's children, and kept in the cache if there is one.
     ///
     /// # Errors
     /// When this machine cannot run compiled WebAssembly, or a thread cannot be started.
-    pub fn new() -> anyhow::Result<Arc<Self>> {
-        let engine = Engine::new(&config()).map_err(|error| anyhow::anyhow!("no WebAssembly engine: {error:#}"))?;
-        let linker = linker(&engine).map_err(|error| anyhow::anyhow!("host functions do not link: {error:#}"))?;
+    pub fn new(compiler: Compiler, cache: Option<Cache>) -> anyhow::Result<Arc<Self>> {
         let pulse = Arc::new(Pulse::default());
-        let (weak, beat) = (engine.weak(), Arc::clone(&pulse));
-        let ticker = std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || beat.run(&weak))?;
-        Ok(Arc::new(Self { engine, linker, pulse, ticker: Some(ticker) }))
+        let beat = Arc::clone(&pulse);
+        let ticker = std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || beat.run())?;
+        let runtime = Self { kits: Mutex::default(), compiler, cache, pulse, ticker: Some(ticker) };
+        runtime.kit(EngineRules::of(&LoadRules::default()))?;
+        Ok(Arc::new(runtime))
     }
 
-    pub(super) const fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
-    pub(super) const fn linker(&self) -> &Linker<State> {
-        &self.linker
+    /// The engine for these rules, made when it is asked for first. There are as many as pipelines have different rules.
+    pub(super) fn kit(&self, rules: EngineRules) -> anyhow::Result<Arc<Kit>> {
+        let mut kits = self.kits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kit) = kits.get(&rules) {
+            return Ok(Arc::clone(kit));
+        }
+        let engine = engine(rules)?;
+        let linker = linker(&engine).map_err(|error| anyhow::anyhow!("host functions do not link: {error:#}"))?;
+        self.pulse.drive(engine.weak());
+        let kit = Arc::new(Kit { rules, engine, linker });
+        kits.insert(rules, Arc::clone(&kit));
+        Ok(kit)
     }
 
     pub(super) const fn pulse(&self) -> &Arc<Pulse> {
@@ -74,14 +107,43 @@ impl std::fmt::Debug for Runtime {
     }
 }
 
+/// An engine for these rules, here or in a process that only compiles.
+pub(super) fn engine(rules: EngineRules) -> anyhow::Result<Engine> {
+    Engine::new(&config(rules)).map_err(|error| anyhow::anyhow!("no WebAssembly engine: {error:#}"))
+}
+
 fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     imports::add_to_linker(&mut linker)?;
+    metrics::add_to_linker(&mut linker)?;
     wasi::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
-fn config() -> Config {
+/// Features of WebAssembly that are switched off: no toolchain of ours emits them, and each widens what hostile code can
+/// reach. Advisories of the last two years were about threads and shared memory (unsound), memory64, the garbage
+/// collector (heap corruption) and exceptions that come with it; the asynchronous component model is off by its own
+/// switch below. Compiling is Cranelift's alone: Winch, which is not built in, had four escapes in one month.
+const OFF: [WasmFeatures; 13] = [
+    WasmFeatures::THREADS,
+    WasmFeatures::SHARED_EVERYTHING_THREADS,
+    WasmFeatures::MEMORY64,
+    WasmFeatures::MULTI_MEMORY,
+    WasmFeatures::RELAXED_SIMD,
+    WasmFeatures::CUSTOM_PAGE_SIZES,
+    WasmFeatures::WIDE_ARITHMETIC,
+    WasmFeatures::STACK_SWITCHING,
+    WasmFeatures::FUNCTION_REFERENCES,
+    WasmFeatures::GC,
+    WasmFeatures::EXCEPTIONS,
+    WasmFeatures::LEGACY_EXCEPTIONS,
+    WasmFeatures::MEMORY_CONTROL,
+];
+
+/// The compiler and its code know 64-bit machines only; what a guest may do was thought through for these.
+const _: () = assert!(cfg!(target_pointer_width = "64"), "sluicebox runs on 64-bit machines");
+
+fn config(rules: EngineRules) -> Config {
     let mut config = Config::new();
     config
         // Costs 0.35 µs a call and is of use to the async component model only.
@@ -89,27 +151,13 @@ fn config() -> Config {
         .epoch_interruption(true)
         .cranelift_opt_level(OptLevel::Speed)
         .parallel_compilation(true)
-        .max_wasm_stack(WASM_STACK)
-        .async_stack_size(FIBRE_STACK)
+        .max_wasm_stack(rules.stack)
+        .async_stack_size(rules.stack + HOST_STACK)
         .wasm_backtrace_details(WasmBacktraceDetails::Enable)
         .wasm_backtrace_max_frames(BACKTRACE_FRAMES.try_into().ok())
+        .cranelift_nan_canonicalization(rules.deterministic)
         .shared_memory(false);
-    // Everything that no toolchain of ours emits, or that widens what hostile code can reach: refused at load.
-    for feature in [
-        WasmFeatures::THREADS,
-        WasmFeatures::SHARED_EVERYTHING_THREADS,
-        WasmFeatures::MEMORY64,
-        WasmFeatures::MULTI_MEMORY,
-        WasmFeatures::RELAXED_SIMD,
-        WasmFeatures::CUSTOM_PAGE_SIZES,
-        WasmFeatures::WIDE_ARITHMETIC,
-        WasmFeatures::STACK_SWITCHING,
-        WasmFeatures::FUNCTION_REFERENCES,
-        WasmFeatures::GC,
-        WasmFeatures::EXCEPTIONS,
-        WasmFeatures::LEGACY_EXCEPTIONS,
-        WasmFeatures::MEMORY_CONTROL,
-    ] {
+    for feature in OFF {
         config.wasm_features(feature, false);
     }
     config
@@ -127,9 +175,22 @@ pub(super) struct Pulse {
     active: AtomicBool,
     /// The ticker sleeps (or is about to). Set by the ticker, cleared by whoever wakes it.
     parked: AtomicBool,
-    /// True ends the ticker.
-    stop: Mutex<bool>,
+    beats: Mutex<Beats>,
     wake: Condvar,
+}
+
+#[derive(Default)]
+struct Beats {
+    /// True ends the ticker.
+    stop: bool,
+    /// Whose epochs it advances.
+    engines: Vec<EngineWeak>,
+}
+
+impl std::fmt::Debug for Beats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Beats").field("stop", &self.stop).field("engines", &self.engines.len()).finish()
+    }
 }
 
 impl Pulse {
@@ -145,32 +206,39 @@ impl Pulse {
 
     #[cold]
     fn unpark(&self) {
-        let _stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let _beats = self.beats();
         self.parked.store(false, Ordering::SeqCst);
         self.wake.notify_all();
     }
 
+    fn beats(&self) -> MutexGuard<'_, Beats> {
+        self.beats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drive(&self, engine: EngineWeak) {
+        self.beats().engines.push(engine);
+    }
+
     fn stop(&self) {
-        *self.stop.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.beats().stop = true;
         self.wake.notify_all();
     }
 
-    fn run(&self, engine: &EngineWeak) {
+    fn run(&self) {
         let mut quiet = 0;
-        let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
-        while !*stop {
+        let mut beats = self.beats();
+        while !beats.stop {
             if quiet < QUIET_TICKS {
-                (stop, _) = self.wake.wait_timeout(stop, TICK).unwrap_or_else(PoisonError::into_inner);
-                let Some(engine) = engine.upgrade() else { return };
-                engine.increment_epoch();
+                (beats, _) = self.wake.wait_timeout(beats, TICK).unwrap_or_else(PoisonError::into_inner);
+                beats.engines.iter().filter_map(EngineWeak::upgrade).for_each(|engine| engine.increment_epoch());
                 quiet = if self.active.swap(false, Ordering::SeqCst) { 0 } else { quiet + 1 };
                 continue;
             }
             // Announce first, look again after: a guest that reports in between sees the announcement.
             self.parked.store(true, Ordering::SeqCst);
             if !self.active.swap(false, Ordering::SeqCst) {
-                while !*stop && self.parked.load(Ordering::SeqCst) {
-                    stop = self.wake.wait(stop).unwrap_or_else(PoisonError::into_inner);
+                while !beats.stop && self.parked.load(Ordering::SeqCst) {
+                    beats = self.wake.wait(beats).unwrap_or_else(PoisonError::into_inner);
                 }
             }
             self.parked.store(false, Ordering::SeqCst);
@@ -192,7 +260,7 @@ mod tests {
     /// announces its sleep with; wake it; watch it go.
     #[test]
     fn the_ticker_sleeps_when_nothing_runs_and_wakes_for_the_first_guest() {
-        let runtime = Runtime::new().expect("an engine");
+        let runtime = Runtime::new(Compiler::this_program(), None).expect("an engine");
         let until = |parked: bool| {
             while runtime.pulse.is_parked() != parked {
                 std::thread::yield_now();

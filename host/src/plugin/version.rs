@@ -5,16 +5,54 @@ use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
+use wasmtime::Engine;
 use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
+use super::cache::Key;
 use super::contract::{self, Survey};
 use super::instance::State;
-use super::runtime::Runtime;
+use super::limits::HandlerLimits;
+use super::runtime::{EngineRules, Kit, Runtime};
+use crate::config::{Pipeline, format_duration, format_size};
 
-/// Largest component that is loaded.
-const COMPONENT_BYTES: u64 = 64 << 20;
+/// What a component is held to when it is loaded. Two loads by the same rules give the same.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LoadRules {
+    /// Most bytes that it may have.
+    pub component_size: u64,
+    /// Bytes of the call stack of its instances.
+    pub stack: u64,
+    /// Its instances get their clock and random numbers from the record, and numbers that are none have one form.
+    pub deterministic: bool,
+    /// CPU time that compiling it may take.
+    pub compile_time: Duration,
+    /// Memory that compiling it may take, bytes.
+    pub compile_memory: u64,
+}
+
+impl LoadRules {
+    /// Those of a pipeline.
+    #[must_use]
+    pub fn of(pipeline: &Pipeline) -> Self {
+        Self { deterministic: pipeline.deterministic, ..Self::from(&pipeline.limits) }
+    }
+}
+
+impl From<&HandlerLimits> for LoadRules {
+    fn from(limits: &HandlerLimits) -> Self {
+        let HandlerLimits { component_size, stack, compile_time, compile_memory, .. } = *limits;
+        Self { component_size, stack, deterministic: false, compile_time, compile_memory }
+    }
+}
+
+impl Default for LoadRules {
+    fn default() -> Self {
+        Self::from(&HandlerLimits::default())
+    }
+}
 
 /// Why a plugin is not loaded. What is wrong, then what to do.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +74,7 @@ pub enum LoadError {
     /// Over the size limit.
     #[error(
         "the plugin has {bytes} bytes, the limit is {limit}: build it in release mode, strip its debug information \
-         (`wasm-tools strip`)"
+         (`wasm-tools strip`), or raise `component_size` in [handler.limits]"
     )]
     TooLarge {
         /// Its size.
@@ -93,6 +131,32 @@ pub enum LoadError {
         /// Full names, all of them.
         imports: Vec<String>,
     },
+    /// Compiling took too long.
+    #[error(
+        "the plugin takes more than {} of CPU time to compile: make it smaller, or raise `compile_time` in \
+         [handler.limits]",
+        format_duration(*.limit)
+    )]
+    CompileTime {
+        /// The limit.
+        limit: Duration,
+    },
+    /// Compiling took too much memory.
+    #[error(
+        "the plugin takes more than {} of memory to compile: make it smaller, or raise `compile_memory` in \
+         [handler.limits]",
+        format_size(*.limit)
+    )]
+    CompileMemory {
+        /// The limit.
+        limit: u64,
+    },
+    /// The process that compiles could not be started.
+    #[error("the compiler does not start: {text}")]
+    NoCompiler {
+        /// Why.
+        text: String,
+    },
     /// The compiler refused it.
     #[error("the plugin cannot be compiled: {text}")]
     Compile {
@@ -115,11 +179,22 @@ pub(super) struct Exports {
     pub handle_failed: Option<ComponentExportIndex>,
 }
 
+/// Where a version's native code came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// It was compiled, which took so long.
+    Compiled(Duration),
+    /// It was in the cache, and loaded in so long.
+    Cached(Duration),
+}
+
 /// One loaded build of a plugin.
 pub struct Version {
     digest: String,
     bytes: u64,
+    code: Code,
     pub(super) runtime: Arc<Runtime>,
+    pub(super) kit: Arc<Kit>,
     pub(super) pre: InstancePre<State>,
     pub(super) exports: Exports,
 }
@@ -129,32 +204,39 @@ impl Version {
     ///
     /// # Errors
     /// As [`Version::load`], and when the file is not there or cannot be read.
-    pub fn load_file(runtime: &Arc<Runtime>, path: &Path) -> Result<Arc<Self>, LoadError> {
+    pub fn load_file(runtime: &Arc<Runtime>, path: &Path, rules: &LoadRules) -> Result<Arc<Self>, LoadError> {
         let io = |source: std::io::Error| match source.kind() {
             std::io::ErrorKind::NotFound => LoadError::NotFound { path: path.to_owned() },
             _ => LoadError::Io { path: path.to_owned(), source },
         };
+        let limit = rules.component_size;
         let file = std::fs::File::open(path).map_err(io)?;
         let size = file.metadata().map_err(io)?.len();
-        if size > COMPONENT_BYTES {
-            return Err(LoadError::TooLarge { bytes: size, limit: COMPONENT_BYTES });
+        if size > limit {
+            return Err(LoadError::TooLarge { bytes: size, limit });
         }
         // One byte more than allowed: a file that grows meanwhile (or a device) is not read without end.
         let mut bytes = Vec::new();
-        file.take(COMPONENT_BYTES + 1).read_to_end(&mut bytes).map_err(io)?;
-        Self::load(runtime, &bytes)
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
+        Self::load(runtime, &bytes, rules)
     }
 
-    /// Checks and compiles a component. Takes from 50 ms to many seconds of CPU: not for a thread that serves records.
+    /// Checks and compiles a component, in a child process, or takes it from the cache. Compiling takes from 50 ms to many
+    /// seconds: not for a thread that serves records.
     ///
     /// # Errors
     /// Says what the bytes are, or where the component departs from the contract, and what to do.
-    pub fn load(runtime: &Arc<Runtime>, bytes: &[u8]) -> Result<Arc<Self>, LoadError> {
+    pub fn load(runtime: &Arc<Runtime>, bytes: &[u8], rules: &LoadRules) -> Result<Arc<Self>, LoadError> {
+        if bytes.len() as u64 > rules.component_size {
+            return Err(LoadError::TooLarge { bytes: bytes.len() as u64, limit: rules.component_size });
+        }
         check_form(bytes)?;
-        let engine = runtime.engine();
-        // `from_binary`, not `new`: text is no plugin, and native code is never accepted.
-        let component =
-            Component::from_binary(engine, bytes).map_err(|error| LoadError::Compile { text: format!("{error:#}") })?;
+        let digest = Sha256::digest(bytes);
+        let kit = runtime
+            .kit(EngineRules::of(rules))
+            .map_err(|error| LoadError::NoCompiler { text: format!("{error:#}") })?;
+        let engine = &kit.engine;
+        let (component, code) = native(runtime, engine, &digest, bytes, rules)?;
         let survey = contract::survey(engine, &component);
         let mut problems = survey.problems.clone();
         if problems.is_empty() && !survey.not_granted.is_empty() {
@@ -167,16 +249,13 @@ impl Version {
         }
         let exports = find_exports(&component, &survey);
         // What is left can differ only inside an interface that we link: another signature, a missing function.
-        let pre = runtime.linker().instantiate_pre(&component).map_err(|error| LoadError::WrongWorld {
+        let pre = kit.linker.instantiate_pre(&component).map_err(|error| LoadError::WrongWorld {
             problems: vec![format!("{error:#}")],
             host: contract::package(),
             plugin: Vec::new(),
         })?;
-        let digest = Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut hex, byte| {
-            _ = write!(hex, "{byte:02x}");
-            hex
-        });
-        Ok(Arc::new(Self { digest, bytes: bytes.len() as u64, runtime: Arc::clone(runtime), pre, exports }))
+        let (digest, bytes) = (hex(&digest), bytes.len() as u64);
+        Ok(Arc::new(Self { digest, bytes, code, runtime: Arc::clone(runtime), kit, pre, exports }))
     }
 
     /// SHA-256 of the component, in hexadecimal.
@@ -189,6 +268,12 @@ impl Version {
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Where its native code came from.
+    #[must_use]
+    pub const fn code(&self) -> Code {
+        self.code
     }
 
     /// It handles messages, in whichever form.
@@ -255,6 +340,44 @@ impl std::fmt::Debug for Version {
     }
 }
 
+/// The component's native code: from the cache, else from the compiler, and then into the cache.
+fn native(
+    runtime: &Runtime,
+    engine: &Engine,
+    digest: &[u8],
+    bytes: &[u8],
+    rules: &LoadRules,
+) -> Result<(Component, Code), LoadError> {
+    let begun = Instant::now();
+    let cached = runtime.cache.as_ref().map(|cache| (cache, Key::new(digest, engine)));
+    if let Some((cache, key)) = &cached
+        && let Some(code) = cache.get(key)
+    {
+        // SAFETY: the MAC says that a host of this user put it there, as the compiler made it.
+        match unsafe { Component::deserialize(engine, &code) } {
+            Ok(component) => return Ok((component, Code::Cached(begun.elapsed()))),
+            Err(_) => cache.forget(key),
+        }
+    }
+    let code = runtime.compiler.compile(bytes, rules)?;
+    // SAFETY: our own child compiled it just now, and handed it over by a pipe that nobody else has.
+    let component = unsafe { Component::deserialize(engine, &code) };
+    let component = component.map_err(|error| LoadError::Compile { text: format!("{error:#}") })?;
+    if let Some((cache, key)) = &cached {
+        // A disk that is full costs a compilation at the next start, nothing else.
+        _ = cache.put(key, &code);
+    }
+    Ok((component, Code::Compiled(begun.elapsed())))
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut hex, byte| {
+        _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
 fn find_exports(component: &Component, survey: &Survey) -> Exports {
     let find = |interface: &str, function: &str| {
         let (_, instance) = component.get_export(None, survey.export(interface)?)?;
@@ -279,9 +402,6 @@ fn check_form(bytes: &[u8]) -> Result<(), LoadError> {
     const MODULE: &[u8] = &[1, 0, 0, 0];
     const COMPONENT: &[u8] = &[0x0d, 0, 1, 0];
 
-    if bytes.len() as u64 > COMPONENT_BYTES {
-        return Err(LoadError::TooLarge { bytes: bytes.len() as u64, limit: COMPONENT_BYTES });
-    }
     if wasmtime::Engine::detect_precompiled(bytes).is_some() {
         return Err(LoadError::Precompiled);
     }
@@ -368,8 +488,10 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let runtime = Runtime::new().expect("an engine");
-        let error = Version::load_file(&runtime, Path::new("/no/such/handler.wasm")).expect_err("no file");
+        let compiler = super::super::compile::Compiler::this_program();
+        let runtime = Runtime::new(compiler, None).expect("an engine");
+        let error = Version::load_file(&runtime, Path::new("/no/such/handler.wasm"), &LoadRules::default())
+            .expect_err("no file");
         assert_eq!(error.to_string(), "there is no plugin at /no/such/handler.wasm: build it, or correct the path");
     }
 }

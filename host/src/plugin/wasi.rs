@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime::component::{HasData, Linker, Resource, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream, WasiCli, WasiCliView as _};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView as _};
 use wasmtime_wasi::p2::bindings::{cli, clocks, io, random};
 use wasmtime_wasi::p2::pipe::ClosedInputStream;
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{DynPollable, OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxView, WasiView, async_trait};
 
 use super::instance::State;
 use super::output::{Output, Stream};
+use super::replay::Replay;
 
 /// Every WASI interface that is linked, as package and interface.
 pub(super) const LINKED: [(&str, &str); 18] = [
@@ -47,7 +48,11 @@ const CLOCK_STEP: Duration = Duration::from_micros(100);
 /// Links what [`LINKED`] says.
 pub(super) fn add_to_linker(l: &mut Linker<State>) -> wasmtime::Result<()> {
     io::error::add_to_linker::<State, Table>(l, |state| state.ctx().table)?;
-    io::poll::add_to_linker::<State, Table>(l, |state| state.ctx().table)?;
+    io::poll::add_to_linker::<State, Polling>(l, |state| Polls {
+        most: state.config.limits.handles as usize,
+        table: &mut state.table,
+        waits_in: &mut state.waits_in,
+    })?;
     io::streams::add_to_linker::<State, Table>(l, |state| state.ctx().table)?;
     cli::environment::add_to_linker::<State, WasiCli>(l, State::cli)?;
     cli::exit::add_to_linker::<State, WasiCli>(l, State::cli)?;
@@ -73,6 +78,49 @@ impl HasData for Table {
     type Data<'a> = &'a mut ResourceTable;
 }
 
+struct Polling;
+
+impl HasData for Polling {
+    type Data<'a> = Polls<'a>;
+}
+
+/// `wasi:io/poll`, the one interface that a guest can wait in: says so while it does.
+struct Polls<'a> {
+    table: &'a mut ResourceTable,
+    waits_in: &'a mut Option<&'static str>,
+    /// Pollables in one call: the host looks at each.
+    most: usize,
+}
+
+impl io::poll::Host for Polls<'_> {
+    async fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
+        if pollables.len() > self.most {
+            wasmtime::bail!("wasi:io/poll.poll with {} pollables, the limit is {}", pollables.len(), self.most);
+        }
+        *self.waits_in = Some("wasi:io/poll.poll");
+        let ready = io::poll::Host::poll(self.table, pollables).await;
+        *self.waits_in = None;
+        ready
+    }
+}
+
+impl io::poll::HostPollable for Polls<'_> {
+    async fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
+        self.table.ready(pollable).await
+    }
+
+    async fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
+        *self.waits_in = Some("wasi:io/poll.pollable.block");
+        let blocked = self.table.block(pollable).await;
+        *self.waits_in = None;
+        blocked
+    }
+
+    fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
+        io::poll::HostPollable::drop(self.table, pollable)
+    }
+}
+
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
@@ -80,8 +128,9 @@ impl WasiView for State {
 }
 
 /// The context of one instance.
-pub(super) fn context(output: &Arc<Output>) -> WasiCtx {
-    WasiCtx::builder()
+pub(super) fn context(output: &Arc<Output>, replay: Option<&Arc<Replay>>) -> WasiCtx {
+    let mut context = WasiCtx::builder();
+    context
         .stdin(ClosedInputStream)
         .stdout(LogStream { output: Arc::clone(output), stream: Stream::Stdout })
         .stderr(LogStream { output: Arc::clone(output), stream: Stream::Stderr })
@@ -90,8 +139,11 @@ pub(super) fn context(output: &Arc<Output>) -> WasiCtx {
         .monotonic_clock(CoarseMonotonicClock { origin: Instant::now() })
         .allow_tcp(false)
         .allow_udp(false)
-        .allow_ip_name_lookup(false)
-        .build()
+        .allow_ip_name_lookup(false);
+    if let Some(replay) = replay {
+        replay.configure(&mut context);
+    }
+    context.build()
 }
 
 struct CoarseWallClock;

@@ -8,14 +8,17 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use sluicebox::handler_metrics::HandlerMetrics;
+use sluicebox::handler_usage::Usage;
 use sluicebox::plugin::{
-    Fault, HandlerLimits, HandlerLog, Instance, InstanceConfig, LogLevel, OutputInfo, Runtime, Version,
+    Compiler, Fault, HandlerLimits, HandlerLog, Instance, InstanceConfig, LoadRules, LogLevel, OutputInfo, Place,
+    Runtime, Version,
 };
 use sluicebox_frames::{
     BatchInfo, Frame, HeadersWriter, MessagesWriter, NewMessage, Source, TimestampType, Trigger, messages,
 };
 
-const GUESTS: [&str; 9] = [
+const GUESTS: [&str; 10] = [
     "raw-frames",
     "raw-typed",
     "raw-optional",
@@ -25,6 +28,7 @@ const GUESTS: [&str; 9] = [
     "raw-nothing",
     "holder",
     "judge",
+    "hostile",
 ];
 
 /// The component of a guest under `tests/guests`, built once per test program.
@@ -47,18 +51,28 @@ pub fn guest(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Compiles as the host does: in children that are the program under test.
+pub fn compiler() -> Compiler {
+    Compiler::at(env!("CARGO_BIN_EXE_sluicebox"))
+}
+
 /// The process's runtime, as a host has one.
 pub fn runtime() -> &'static Arc<Runtime> {
-    static RUNTIME: LazyLock<Arc<Runtime>> = LazyLock::new(|| Runtime::new().expect("an engine"));
+    static RUNTIME: LazyLock<Arc<Runtime>> = LazyLock::new(|| Runtime::new(compiler(), None).expect("an engine"));
     &RUNTIME
 }
 
 /// The loaded guest, compiled once per test program.
 pub fn version(name: &str) -> Arc<Version> {
-    static LOADED: Mutex<BTreeMap<String, Arc<Version>>> = Mutex::new(BTreeMap::new());
+    version_by(name, &LoadRules::default())
+}
+
+/// The guest, loaded by these rules.
+pub fn version_by(name: &str, rules: &LoadRules) -> Arc<Version> {
+    static LOADED: Mutex<BTreeMap<(String, LoadRules), Arc<Version>>> = Mutex::new(BTreeMap::new());
     let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    let load = || Version::load(runtime(), &guest(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-    Arc::clone(loaded.entry(name.to_owned()).or_insert_with(load))
+    let load = || Version::load(runtime(), &guest(name), rules).unwrap_or_else(|error| panic!("{name}: {error}"));
+    Arc::clone(loaded.entry((name.to_owned(), rules.clone())).or_insert_with(load))
 }
 
 /// CPU time that this thread has used.
@@ -70,23 +84,48 @@ pub fn thread_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Lines of a handler. Sees info and above.
+/// Lines of a handler, and reports of its faults with their places. Sees info and above.
 #[derive(Default)]
-pub struct Log(Mutex<Vec<(LogLevel, String, bool)>>);
+pub struct Log {
+    lines: Mutex<Vec<Line>>,
+    faults: Mutex<Vec<(Fault, String)>>,
+}
+
+/// A line as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    pub level: LogLevel,
+    pub text: String,
+    pub cut: bool,
+    pub place: String,
+}
+
+fn shown(place: Option<&Place>) -> String {
+    place.map(ToString::to_string).unwrap_or_default()
+}
 
 impl HandlerLog for Log {
     fn enabled(&self, level: LogLevel) -> bool {
         level >= LogLevel::Info
     }
 
-    fn line(&self, level: LogLevel, line: &str, truncated: bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((level, line.to_owned(), truncated));
+    fn line(&self, level: LogLevel, text: &str, cut: bool, place: Option<&Place>) {
+        let line = Line { level, text: text.to_owned(), cut, place: shown(place) };
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    }
+
+    fn fault(&self, fault: &Fault, place: Option<&Place>) {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).push((fault.clone(), shown(place)));
     }
 }
 
 impl Log {
-    pub fn lines(&self) -> Vec<(LogLevel, String, bool)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn lines(&self) -> Vec<Line> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn faults(&self) -> Vec<(Fault, String)> {
+        self.faults.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -99,6 +138,8 @@ pub fn config(limits: HandlerLimits, settings: &str) -> (Arc<InstanceConfig>, Ar
         outputs: [OutputInfo { name: "out".to_owned(), partitions: 8 }].into(),
         batchers: ["totals".to_owned()].into(),
         log: Arc::clone(&log) as Arc<dyn HandlerLog>,
+        usage: Arc::new(Usage::default()),
+        metrics: Arc::new(HandlerMetrics::default()),
     };
     (Arc::new(config), log)
 }
@@ -155,9 +196,10 @@ fn push_all(writer: &mut MessagesWriter<'_>, values: &[&str]) {
 
 /// Starts `raw-frames` with these limits and sends it one message.
 pub fn fault_of(limits: HandlerLimits, value: &str) -> Fault {
+    let version = version_by("raw-frames", &LoadRules::from(&limits));
     let (config, _) = config(limits, "{}");
     on_handler_thread(async {
-        let mut instance = Instance::start(&version("raw-frames"), &config).await.expect("it starts");
+        let mut instance = Instance::start(&version, &config).await.expect("it starts");
         let answered = instance.handle_messages(&burst(&[value], false)).await;
         answered.expect_err("the handler faults")
     })

@@ -27,6 +27,7 @@ pub(crate) mod host {
     use super::Output;
     use crate::bindings::lifecycle::sluicebox::plugin;
     use crate::log::Level;
+    use crate::metrics::Kind;
 
     fn level(level: Level) -> plugin::log::Level {
         match level {
@@ -46,6 +47,28 @@ pub(crate) mod host {
         plugin::log::enabled(level(at))
     }
 
+    pub(crate) fn metric_series(kind: Kind, name: &str, labels: &[(&str, &str)]) -> Result<u32, String> {
+        let kind = match kind {
+            Kind::Counter => plugin::metrics::Kind::Counter,
+            Kind::Gauge => plugin::metrics::Kind::Gauge,
+            Kind::Histogram(bounds) => plugin::metrics::Kind::Histogram(bounds.to_vec()),
+        };
+        let labels: Vec<_> = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        plugin::metrics::series(&kind, name, &labels)
+    }
+
+    pub(crate) fn metric_add(number: u32, value: u64) {
+        plugin::metrics::add(number, value);
+    }
+
+    pub(crate) fn metric_set(number: u32, value: f64) {
+        plugin::metrics::set(number, value);
+    }
+
+    pub(crate) fn metric_observe(number: u32, value: f64) {
+        plugin::metrics::observe(number, value);
+    }
+
     pub(crate) fn outputs() -> Vec<Output> {
         plugin::outputs::outputs().into_iter().map(|o| Output { name: o.name, partitions: o.partitions }).collect()
     }
@@ -58,12 +81,20 @@ pub(crate) mod host {
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) mod host {
     use std::cell::RefCell;
+    use std::collections::BTreeMap;
+    use std::sync::{Mutex, PoisonError};
 
     use super::Output;
     use crate::log::Level;
+    use crate::metrics::Kind;
+
+    /// Series by their numbers. Of all threads, because a `static` keeps its number.
+    pub(crate) static SERIES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
     #[derive(Default)]
     pub(crate) struct StandIn {
+        /// What was added, set and observed, by the series' number.
+        pub(crate) metrics: BTreeMap<u32, Vec<f64>>,
         pub(crate) log: Vec<(Level, String)>,
         pub(crate) outputs: Vec<Output>,
         pub(crate) batchers: Vec<String>,
@@ -79,6 +110,30 @@ pub(crate) mod host {
 
     pub(crate) fn log_enabled(_: Level) -> bool {
         true
+    }
+
+    pub(crate) fn metric_series(_: Kind, name: &str, labels: &[(&str, &str)]) -> Result<u32, String> {
+        let labels: Vec<_> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let series = if labels.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", labels.join(",")) };
+        let mut names = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = names.iter().position(|known| *known == series).unwrap_or_else(|| {
+            names.push(series);
+            names.len() - 1
+        });
+        Ok(u32::try_from(number).expect("a test has fewer series"))
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "tests count to less than 2^52")]
+    pub(crate) fn metric_add(number: u32, value: u64) {
+        metric_set(number, value as f64);
+    }
+
+    pub(crate) fn metric_set(number: u32, value: f64) {
+        STAND_IN.with_borrow_mut(|host| host.metrics.entry(number).or_default().push(value));
+    }
+
+    pub(crate) fn metric_observe(number: u32, value: f64) {
+        metric_set(number, value);
     }
 
     pub(crate) fn outputs() -> Vec<Output> {

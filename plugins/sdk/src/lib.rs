@@ -13,6 +13,7 @@ mod imports;
 mod instance;
 pub mod log;
 mod message;
+pub mod metrics;
 mod outcome;
 mod settings;
 #[cfg(not(target_arch = "wasm32"))]
@@ -37,7 +38,7 @@ pub use serde_json::{self, json};
 pub mod prelude {
     pub use crate::{
         Assigned, Batch, BatchHandler, Error, Failed, FailureHandler, Handler, Item, Message, MessageHandler, OrReject,
-        Outcome, PartitionHandler, Result, RevokeReason, Revoked, Settings, Tick, TickHandler, Verdict, log,
+        Outcome, PartitionHandler, Result, RevokeReason, Revoked, Settings, Tick, TickHandler, Verdict, log, metrics,
     };
 }
 

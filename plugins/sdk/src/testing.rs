@@ -4,6 +4,7 @@
 //! like the host checks it. What comes back is owned and says what a broker would see: inherited parts are filled in.
 
 use std::fmt;
+use std::sync::PoisonError;
 
 use sluicebox_frames as frames;
 use sluicebox_frames::{
@@ -12,7 +13,8 @@ use sluicebox_frames::{
 };
 
 use crate::failed::{Cause, Disposition, Part};
-use crate::imports::{Output, host::STAND_IN};
+use crate::imports::Output;
+use crate::imports::host::{SERIES, STAND_IN};
 use crate::instance::Instance;
 use crate::log::Level;
 use crate::{BatchHandler, FailureHandler, Handler, MessageHandler, PartitionHandler, RevokeReason, TickHandler};
@@ -560,4 +562,14 @@ pub fn declare(outputs: &[(&str, u32)], batchers: &[&str]) {
             .collect();
         host.batchers = batchers.iter().map(|name| (*name).to_owned()).collect();
     });
+}
+
+/// What was added, set and observed on this thread since the last call, by `name` or `name{label=value}`, sorted.
+#[must_use]
+pub fn take_metrics() -> Vec<(String, Vec<f64>)> {
+    let taken = STAND_IN.with_borrow_mut(|host| std::mem::take(&mut host.metrics));
+    let names = SERIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all: Vec<_> = taken.into_iter().map(|(number, values)| (names[number as usize].clone(), values)).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
 }

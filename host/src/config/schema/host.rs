@@ -14,7 +14,7 @@ use crate::config::librdkafka::refusal;
 use crate::config::mask::is_secret_key;
 use crate::config::names::topic_fault;
 use crate::config::table::{Entry, Located, Reader, Table};
-use crate::config::types::{HandlerLimits, MIB, Secret};
+use crate::config::types::{HandlerLimits, KIB, MIB, Secret};
 use crate::config::values::Choices;
 use crate::config::vars::{Env, Text, plain_io_error};
 
@@ -37,6 +37,7 @@ pub struct HostFile {
     pub ceilings: HandlerLimits,
     pub pipelines_dir: Option<Located<PathBuf>>,
     pub drain: Option<Duration>,
+    pub data_dir: Option<PathBuf>,
     /// For related places ("the ceiling is set here").
     pub origins: Option<Origins>,
 }
@@ -50,6 +51,7 @@ impl Default for HostFile {
             ceilings: default_ceilings(),
             pipelines_dir: None,
             drain: None,
+            data_dir: None,
             origins: None,
         }
     }
@@ -67,7 +69,19 @@ pub fn default_ceilings() -> HandlerLimits {
         init_running_time: Duration::from_secs(60),
         init_wall_time: Duration::from_secs(120),
         answer_bytes: 256 * MIB,
-        stack: HandlerLimits::default().stack,
+        stack: 4 * MIB,
+        memories: 64,
+        tables: 256,
+        table_elements: 1_000_000,
+        instances: 256,
+        handles: 100_000,
+        log_line: 16 * KIB,
+        log_rate: MIB,
+        log_burst: 4 * MIB,
+        metric_series: 10_000,
+        component_size: 256 * MIB,
+        compile_time: Duration::from_secs(600),
+        compile_memory: 8 * GIB,
     }
 }
 
@@ -99,9 +113,10 @@ fn read_root(root: &mut Table<'_>, directory: &Path) -> HostFile {
     if root.entry("schema").is_some() {
         check_schema(root);
     }
-    for key in ["registry", "telemetry", "secrets", "data_dir"] {
+    for key in ["registry", "telemetry", "secrets"] {
         root.not_yet(key, "");
     }
+    host.data_dir = root.string("data_dir").map(|path| directory.join(path.value));
     if let Some(mut admin) = root.table("admin") {
         host.admin = admin.string("listen").and_then(|listen| admin_address(&admin, listen));
         for key in ["token_file", "read_only_token_file", "tls", "ui"] {

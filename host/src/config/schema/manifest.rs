@@ -11,7 +11,7 @@ use super::words::{
     ACK_MODE, ACKS, COMPRESSION, GROUP_BY, ISOLATION, MODE, ON_LOST_OFFSET, ORDERING, PARTITIONER, PROTOCOL, THEN,
     TIMESTAMP, ThenWord,
 };
-use super::{GIB, HOUR, MILLISECOND, check_schema, parse, read_limits, read_vars, suggested_name};
+use super::{GIB, HOUR, MILLISECOND, SECOND, check_schema, parse, read_limits, read_vars, suggested_name};
 use crate::config::codes;
 use crate::config::diagnostic::{Diagnostic, Origin, Origins, Report, SourceText};
 use crate::config::names::{listed, pipeline_fault, topic_fault};
@@ -21,8 +21,6 @@ use crate::config::types::{
     Isolation, KIB, LostOffset, Output, OutputTimestamp, Pipeline, Process, Protocol, Source, Start, Then,
 };
 use crate::config::vars::Env;
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Reads one manifest. `None` when it is not TOML at all.
 pub fn read_manifest(path: &Path, text: &str, env: Env<'_>, report: &mut Report) -> Option<Pipeline> {
@@ -63,6 +61,7 @@ fn read_root(root: &mut Table<'_>, path: &Path, directory: &Path) -> Pipeline {
         ack: read_ack(root),
         hold: read_hold(root),
         tick: handler.tick,
+        deterministic: handler.deterministic,
         outputs: read_outputs(root),
         dev: read_dev(root, directory),
         errors,
@@ -92,6 +91,7 @@ struct Handler {
     settings: serde_json::Value,
     limits: HandlerLimits,
     tick: Option<Duration>,
+    deterministic: bool,
     build: Option<Build>,
 }
 
@@ -102,6 +102,7 @@ fn read_handler(root: &mut Table<'_>, directory: &Path) -> Handler {
         settings: serde_json::Value::Object(serde_json::Map::new()),
         limits: HandlerLimits::default(),
         tick: None,
+        deterministic: false,
         build: None,
     };
     let Some(mut table) = root.table("handler") else {
@@ -120,6 +121,7 @@ fn read_handler(root: &mut Table<'_>, directory: &Path) -> Handler {
     }
     let tick = table.duration("tick", Duration::ZERO, 10 * MILLISECOND..=HOUR);
     handler.tick = Some(tick).filter(|tick| !tick.is_zero());
+    handler.deterministic = table.boolean("deterministic", false);
     handler.build = table.table("build").map(|build| read_build(build, directory));
     table.not_yet("secrets", "use a variable: `vars.NAME = { secret = \"ENV_NAME\" }`");
     table.not_yet("allow", "remove it: nothing is open");
@@ -457,7 +459,8 @@ mod tests {
         assert_eq!(read("").hold, Hold { max: 10_000, timeout: Duration::from_secs(300) });
         let hold = read("hold = { max = 7, timeout = \"9s\" }").hold;
         assert_eq!(hold, Hold { max: 7, timeout: Duration::from_secs(9) });
-        assert_eq!(read("").tick, None);
+        assert_eq!((read("").tick, read("").deterministic), (None, false));
+        assert!(read("handler.deterministic = true").deterministic);
         assert_eq!(read("handler.tick = \"250ms\"").tick, Some(Duration::from_millis(250)));
         assert_eq!(read("source.start = \"none\"").source.start, Start::None);
         assert_eq!(read("source.start = \"-1h\"").source.start, Start::Ago(HOUR));

@@ -27,6 +27,7 @@ pub use manifest::{DEFAULT_HEADER_PREFIX, group_fault, read_manifest};
 
 const GIB: u64 = 1024 * MIB;
 const MILLISECOND: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Reads a file's text; `None` when that failed, which is in the report.
@@ -155,11 +156,22 @@ fn read_limits(table: &mut Table<'_>, default: HandlerLimits) -> HandlerLimits {
         init_running_time: table.duration("init_running_time", default.init_running_time, times.clone()),
         init_wall_time: table.duration("init_wall_time", default.init_wall_time, times),
         answer_bytes: table.size("answer_bytes", default.answer_bytes, KIB..=GIB),
-        stack: default.stack,
+        stack: table.size("stack", default.stack, 64 * KIB..=16 * MIB),
+        memories: table.count("memories", default.memories, 1..=1_000),
+        tables: table.count("tables", default.tables, 1..=1_000),
+        table_elements: table.count("table_elements", default.table_elements, 1..=10_000_000),
+        instances: table.count("instances", default.instances, 1..=1_000),
+        handles: table.count("handles", default.handles, 10..=1_000_000),
+        log_line: table.size("log_line", default.log_line, 64..=64 * KIB),
+        log_rate: table.rate("log_rate", default.log_rate, KIB..=100 * MIB),
+        // A line fits at least.
+        log_burst: table.size("log_burst", default.log_burst, 64 * KIB..=100 * MIB),
+        metric_series: table.count("metric_series", default.metric_series, 0..=100_000),
+        component_size: table.size("component_size", default.component_size, KIB..=GIB),
+        compile_time: table.duration("compile_time", default.compile_time, SECOND..=HOUR),
+        compile_memory: table.size("compile_memory", default.compile_memory, 256 * MIB..=64 * GIB),
     };
-    let one_size = "it is one size for the whole process, 512KiB: remove it";
-    table.not_yet("stack", one_size);
-    for key in ["log_rate", "emissions", "handles"] {
+    for key in ["emissions", "held"] {
         table.not_yet(key, "remove it: the default holds");
     }
     limits

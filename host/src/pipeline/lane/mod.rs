@@ -208,7 +208,8 @@ impl Lane {
     #[must_use]
     pub fn burst_limit(&self) -> usize {
         // Batches straight from the topic are bounded by their batcher; the burst only carries them there.
-        let limit = if self.rules.straight_to.is_some() { burst::MAX_MESSAGES } else { self.burst.limit() };
+        let burst = self.burst.limit().min(self.rules.max_burst);
+        let limit = if self.rules.straight_to.is_some() { burst::MAX_MESSAGES } else { burst };
         let ahead = self.rules.max_ahead.saturating_sub(self.tracker.span());
         limit.min(ahead).min(self.rules.hold.max.saturating_sub(self.held.len())).max(1)
     }

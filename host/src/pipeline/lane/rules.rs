@@ -20,6 +20,8 @@ pub struct LaneRules {
     pub batchers: Vec<(Arc<str>, BatchRules)>,
     /// The batcher that gets every record, when the handler has no message form.
     pub straight_to: Option<usize>,
+    /// Most messages of a burst.
+    pub max_burst: usize,
     /// Retries.
     pub retry: RetryRules,
     /// What becomes of failed records.

@@ -116,6 +116,7 @@ fn rules(dead_letter: bool, max_ahead: usize) -> LaneRules {
         version: "v".into(),
         batchers: vec![("b".into(), BatchRules { max_messages: 4, max_bytes: 1000, max_wait: Duration::from_secs(1) })],
         straight_to: None,
+        max_burst: 512,
         retry: RetryRules { attempts: 5, jitter: true, ..RetryRules::default() },
         then: if dead_letter { Then::DeadLetter } else { Then::Block },
         max_ahead,

@@ -119,6 +119,7 @@ fn answer(message: &Message<'_>, writer: &mut AnswerWriter, stop_at_reject: bool
             writer.fail(message.token() + 1, "gave up");
         }
         "everything" => everything(message, writer),
+        "chance" => chance(writer),
         "batch" => {
             let destination = Some(writer.destination(DestinationKind::Batcher, "totals"));
             writer.emission(&NewEmission { destination, batch_key: b"k", flush: true, ..NewEmission::default() });
@@ -179,6 +180,26 @@ fn everything(message: &Message<'_>, writer: &mut AnswerWriter) {
     writer.done(2);
 }
 
+/// Says all that could differ between two runs.
+fn chance(writer: &mut AnswerWriter) {
+    use std::hint::black_box;
+    let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let (begin, none) = (std::time::Instant::now(), black_box(0.0f64) / black_box(0.0));
+    let mut bytes = wasip2::random::random::get_random_bytes(11);
+    bytes.extend(wasip2::random::insecure::get_insecure_random_bytes(3));
+    let text = format!(
+        "{} {} {bytes:?} {:x} {:x} {:?} {:?}",
+        time.as_millis(),
+        wasip2::random::random::get_random_u64(),
+        none.to_bits(),
+        (f64::from_bits(black_box(0xfff8_0000_dead_beef)) + 1.0).to_bits(),
+        wasip2::random::insecure_seed::insecure_seed(),
+        begin.elapsed(),
+    );
+    writer.emission(&NewEmission { value: Content::Bytes(text.as_bytes()), ..NewEmission::default() });
+    writer.done(1);
+}
+
 #[inline(never)]
 fn deeper(n: u64) -> u64 {
     let here = std::hint::black_box([n; 16]);
@@ -216,7 +237,17 @@ fn misbehave(command: &str) {
         "!grow" => std::mem::forget(std::hint::black_box(vec![1u8; number()])),
         "!exit" => std::process::exit(argument.parse().unwrap_or_default()),
         "!recurse" => log::log(log::Level::Info, &deeper(0).to_string()),
-        "!calls" => log::log(log::Level::Info, &calls(0).to_string()),
+        "!calls" => {
+            if let Ok(depth) = argument.parse() {
+                DEEPEST.store(depth, std::sync::atomic::Ordering::SeqCst);
+            }
+            log::log(log::Level::Info, &calls(0).to_string());
+        }
+        "!metrics" => measure(argument),
+        "!alloc" => std::mem::forget(std::hint::black_box(vec![0u8; number()])),
+        "!handles" => {
+            (0..number()).for_each(|_| std::mem::forget(wasip2::clocks::monotonic_clock::subscribe_duration(1)))
+        }
         "!sleep" => std::thread::sleep(std::time::Duration::from_millis(number() as u64)),
         "!log" => log::log(log::Level::Info, &"x".repeat(number())),
         "!flood" => (0..number()).for_each(|_| log::log(log::Level::Warn, &"y".repeat(1000))),
@@ -241,4 +272,34 @@ fn misbehave(command: &str) {
         ),
         other => panic!("unknown command {other}"),
     }
+}
+
+/// `KIND NAME LABELS VALUE`, as in `counter orders a=1,b=2 7`; what the host answers is logged. `add NUMBER` uses a number.
+fn measure(argument: &str) {
+    use sluicebox::plugin::metrics::{self, Kind};
+    let words: Vec<&str> = argument.split(' ').collect();
+    if let ["add", number] = words[..] {
+        return metrics::add(number.parse().unwrap_or_default(), 1);
+    }
+    let [kind, name, labels, value] = words[..] else { panic!("metrics: {argument}") };
+    let labels: Vec<(String, String)> = labels
+        .split(',')
+        .filter_map(|label| label.split_once('='))
+        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        .collect();
+    let which = match kind {
+        "counter" => Kind::Counter,
+        "gauge" => Kind::Gauge,
+        _ => Kind::Histogram(vec![1.0, 10.0]),
+    };
+    let series = match metrics::series(&which, name, &labels) {
+        Ok(series) => series,
+        Err(reason) => return log::log(log::Level::Warn, &reason),
+    };
+    match kind {
+        "counter" => metrics::add(series, value.parse().unwrap_or_default()),
+        "gauge" => metrics::set(series, value.parse().unwrap_or_default()),
+        _ => metrics::observe(series, value.parse().unwrap_or_default()),
+    }
+    log::log(log::Level::Info, &format!("series {series}"));
 }

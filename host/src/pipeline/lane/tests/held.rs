@@ -77,6 +77,7 @@ fn rules() -> LaneRules {
             BatchRules { max_messages: 10, max_bytes: 1000, max_wait: Duration::from_secs(1) },
         )],
         straight_to: None,
+        max_burst: 512,
         retry: RetryRules { attempts: 2, jitter: false, ..RetryRules::default() },
         then: Then::Block,
         max_ahead: 100,
