@@ -5,7 +5,7 @@
 //! Records are handed over without a copy: librdkafka reads them from our [`Chunk`]s until it reports on them. Invariant:
 //! a chunk's memory is not touched between `send` and its last report, and outlives the client.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr;
 use std::sync::Arc;
@@ -75,6 +75,8 @@ pub struct Producer {
     native: Vec<rd::rd_kafka_message_t>,
     bytes: usize,
     records: usize,
+    /// Lanes whose partitions were given back while something was with librdkafka.
+    forgotten: BTreeSet<LaneId>,
     /// Clock time of the last [`Producer::send`], ms since 1970: near enough for limits of timestamps.
     clock: i64,
 }
@@ -155,6 +157,7 @@ impl Producer {
             native: Vec::new(),
             bytes: 0,
             records: 0,
+            forgotten: BTreeSet::new(),
             clock: clock(),
         })
     }
@@ -344,6 +347,14 @@ impl Producer {
             }
         }
         self.inbox.reports = reports;
+        self.recall();
+    }
+
+    /// Nothing of forgotten lanes can come back once nothing is with librdkafka.
+    fn recall(&mut self) {
+        if self.records == 0 && !self.forgotten.is_empty() {
+            self.forgotten.clear();
+        }
     }
 
     /// Every record of the chunk in flight was reported on.
@@ -352,6 +363,17 @@ impl Producer {
         let out = &mut output.partitions[place.partition as usize];
         let Some(mut chunk) = out.in_flight.take() else { return };
         let mut failed = std::mem::take(&mut out.failed);
+        if !self.forgotten.is_empty() {
+            failed.retain(|(i, _)| {
+                let entry = &chunk.entries[*i];
+                let stays = !self.forgotten.contains(&entry.ticket.lane);
+                if !stays {
+                    self.bytes -= entry.held();
+                    self.records -= 1;
+                }
+                stays
+            });
+        }
         if !failed.is_empty() {
             failed.sort_by_key(|(i, _)| *i);
             let refusal_code =
@@ -415,8 +437,10 @@ impl Producer {
     }
 
     /// Drops what waits to be sent for these lanes. Their partitions have another owner now, who does the records again:
-    /// sent later, ours would come after his and turn the order back. What is in flight cannot be called back.
+    /// sent later, ours would come after his and turn the order back. What is in flight cannot be called back; when it
+    /// fails, it is not sent again.
     pub fn forget(&mut self, lanes: &[LaneId]) {
+        self.forgotten.extend(lanes);
         let (bytes, records) = (&mut self.bytes, &mut self.records);
         for chunk in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions).flat_map(|out| &mut out.gathered) {
             chunk.entries.retain(|entry| {
@@ -431,6 +455,7 @@ impl Producer {
         for out in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions) {
             out.gathered.retain(|chunk| !chunk.entries.is_empty());
         }
+        self.recall();
     }
 
     /// When [`Producer::poll`] has something to do though no report came.
@@ -585,3 +610,6 @@ unsafe extern "C" fn on_error(client: *mut rd::rd_kafka_t, code: c_int, reason: 
         inbox.trouble.push(Trouble { code, text: problem::explain(code, &text), fatal });
     }
 }
+
+#[cfg(test)]
+mod tests;

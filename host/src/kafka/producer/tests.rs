@@ -1,0 +1,39 @@
+//! The producer without a broker: what becomes of records that nobody takes.
+
+use sluicebox_frames::Headers;
+
+use super::*;
+use crate::delivery::ticket::Target;
+
+/// A partition is given back while a record of it is with librdkafka, which gives it up: it is not sent again, but that
+/// of another partition is.
+#[test]
+fn what_fails_after_its_partition_was_given_back_is_not_sent_again() {
+    let waker = Waker::default();
+    waker.attach();
+    let mut conf = Conf::new();
+    // Nobody listens there.
+    for (key, value) in [("bootstrap.servers", "127.0.0.1:9"), ("message.timeout.ms", "50")] {
+        conf.set(key, value).expect("a property of librdkafka");
+    }
+    let mut producer = Producer::new(conf, &waker).expect("a producer");
+    let topic =
+        producer.add_topic("t", 1, OutputTimestamp::Now, Compression::None, TopicLimits::default()).expect("a topic");
+    let record = Outgoing { key: None, value: Some(b"x"), headers: [Headers::default(); 2], timestamp: 0 };
+    for lane in [1, 2] {
+        producer.append(topic, 0, &record, Ticket { lane, target: Target::Record(0) });
+    }
+    let (mut refused, mut trouble, begun) = (Vec::new(), Vec::new(), Instant::now());
+    producer.send(begun, &mut refused);
+    producer.forget(&[1]);
+    assert_eq!(producer.records(), 2, "both are with librdkafka");
+    let given_up = |trouble: &Trouble| trouble.code == Code::RD_KAFKA_RESP_ERR__MSG_TIMED_OUT;
+    while !trouble.iter().any(given_up) {
+        assert!(begun.elapsed() < Duration::from_secs(30), "librdkafka gives up after 50 ms");
+        waker.wait(Duration::from_millis(100));
+        producer.poll(begun, |_| panic!("nobody took it"), &mut refused, &mut trouble);
+    }
+    assert_eq!((producer.records(), refused.len()), (1, 0));
+    producer.forget(&[2]);
+    assert_eq!((producer.records(), producer.bytes()), (0, 0), "what waits to be sent again is dropped at once");
+}
