@@ -1,5 +1,8 @@
 //! The host as a library, so that tests and benchmarks reach its parts. `main.rs` is the program.
 
+#[macro_use]
+mod marks;
+
 pub mod admin;
 pub mod app;
 pub mod cli;

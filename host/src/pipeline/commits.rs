@@ -39,6 +39,7 @@ impl<E: Edges> Run<E> {
         let positions = self.parts.group.positions(places.iter().map(|(topic, partition)| (&**topic, *partition)));
         for (id, position) in idle.iter().zip(positions) {
             if let (Some(slot), Some(position)) = (self.lanes[*id as usize].as_mut(), position) {
+                mark!(GapPassed);
                 slot.lane.skip_to(position);
             }
         }
@@ -59,6 +60,7 @@ impl<E: Edges> Run<E> {
             {
                 slot.committing = Some(offset);
                 slot.commit_failed = false;
+                slot.lane.on_commit_sent();
                 offsets.push((Arc::clone(&slot.lane.topic), slot.lane.partition, offset));
             }
         }
@@ -88,9 +90,12 @@ impl<E: Edges> Run<E> {
                     }
                     code => {
                         slot.commit_failed = true;
+                        slot.lane.on_commit_over();
                         failed = Some(code);
                     }
                 }
+            } else {
+                mark!(StaleCommitAnswer);
             }
         }
         // Also when it was of partitions that were given back meanwhile: one commit, one answer.
@@ -102,6 +107,7 @@ impl<E: Edges> Run<E> {
                 self.show_troubles();
             }
             Some(code) => {
+                mark!(CommitFailed);
                 self.parts.outlets.figures.commits[1] += 1;
                 let reason = problem::explain(code, "");
                 telemetry::commit_failed(&self.parts.config.name, &reason);

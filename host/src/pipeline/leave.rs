@@ -94,6 +94,9 @@ impl<E: Edges> Run<E> {
         if lost {
             self.parts.outlets.figures.rebalances[2] += 1;
             telemetry::revoked(&self.parts.config.name, &names(&partitions), true);
+            if lanes.iter().any(|id| self.lanes[*id as usize].as_ref().is_some_and(|slot| slot.lane.open() > 0)) {
+                mark!(LostWithWorkOpen);
+            }
             return self.release(&lanes, &partitions);
         }
         self.parts.outlets.figures.rebalances[1] += 1;
@@ -164,6 +167,7 @@ impl<E: Edges> Run<E> {
                     if !drained {
                         let busy = self.busy(&lanes);
                         if !busy.is_empty() {
+                            mark!(DrainGaveUp);
                             if self.closing && self.failure.is_none() {
                                 self.parts.status.left_unfinished();
                             }
@@ -188,6 +192,9 @@ impl<E: Edges> Run<E> {
                     if self.commit_in_flight && now < leaving.deadline {
                         return Ok(false);
                     }
+                    if self.commit_in_flight {
+                        mark!(CommitGivenUp);
+                    }
                     let partitions = leaving.partitions.take();
                     if let Some(partitions) = partitions {
                         let uncommitted = self.uncommitted(&lanes);
@@ -207,6 +214,7 @@ impl<E: Edges> Run<E> {
                     if self.close_begun {
                         self.leaving = Some(Leaving::close(now));
                     } else if self.leaving.is_none() {
+                        mark!(RevokedInShutdown);
                         // A revocation came while a shutdown drained: that goes on with the lanes that are left.
                         self.begin_shutdown(now);
                     } else {
@@ -216,7 +224,13 @@ impl<E: Edges> Run<E> {
                         self.parts.group.begin_close()?;
                     }
                 }
-                Step::Close => return Ok(self.parts.group.is_closed() || now >= leaving.deadline),
+                Step::Close => {
+                    let closed = self.parts.group.is_closed();
+                    if !closed && now >= leaving.deadline {
+                        mark!(CloseGaveUp);
+                    }
+                    return Ok(closed || now >= leaving.deadline);
+                }
             }
         }
     }
@@ -232,6 +246,7 @@ impl<E: Edges> Run<E> {
         if let Some(partitions) = self.leaving.take().and_then(|leaving| leaving.partitions) {
             self.give_back(&partitions);
         }
+        mark!(RunAbandoned);
         let deadline = if self.parts.group.begin_close().is_ok() { now + ABANDON } else { now };
         self.abandoned = Some(Abandoned { reason, deadline });
     }
@@ -259,6 +274,7 @@ impl<E: Edges> Run<E> {
         for id in lanes {
             self.remove(*id);
         }
+        planted!(SendAfterRelease, { return self.parts.group.unassign(partitions) });
         self.parts.outlets.forget(lanes);
         self.parts.group.unassign(partitions)
     }

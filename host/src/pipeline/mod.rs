@@ -27,6 +27,8 @@ mod place;
 pub mod port;
 mod reread;
 mod run;
+#[cfg(test)]
+pub(crate) mod sim;
 pub mod sink;
 mod standstill;
 pub mod status;

@@ -67,6 +67,7 @@ impl<E: Edges> Run<E> {
         let mut asked = std::mem::take(&mut self.placing);
         self.placing = asked.extract_if(.., |(other, _)| *other != number).collect();
         if self.closing || asked.is_empty() && !places.is_empty() {
+            mark!(PlacedTooLate);
             return Ok(());
         }
         let ours = |place: &&Place| {
@@ -107,6 +108,9 @@ impl<E: Edges> Run<E> {
         if !new.is_empty() {
             telemetry::new_inputs(&self.parts.config.name, &names(&new));
         }
+        planted!(ClearBuffersOnAssign, {
+            self.lanes.iter_mut().flatten().for_each(|slot| slot.lane.lose_buffers());
+        });
         let queues = self.parts.group.assign(&wanted)?;
         for ((begin, place), queue) in wanted.iter().zip(places).zip(queues) {
             self.begin(&begin.topic, begin.partition, queue, begin.offset, place.committed, now)?;
@@ -144,6 +148,8 @@ impl<E: Edges> Run<E> {
             lane.on_committed(committed);
         }
         let handle = self.parts.handlers.open(id);
+        #[cfg(test)]
+        self.former.push((Arc::clone(topic), partition));
         self.lanes.push(Some(Box::new(Slot::new(queue, lane, handle, begin, committed))));
         self.active.push(id);
         Ok(())
@@ -186,6 +192,7 @@ impl<E: Edges> Run<E> {
     /// librdkafka reports an error in a record's place, and counts it as that record in its position: from here on it would
     /// skip one. The partition is read again from what is settled.
     pub(super) fn tainted(&mut self, id: LaneId, code: Code, text: &str) {
+        mark!(ErrorInQueue);
         self.count_error(code);
         let Some(slot) = self.lanes[id as usize].as_mut() else { return };
         let reason = format!("topic `{}`: {}", slot.lane.topic, problem::explain(code, text));
@@ -249,6 +256,7 @@ impl<E: Edges> Run<E> {
                 Renewal::Back(to) => (to, None),
                 Renewal::Tainted => (slot.lane.committable().unwrap_or(slot.begin), slot.committed),
             };
+            mark!(Renewed);
             let Some(mut queue) = self.remove(id) else { continue };
             self.parts.outlets.forget(&[id]);
             if renewal == Renewal::Tainted {

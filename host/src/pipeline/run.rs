@@ -105,6 +105,9 @@ impl<E: Edges> Slot<E> {
 
     /// An offset that is worth committing.
     pub(super) fn dirty(&self) -> Option<i64> {
+        planted!(CommitHighestSeen, {
+            return self.lane.next_offset().filter(|offset| Some(*offset) != self.committed);
+        });
         let back = matches!(self.renewal, Some(Renewal::Back(_)));
         self.lane.committable().filter(|offset| Some(*offset) != self.committed && !back)
     }
@@ -172,6 +175,9 @@ pub(super) struct Run<E: Edges> {
     pub(super) retired: BTreeMap<Arc<str>, Fates>,
     /// Counters of the runs before this one.
     pub(super) earlier: Figures,
+    /// Partitions of all lanes that there were, for a planted bug.
+    #[cfg(test)]
+    pub(super) former: Vec<(Arc<str>, i32)>,
 }
 
 impl<E: Edges> Run<E> {
@@ -213,6 +219,8 @@ impl<E: Edges> Run<E> {
             last_problem: String::new(),
             retired: BTreeMap::new(),
             earlier,
+            #[cfg(test)]
+            former: Vec::new(),
         }
     }
 
@@ -389,9 +397,11 @@ impl<E: Edges> Run<E> {
         while let Some(answered) = self.parts.handlers.answered() {
             any = true;
             let Some(slot) = self.lanes.get_mut(answered.lane as usize).and_then(Option::as_mut) else {
+                mark!(StaleAnswer);
                 continue; // a partition that was given back meanwhile
             };
             let Some(reply) = answered.reply else {
+                mark!(HandlerPanicked);
                 return Err(format!("{}: a handler thread panicked, a bug of the host's", slot.name()));
             };
             slot.memory = answered.memory;
@@ -437,9 +447,13 @@ impl<E: Edges> Run<E> {
             outlets.serve(&slot.lane.topic, slot.lane.partition);
             let ready = slot.renewal.is_none() && slot.lane.wants_messages() && slot.queue.is_ready();
             if ready && !self.parts.share.admits() {
+                mark!(Starved);
                 self.starved = true;
                 // Open batches hold bytes, too. When nothing else is on its way to give some back, the oldest runs now.
-                any |= outlets.records() == 0 && slot.lane.relieve();
+                if outlets.records() == 0 && slot.lane.relieve() {
+                    mark!(BatchRelieved);
+                    any = true;
+                }
             } else if ready {
                 let Fill { fetched, jump, trouble } = fill(slot, &self.parts.group, outlets, now)?;
                 if fetched.messages > 0 {
@@ -484,10 +498,16 @@ impl<E: Edges> Run<E> {
     fn take_reports(&mut self, now: Instant) -> Result<bool, String> {
         let before = self.parts.outlets.records();
         let lanes = &mut self.lanes;
+        #[cfg(test)]
+        let former = &self.former;
         let delivered = |ticket: Ticket| {
+            #[cfg(test)]
+            let ticket = super::sim::bugs::to_the_owner_of_now(ticket, lanes, former);
             // A report for a partition that was given back settles nothing: its next owner does the record again.
             if let Some(slot) = lanes.get_mut(ticket.lane as usize).and_then(Option::as_mut) {
                 slot.lane.on_delivered(ticket.target);
+            } else {
+                mark!(StaleReport);
             }
         };
         self.parts.outlets.poll(now, delivered, &mut self.refused, &mut self.trouble);
@@ -498,7 +518,9 @@ impl<E: Edges> Run<E> {
         }
         for trouble in std::mem::take(&mut self.trouble) {
             self.count_error(trouble.code);
+            mark!(ProducerTrouble);
             if trouble.fatal {
+                mark!(ProducerFatal);
                 return Err(format!("the producer cannot go on: {}", trouble.text));
             }
             match trouble.code {
@@ -523,6 +545,7 @@ impl<E: Edges> Run<E> {
     fn take_refused(&mut self, now: Instant) {
         for (ticket, refused) in std::mem::take(&mut self.refused) {
             if let Some(slot) = self.lanes.get_mut(ticket.lane as usize).and_then(Option::as_mut) {
+                mark!(RecordRefused);
                 self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
                 slot.lane.on_refused(ticket.target, refused, now, &mut self.parts.outlets);
                 if let Some(reason) = slot.lane.stopped() {

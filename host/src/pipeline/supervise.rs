@@ -178,44 +178,13 @@ impl Supervised {
         let limits = self.topic_limits()?;
         let outlets = self.outlets(&count, &limits, &batchers, waker)?;
         consumer.subscribe(&config.source.topics)?;
-        let rules = LaneRules {
-            outputs: config.outputs.iter().map(|output| output.name.clone()).collect(),
-            straight_to: if self.version.has_message() {
-                None
-            } else {
-                batchers.iter().position(|batcher| batcher.name == crate::config::DEFAULT_BATCHER)
-            },
-            batchers: batchers
-                .iter()
-                .map(|batcher| {
-                    let rules = BatchRules {
-                        max_messages: batcher.max_messages,
-                        max_bytes: batcher.max_bytes,
-                        max_wait: batcher.max_wait,
-                    };
-                    (batcher.name.as_str().into(), rules)
-                })
-                .collect(),
-            retry: RetryRules {
-                attempts: config.errors.attempts,
-                backoff: config.errors.backoff,
-                max_backoff: config.errors.max_backoff,
-                jitter: config.errors.jitter,
-            },
-            then: match config.errors.then {
-                Then::Block => policy::Then::Block,
-                Then::DeadLetter(_) => policy::Then::DeadLetter,
-                Then::Drop => policy::Then::Drop,
-                Then::Stop => policy::Then::Stop,
-            },
-            provenance: config.outputs.iter().map(|output| output.provenance).collect(),
-            version: self.version.digest().into(),
-            hold: HoldRules { max: config.hold.max as usize, timeout: config.hold.timeout },
-            tick: config.tick.filter(|_| self.version.has_tick()),
+        let offered = Offered {
+            messages: self.version.has_message(),
+            tick: self.version.has_tick(),
             exports: Exports { partitions: self.version.has_partitions(), failures: self.version.has_failures() },
-            receive: config.ack.mode == AckMode::Receive,
-            max_ahead: config.process.max_ahead as usize,
+            version: self.version.digest().into(),
         };
+        let rules = lane_rules(config, &batchers, offered);
         let topic = config.source.topics.first().map_or("", String::as_str);
         let parts = Parts {
             config: Arc::clone(config),
@@ -353,5 +322,56 @@ impl Supervised {
         let producers = producers.into_iter().map(|(_, producer)| producer).collect();
         let names = batchers.iter().map(|batcher| batcher.name.clone()).collect();
         Ok(Outlets::new(&config.name, self.version.digest(), producers, outputs, dead_letter, names))
+    }
+}
+
+/// What a component has, as far as lanes care.
+pub(super) struct Offered {
+    pub(super) messages: bool,
+    pub(super) tick: bool,
+    pub(super) exports: Exports,
+    /// Digest.
+    pub(super) version: Arc<str>,
+}
+
+/// What lanes go by. `batchers`: the declared ones, and `default` where the handler takes batches.
+pub(super) fn lane_rules(config: &Pipeline, batchers: &[Batcher], offered: Offered) -> LaneRules {
+    LaneRules {
+        outputs: config.outputs.iter().map(|output| output.name.clone()).collect(),
+        straight_to: if offered.messages {
+            None
+        } else {
+            batchers.iter().position(|batcher| batcher.name == crate::config::DEFAULT_BATCHER)
+        },
+        batchers: batchers
+            .iter()
+            .map(|batcher| {
+                let rules = BatchRules {
+                    max_messages: batcher.max_messages,
+                    max_bytes: batcher.max_bytes,
+                    max_wait: batcher.max_wait,
+                };
+                (batcher.name.as_str().into(), rules)
+            })
+            .collect(),
+        retry: RetryRules {
+            attempts: config.errors.attempts,
+            backoff: config.errors.backoff,
+            max_backoff: config.errors.max_backoff,
+            jitter: config.errors.jitter,
+        },
+        then: match config.errors.then {
+            Then::Block => policy::Then::Block,
+            Then::DeadLetter(_) => policy::Then::DeadLetter,
+            Then::Drop => policy::Then::Drop,
+            Then::Stop => policy::Then::Stop,
+        },
+        provenance: config.outputs.iter().map(|output| output.provenance).collect(),
+        version: offered.version,
+        hold: HoldRules { max: config.hold.max as usize, timeout: config.hold.timeout },
+        tick: config.tick.filter(|_| offered.tick),
+        exports: offered.exports,
+        receive: config.ack.mode == AckMode::Receive,
+        max_ahead: config.process.max_ahead as usize,
     }
 }

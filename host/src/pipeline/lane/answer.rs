@@ -88,7 +88,7 @@ impl<'a> Checked<'a> {
                     Route::Batcher(place(name, rules.batchers.iter().map(|(name, _)| &**name), "batcher")?)
                 }
                 DestinationKind::Batcher => {
-                    return Err(bad(format!("handle_batch emits to batcher `{name}`; it may emit to outputs only")));
+                    return Err(bad(format!("it emits to batcher `{name}`; this call may emit to outputs only")));
                 }
             });
         }
@@ -390,9 +390,10 @@ impl<'a> TickAnswer<'a> {
         frame: &'a Frame,
         next_token: u64,
         rules: &LaneRules,
+        batchers: bool,
         sink: &dyn Sink,
     ) -> Result<Self, Failure> {
-        let checked = Checked::new(frame, 0, rules, true, next_token, sink)?;
+        let checked = Checked::new(frame, 0, rules, batchers, next_token, sink)?;
         if checked.answer.outcome_count() > 0 {
             return Err(bad("it has outcomes, but there was no message"));
         }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use sluicebox_frames::messages::{set_attempt, set_first_token, set_trigger};
-use sluicebox_frames::{Emission, Outcome, Trigger};
+use sluicebox_frames::{Emission, Message, Outcome, Trigger};
 
 use super::answer::BatchAnswer;
 use super::failed::{Failed, Of};
@@ -60,6 +60,11 @@ impl DueBatch {
     fn offset(&self) -> i64 {
         read(&self.content.frame).get(0).offset()
     }
+
+    /// Of its newest message; none when a tick made them all.
+    pub(super) fn newest_offset(&self) -> Option<i64> {
+        read(&self.content.frame).iter().map(|message| message.offset()).max().filter(|offset| *offset >= 0)
+    }
 }
 
 /// How items failed.
@@ -89,8 +94,8 @@ impl Lane {
         }
         // A lane that may not run further ahead, with nothing running, closes its oldest batch: else it would stand still
         // until the batch's time is up.
-        if self.tracker.span() >= self.rules.max_ahead && self.due.is_empty() {
-            self.close_oldest_batch();
+        if self.tracker.span() >= self.rules.max_ahead && self.due.is_empty() && self.close_oldest_batch() {
+            mark!(AheadTooFar);
         }
     }
 
@@ -119,11 +124,10 @@ impl Lane {
 
     /// The first batch whose time has come and whose key has no earlier one waiting.
     pub(super) fn next_batch(&mut self, now: Instant, sink: &mut dyn Sink) -> Option<Call> {
-        if self.due.is_empty() || !self.may_offer() {
-            return None;
-        }
-        let place = (0..self.due.len())
-            .find(|i| self.due[*i].not_before.is_none_or(|at| at <= now) && !self.is_held_back(*i))?;
+        let place = (0..self.due.len()).find(|i| {
+            let batch = &self.due[*i];
+            batch.not_before.is_none_or(|at| at <= now) && !self.is_held_back(*i) && self.may_run(batch)
+        })?;
         let mut batch = self.due.remove(place)?;
         let messages = batch.content.messages();
         if let Some(trigger) = batch.announced.take() {
@@ -167,6 +171,7 @@ impl Lane {
             self.fail_items(batch, &ItemFailure { failure: &failure, asked: None, last: false }, now, sink);
             return;
         }
+        mark!(BatchBisected);
         sink.notice(Notice::Isolating { messages, failure: &failure });
         let half = messages / 2;
         let first: Vec<usize> = (0..half).collect();
@@ -175,6 +180,15 @@ impl Lane {
         self.put_back(second);
         self.put_back(first);
         self.spare.push(batch.content.frame);
+    }
+
+    /// A message by itself, as a batch of the batcher that gets every record, which failed for good.
+    pub(super) fn put_failed(&mut self, batcher: usize, message: &Message<'_>, owner: Target, failure: Failure) {
+        let content = self.content_of(batcher, message, owner);
+        let number = self.next_batch;
+        self.next_batch += 1;
+        let verdict = Some(failure);
+        self.put_back(DueBatch { number, batcher, content, failed: 1, verdict, ..DueBatch::default() });
     }
 
     /// Before every other batch of its key: it is older.

@@ -82,6 +82,9 @@ impl Lane {
                 self.emit(answer.output(i), &answer.emission(i), from, target, sink);
             }
         }
+        if answer.is_none() {
+            mark!(VerdictVoid);
+        }
         let letter = answer.as_ref().and_then(VerdictAnswer::letter);
         match of {
             Of::Head => {
@@ -103,7 +106,7 @@ impl Lane {
                 if self.rule(&mut work, then, &failure, letter.as_ref(), now, sink) {
                     self.spare.push(work.frame);
                 } else {
-                    self.again.insert(work.first, work);
+                    self.offer_again(work);
                 }
             }
             Of::Item(mut batch) => {
@@ -191,6 +194,7 @@ impl Lane {
         if let Some(seq) = self.record_of(failed.target)
             && !self.tracker.mark_failed(seq)
         {
+            mark!(DeadAlready);
             self.settle(failed.target);
             return;
         }
@@ -208,12 +212,18 @@ impl Lane {
         let gate = self.gates.close_of(self.record_of(failed.target), 1, vec![failed.target]);
         self.letters.insert(gate);
         let ticket = self.ticket(Target::Gate(gate));
+        planted!(AckBeforeDeadLetter, {
+            for mark in self.gates.release(gate) {
+                self.settle(mark);
+            }
+        });
         sink.dead_letter(&DeadLetter { record, offset, failure, attempts, stage }, ticket);
     }
 
     /// The record is dropped by declared policy. It counts once, however many batch items it has.
     pub(super) fn give_up(&mut self, failed: &Failed<'_>, sink: &mut dyn Sink) {
         let (offset, attempts) = (failed.source.offset(), failed.attempts);
+        mark!(Dropped);
         if self.record_of(failed.target).is_none_or(|seq| self.tracker.mark_failed(seq)) {
             sink.notice(Notice::Dropped { offset, attempts, failure: failed.failure });
         }
@@ -223,6 +233,7 @@ impl Lane {
     /// The pipeline stops here; the record stays open.
     pub(super) fn stop(&mut self, failed: &Failed<'_>, sink: &mut dyn Sink) {
         let (offset, attempts) = (failed.source.offset(), failed.attempts);
+        mark!(PolicyStopped);
         sink.notice(Notice::Stopped { offset, attempts, failure: failed.failure });
         self.stopped.get_or_insert_with(|| failed.failure.at(offset, attempts));
     }

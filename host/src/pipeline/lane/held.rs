@@ -99,7 +99,13 @@ impl Lane {
         let mut late = 0;
         for token in answer.acks() {
             match self.held.take(token).and_then(|what| what.owner()) {
-                Some(owner) => self.gates.hold_back(gate, [owner]),
+                Some(owner) => {
+                    planted!(AckBeforeEffects, {
+                        self.settle(owner);
+                        continue;
+                    });
+                    self.gates.hold_back(gate, [owner]);
+                }
                 None => late += 1,
             }
         }
@@ -107,7 +113,9 @@ impl Lane {
         for (token, reason) in answer.fails() {
             match self.held.take(token) {
                 // The partition goes: the next owner has another try.
-                Some(_) if self.farewell == Farewell::Done => {}
+                Some(_) if self.farewell == Farewell::Done => {
+                    mark!(FailedAtFarewell);
+                }
                 Some(what) => {
                     let failure = Failure { class: "retry", reason: reason.to_owned() };
                     self.fail_held(what, failure, now, sink);
@@ -116,6 +124,7 @@ impl Lane {
             }
         }
         if late > 0 {
+            mark!(LateAck);
             sink.notice(Notice::LateAcks { count: late });
         }
     }
@@ -124,6 +133,7 @@ impl Lane {
     pub(super) fn expire_held(&mut self, now: Instant, sink: &mut dyn Sink) {
         let timeout = self.rules.hold.timeout;
         while let Some(what) = self.held.take_expired(now, timeout) {
+            mark!(HoldExpired);
             let reason = format!("held for {timeout:?}, and neither acked nor failed");
             self.fail_held(what, Failure { class: "hold_expired", reason }, now, sink);
         }
@@ -135,7 +145,7 @@ impl Lane {
                 if self.fail_head(&mut work, failure, None, false, now, sink) {
                     self.spare.push(work.frame);
                 } else {
-                    self.again.insert(work.first, work);
+                    self.offer_again(work);
                 }
             }
             HeldWhat::Item(batch) => self.fail_item(batch, &failure, now, sink),
@@ -146,8 +156,9 @@ impl Lane {
     pub(super) fn offer_held_again(&mut self) {
         self.held.bytes = 0;
         for (_, (_, what)) in std::mem::take(&mut self.held.items).into_iter().rev() {
+            mark!(HeldOfferedAgain);
             match what {
-                HeldWhat::Message(work) => _ = self.again.insert(work.first, work),
+                HeldWhat::Message(work) => self.offer_again(work),
                 HeldWhat::Item(batch) => self.put_back(batch),
             }
         }

@@ -44,7 +44,7 @@ impl BatchContent {
 }
 
 /// A message of a batch as it was, for another frame.
-fn copied<'a>(message: &Message<'a>, attempt: u32) -> NewMessage<'a> {
+pub(super) fn copied<'a>(message: &Message<'a>, attempt: u32) -> NewMessage<'a> {
     NewMessage {
         offset: message.offset(),
         timestamp: message.timestamp(),
@@ -171,6 +171,18 @@ impl Lane {
         };
         self.batchers[batcher].push(item.key, item.bytes(keep_source), item.flush, now, new, add, &mut closed);
         self.enqueue(batcher, &mut closed);
+    }
+
+    /// One message as the content of a batch.
+    pub(super) fn content_of(&mut self, batcher: usize, message: &Message<'_>, owner: Target) -> BatchContent {
+        let mut content = BatchContent { frame: self.spare.pop().unwrap_or_default(), ..BatchContent::default() };
+        let source = Source { topic: &self.topic, partition: self.partition.unsigned_abs() };
+        let info = BatchInfo { batcher: &self.rules.batchers[batcher].0, batch_key: b"", trigger: Trigger::Pressure };
+        let mut writer = MessagesWriter::batch(&mut content.frame, &[source], self.epoch, info);
+        writer.push(&copied(message, 1), message.headers());
+        writer.finish();
+        content.owners.push(owner);
+        content
     }
 
     /// Some messages of a batch as a batch of their own.

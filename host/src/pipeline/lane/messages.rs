@@ -4,6 +4,7 @@
 //! answer. That is what keeps the partition's order. Messages that were held and are offered again stand alone (`again`):
 //! for those the handler has given the order up itself.
 
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 use sluicebox_frames::{Frame, Outcome, messages};
@@ -177,6 +178,9 @@ impl Lane {
                         // An answer that runs on past an outcome that is not final is cut there, and acks nothing.
                         let acks = (answer.settles_held() && answer.is_whole(self.rules.stops_at_reject()))
                             .then(|| self.begin_acks());
+                        if acks.is_none() && answer.settles_held() {
+                            mark!(AcksVoid);
+                        }
                         let progress = self.apply(&work, count, token, &answer, acks, now, sink);
                         if let Some(acks) = acks {
                             self.end_acks(acks, answer.answer(), now, sink);
@@ -211,6 +215,7 @@ impl Lane {
         if count == 1 {
             return Progress { decided: 0, failed: Some((failure, None, false)) };
         }
+        mark!(BurstNarrowed);
         sink.notice(Notice::Isolating { messages: count, failure: &failure });
         self.isolate_until = work.head_seq() + count as u64;
         Progress { decided: 0, failed: None }
@@ -324,6 +329,19 @@ impl Lane {
         messages::copy_range(&work.frame, work.decided, 1, &mut frame);
         let attempts = work.head.failed;
         Some(self.ask(frame, failure, attempts, "message".into(), Of::Head))
+    }
+
+    /// A message that stands alone is to be offered again. Its record may be there already, when emissions of it were refused
+    /// twice: one of the two decides its fate.
+    pub(super) fn offer_again(&mut self, work: Work) {
+        match self.again.entry(work.first) {
+            Entry::Vacant(place) => _ = place.insert(work),
+            Entry::Occupied(_) => {
+                mark!(AgainAlready);
+                self.settle(work.owner(0));
+                self.spare.push(work.frame);
+            }
+        }
     }
 
     fn ask_of_single(&mut self, mut work: Work) -> Call {

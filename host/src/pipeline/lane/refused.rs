@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use sluicebox_frames::Frame;
+use sluicebox_frames::{Frame, MessagesWriter, Source};
 
 use super::failed::Failed;
+use super::items::copied;
 use super::messages::Work;
 use super::{Lane, read};
 use crate::delivery::outgoing::Owned;
@@ -124,6 +125,7 @@ impl Lane {
     fn stick(&mut self, target: Target, emission: RefusedEmission, offset: i64, now: Instant, sink: &mut dyn Sink) {
         let earlier = self.stuck.iter().position(|stuck| stuck.sent && stuck.target == target);
         let attempt = 1 + earlier.and_then(|place| self.stuck.remove(place)).map_or(0, |stuck| stuck.attempt);
+        mark!(EmissionStuck);
         let wait = self.rules.retry.blocked_wait(self.chance.draw());
         let failure = Failure { class: "refused", reason: emission.reason.clone() };
         let reason = failure.at(offset, attempt);
@@ -183,14 +185,24 @@ impl Lane {
         if !frame.is_empty() {
             for message in read(frame).iter() {
                 let Some(Wanted { seq, target, failure }) = asked.remove(&message.offset()) else { continue };
+                mark!(SourceReadAgain);
                 if self.rules.exports.failures {
+                    if let Some(batcher) = self.rules.straight_to {
+                        mark!(RefusedAsBatch);
+                        self.put_failed(batcher, &message, target, failure);
+                        continue;
+                    }
                     let mut single = Frame::default();
-                    sluicebox_frames::messages::copy_range(frame, message.number(), 1, &mut single);
+                    let source = Source { topic: &self.topic, partition: self.partition.unsigned_abs() };
+                    let stops = self.rules.stops_at_reject();
+                    let mut writer = MessagesWriter::burst(&mut single, source, self.epoch, stops);
+                    writer.push(&copied(&message, 1), message.headers());
+                    writer.finish();
                     let mut work = Work::new(single, 1, seq);
                     work.head.failed = 1;
                     work.head.verdict = Some(failure);
                     work.owner = Some(target);
-                    self.again.insert(seq, work);
+                    self.offer_again(work);
                     continue;
                 }
                 let failed = Failed { source: message, target, failure: &failure, attempts: 1, stage: "produce" };
@@ -199,6 +211,7 @@ impl Lane {
         }
         // Compaction or retention was faster: there is nothing left that a dead letter could keep.
         for (offset, Wanted { target, failure, .. }) in asked {
+            mark!(SourceGone);
             sink.notice(Notice::SourceGone { offset, failure: &failure });
             self.settle(target);
         }

@@ -38,9 +38,20 @@ impl Lane {
         self.tracker.committable()
     }
 
+    /// A commit was sent.
+    pub fn on_commit_sent(&mut self) {
+        self.commit_open = true;
+    }
+
     /// A commit up to this offset was answered.
     pub fn on_committed(&mut self, offset: i64) {
         self.received = self.received.max(offset);
+        self.commit_open = false;
+    }
+
+    /// A commit failed, or its answer is not waited for any more.
+    pub fn on_commit_over(&mut self) {
+        self.commit_open = false;
     }
 
     /// Messages wait for a commit (mode "receive").
@@ -51,7 +62,19 @@ impl Lane {
 
     /// Messages may be shown to the handler.
     pub(super) fn may_offer(&self) -> bool {
+        planted!(OfferBeforeCommit, { return true });
         !self.rules.receive || self.tracker.next_offset().is_none_or(|next| next <= self.received)
+    }
+
+    /// The same of a batch: those that came after it may still wait for theirs.
+    pub(super) fn may_run(&self, batch: &DueBatch) -> bool {
+        planted!(OfferBeforeCommit, { return true });
+        !self.rules.receive || batch.newest_offset().is_none_or(|newest| newest < self.received)
+    }
+
+    /// It will not run any more, but for the next owner.
+    pub(super) fn is_left(&self, batch: &DueBatch) -> bool {
+        !self.commit_open && !self.may_run(batch)
     }
 
     /// The offset after the last message that came.

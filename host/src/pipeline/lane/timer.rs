@@ -7,6 +7,7 @@ use sluicebox_frames::{Frame, Trigger};
 
 use super::answer::{TickAnswer, resolve};
 use super::items::NewItem;
+use super::messages::Work;
 use super::provenance::From;
 use super::{Call, CallKind, Lane, Reply, Running};
 use crate::delivery::retry::RetryRules;
@@ -45,6 +46,7 @@ impl Attempts {
         now: Instant,
         sink: &mut dyn Sink,
     ) {
+        mark!(BareCallFailed);
         self.failed = self.failed.saturating_add(1);
         let attempt = self.failed;
         let over = rules.exhausted(attempt);
@@ -94,7 +96,7 @@ impl Lane {
     }
 
     pub(super) fn on_tick_reply(&mut self, reply: Reply, now: Instant, sink: &mut dyn Sink) {
-        let result = self.take_answer(reply, now, sink);
+        let result = self.take_answer(reply, true, now, sink);
         let chance = self.chance.draw();
         let Some(timer) = &mut self.timer else { return };
         timer.next = now + timer.interval;
@@ -116,7 +118,7 @@ impl Lane {
     }
 
     pub(super) fn on_greeting_reply(&mut self, reply: Reply, now: Instant, sink: &mut dyn Sink) {
-        let result = self.take_answer(reply, now, sink);
+        let result = self.take_answer(reply, true, now, sink);
         let chance = self.chance.draw();
         match result {
             Ok(()) => self.greeting = None,
@@ -139,7 +141,9 @@ impl Lane {
             Trigger::Swap => RevokeReason::Restart,
             _ => RevokeReason::Revoked,
         };
-        let settled = self.in_flight == 0 && self.due.iter().all(|batch| batch.not_before.is_some());
+        let settled = self.in_flight == 0
+            && self.due.iter().all(|batch| batch.not_before.is_some() || self.is_left(batch))
+            && self.pending.as_ref().is_none_or(Work::is_waiting);
         if !settled || !self.owes_farewell() {
             return None;
         }
@@ -150,19 +154,20 @@ impl Lane {
 
     /// A fault here changes nothing: the partition goes all the same.
     pub(super) fn on_farewell_reply(&mut self, reply: Reply, now: Instant, sink: &mut dyn Sink) {
-        if let Err(failure) = self.take_answer(reply, now, sink) {
+        // No batch comes after this.
+        if let Err(failure) = self.take_answer(reply, false, now, sink) {
             let (what, wait) = ("partition-revoked", Duration::ZERO);
             sink.notice(Notice::CallFailed { what, attempt: 1, failure: &failure, blocks: false, wait });
         }
     }
 
     /// Carries out an answer that belongs to no message. Its emissions hold back what it acks.
-    fn take_answer(&mut self, reply: Reply, now: Instant, sink: &mut dyn Sink) -> Result<(), Failure> {
+    fn take_answer(&mut self, reply: Reply, batchers: bool, now: Instant, sink: &mut dyn Sink) -> Result<(), Failure> {
         let answer = match reply {
             Reply::Answer(answer) => answer,
             other => return Err(other.into_failure()),
         };
-        let answer = TickAnswer::check(&answer, self.next_token, &self.rules, &*sink)
+        let answer = TickAnswer::check(&answer, self.next_token, &self.rules, batchers, &*sink)
             .inspect_err(|failure| sink.notice(Notice::BadAnswer { failure }))?;
         let acks = self.begin_acks();
         let owner = Target::Gate(acks);

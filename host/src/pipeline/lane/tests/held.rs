@@ -20,10 +20,10 @@ use crate::delivery::verdict::{Disposition, RevokeReason, Verdict};
 use crate::pipeline::sink::{DeadLetter, Failure, Notice, OutputNumber, Sink};
 
 #[derive(Default)]
-struct Outbox {
+pub(super) struct Outbox {
     sent: Vec<(Ticket, String)>,
     headers: Vec<String>,
-    notices: Vec<String>,
+    pub(super) notices: Vec<String>,
 }
 
 fn text(bytes: Option<&[u8]>) -> String {
@@ -56,18 +56,18 @@ impl Sink for Outbox {
 }
 
 impl Outbox {
-    fn values(&self) -> Vec<&str> {
+    pub(super) fn values(&self) -> Vec<&str> {
         self.sent.iter().map(|(_, value)| value.as_str()).collect()
     }
 }
 
-struct World {
-    lane: Lane,
-    out: Outbox,
-    now: Instant,
+pub(super) struct World {
+    pub(super) lane: Lane,
+    pub(super) out: Outbox,
+    pub(super) now: Instant,
 }
 
-fn rules() -> LaneRules {
+pub(super) fn rules() -> LaneRules {
     LaneRules {
         outputs: vec!["out".to_owned()],
         provenance: vec![false],
@@ -87,7 +87,7 @@ fn rules() -> LaneRules {
     }
 }
 
-fn message<'a>(offset: i64, value: &'a str) -> NewMessage<'a> {
+pub(super) fn message<'a>(offset: i64, value: &'a str) -> NewMessage<'a> {
     NewMessage {
         offset,
         timestamp: 5,
@@ -100,25 +100,25 @@ fn message<'a>(offset: i64, value: &'a str) -> NewMessage<'a> {
 }
 
 /// A handler's answer, put together.
-fn answer(write: impl FnOnce(&mut AnswerWriter)) -> Reply {
+pub(super) fn answer(write: impl FnOnce(&mut AnswerWriter)) -> Reply {
     let mut writer = AnswerWriter::new();
     write(&mut writer);
     Reply::Answer(writer.finish())
 }
 
-fn emit(writer: &mut AnswerWriter, value: &str) {
+pub(super) fn emit(writer: &mut AnswerWriter, value: &str) {
     let value = Content::Bytes(value.as_bytes());
     writer.emission(&NewEmission { key: Content::Null, value, ..NewEmission::default() });
 }
 
 impl World {
-    fn new(rules: LaneRules) -> Self {
+    pub(super) fn new(rules: LaneRules) -> Self {
         let now = Instant::now();
         let lane = Lane::new(0, Arc::from("in"), 1, 7, Arc::new(rules), Some(10), now);
         Self { lane, out: Outbox::default(), now }
     }
 
-    fn fill(&mut self, first: i64, values: &[&str]) {
+    pub(super) fn fill(&mut self, first: i64, values: &[&str]) {
         assert!(self.lane.wants_messages(), "{:?}", self.lane.state());
         self.lane
             .fill(self.now, &mut self.out, |burst, offer| {
@@ -131,20 +131,20 @@ impl World {
             .expect("offsets grow");
     }
 
-    fn call(&mut self) -> Option<Call> {
+    pub(super) fn call(&mut self) -> Option<Call> {
         self.lane.next_call(self.now, &mut self.out)
     }
 
-    fn due(&mut self) -> Call {
+    pub(super) fn due(&mut self) -> Call {
         self.call().unwrap_or_else(|| panic!("a call is due: {:?}", self.lane.state()))
     }
 
-    fn reply(&mut self, call: Call, reply: Reply) {
+    pub(super) fn reply(&mut self, call: Call, reply: Reply) {
         self.lane.on_reply(call.frame, reply, Duration::from_micros(1), self.now, &mut self.out);
     }
 
     /// Offers what is due until nothing is, one message at a time, each answered by `write`.
-    fn each(&mut self, mut write: impl FnMut(&str, u64, &mut AnswerWriter)) {
+    pub(super) fn each(&mut self, mut write: impl FnMut(&str, u64, &mut AnswerWriter)) {
         while let Some(call) = self.call() {
             let (value, token) = first(&call.frame);
             let reply = answer(|writer| write(&value, token, writer));
@@ -152,13 +152,13 @@ impl World {
         }
     }
 
-    fn deliver_all(&mut self) {
+    pub(super) fn deliver_all(&mut self) {
         for (ticket, _) in std::mem::take(&mut self.out.sent) {
             self.lane.on_delivered(ticket.target);
         }
     }
 
-    fn refuse(&mut self, output: Option<usize>) {
+    pub(super) fn refuse(&mut self, output: Option<usize>) {
         let (ticket, value) = self.out.sent.remove(0);
         let record = Owned { value: Some(value.into_bytes()), ..Owned::default() };
         let refused = RefusedEmission { output, partition: 0, record, reason: "too large".to_owned() };
@@ -166,7 +166,7 @@ impl World {
     }
 }
 
-fn first(frame: &Frame) -> (String, u64) {
+pub(super) fn first(frame: &Frame) -> (String, u64) {
     let message = Messages::new(frame).get(0);
     (text(message.value()), message.token())
 }
@@ -396,7 +396,7 @@ fn an_instance_is_greeted_and_sent_off() {
     assert_eq!(world.lane.committable(), Some(11), "acked in time");
 }
 
-fn verdict(disposition: Disposition, letter: Option<&str>, emissions: &[&str]) -> Reply {
+pub(super) fn verdict(disposition: Disposition, letter: Option<&str>, emissions: &[&str]) -> Reply {
     let mut writer = AnswerWriter::new();
     for value in letter.iter().chain(emissions) {
         emit(&mut writer, value);

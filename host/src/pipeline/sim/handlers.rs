@@ -1,0 +1,103 @@
+//! Handler threads by script: calls go to [`super::script`], and answers come back when the time has come.
+
+use sluicebox_frames::Messages;
+
+use super::group::Answer;
+use super::ledger::Said;
+use super::script::{DEADLINE, Handled, fault, handle};
+use super::world::{Happening, Point, Shared, World};
+use crate::delivery::ticket::LaneId;
+use crate::delivery::verdict::Disposition;
+use crate::pipeline::lane::{Call, CallKind};
+use crate::pipeline::port::{self, Answered};
+
+/// A host's handlers.
+pub(super) struct ScriptedHandlers {
+    pub(super) world: Shared,
+    pub(super) member: usize,
+}
+
+/// The way to one lane's instance.
+pub(super) struct ScriptedHandle {
+    world: Shared,
+    member: usize,
+    lane: LaneId,
+    ownership: usize,
+}
+
+impl port::Handlers for ScriptedHandlers {
+    type Handle = ScriptedHandle;
+
+    fn open(&mut self, lane: LaneId) -> ScriptedHandle {
+        let ownership = self.world.borrow_mut().opened(self.member, lane);
+        ScriptedHandle { world: self.world.clone(), member: self.member, lane, ownership }
+    }
+
+    fn show_partitions(&mut self, _output: usize, _partitions: u32) {}
+
+    fn answered(&mut self) -> Option<Answered> {
+        let answered = {
+            let world = &mut *self.world.borrow_mut();
+            let Answer { answered, said, ownership } = world.members[self.member].answers.pop_front()?;
+            if world.ledger.ownerships[ownership].over {
+                world.saw("an answer came after the partition was given back");
+                let input = world.ledger.ownerships[ownership].input;
+                if world.members[self.member].current.contains_key(&input) {
+                    world.saw("the same member owned the partition again by then");
+                }
+            }
+            for (offset, said) in said {
+                world.ledger.answered(ownership, offset, said);
+            }
+            let (member, lane) = (self.member, answered.lane);
+            world.note(format_args!("member {member} takes an answer to lane {lane}"));
+            answered
+        };
+        World::passes(&self.world, self.member, Point::AfterHandler);
+        Some(answered)
+    }
+}
+
+impl port::Handle for ScriptedHandle {
+    fn call(&self, call: Call) -> Result<(), String> {
+        World::passes(&self.world, self.member, Point::BeforeHandler);
+        {
+            let world = &mut *self.world.borrow_mut();
+            let messages = matches!(call.kind, CallKind::Messages | CallKind::Batch | CallKind::Failed { .. });
+            let (mut shown, mut count) = (Vec::new(), 0);
+            if messages {
+                let frame = Messages::check(&call.frame.index, &call.frame.payload).expect("the host's own frame");
+                count = frame.len() as u32;
+                shown.extend(frame.iter().filter(|m| m.offset() >= 0).map(|m| (m.offset(), m.attempt())));
+            }
+            let stage = usize::from(!matches!(call.kind, CallKind::Messages));
+            let asked = matches!(call.kind, CallKind::Failed { .. });
+            let rule = world.ledger.called(self.ownership, stage, if asked { &[] } else { &shown });
+            world.check(rule);
+            let mut handled = handle(world, self.ownership, &call);
+            handled.took += world.knobs.per_message * count;
+            if handled.took > DEADLINE {
+                let alone = shown.first().filter(|_| count == 1);
+                let said = alone.map(|(offset, attempt)| match asked {
+                    true => (*offset, Said::Decided(Disposition::Policy)),
+                    false => (*offset, Said::Failed { stage, attempt: *attempt }),
+                });
+                let said = said.into_iter().collect();
+                handled = Handled { took: DEADLINE, said, ..fault("deadline") };
+                world.forget_instance(self.ownership);
+            }
+            let Handled { reply, took, said } = handled;
+            let (member, lane, kind) = (self.member, self.lane, &call.kind);
+            let first = shown.first();
+            world.note(format_args!(
+                "member {member} calls lane {lane}: {kind:?}, {count} from {first:?}: {reply:?} in {took:?}"
+            ));
+            let panics = std::mem::take(&mut world.members[member].panics_next);
+            let (reply, said) = if panics { (None, Vec::new()) } else { (Some(reply), said) };
+            let answered = Box::new(Answered { lane, frame: call.frame, reply, took, memory: 1 << 20 });
+            world.after(took, Happening::Answered { member, answered, said, ownership: self.ownership });
+        }
+        World::passes(&self.world, self.member, Point::InHandler);
+        Ok(())
+    }
+}

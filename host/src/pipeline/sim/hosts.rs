@@ -1,0 +1,291 @@
+//! Hosts: real runs over scripted edges, started, stepped, frozen, killed and started again.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::client::ScriptedGroup;
+use super::handlers::ScriptedHandlers;
+use super::knobs::{Batches, Knobs};
+use super::producer::{DEAD, PARTITIONS, ScriptedProducer};
+use super::source::ScriptedRereader;
+use super::world::{Happening, Killed, Shared};
+use crate::config::{
+    AckMode, Cluster, DeadLetter, Hold, InlinePipeline, LoadRequest, Outside, Pipeline, Purpose, Then,
+};
+use crate::delivery::policy;
+use crate::pipeline::budget::{Budget, Share};
+use crate::pipeline::lane::Exports;
+use crate::pipeline::outlets::{DeadLetterOutlet, Outlet, Outlets};
+use crate::pipeline::port::{Counted, Edges, Survey, TopicNumber, Watch};
+use crate::pipeline::run::{Ended, Parts, Run, Step};
+use crate::pipeline::status::PipelineStatus;
+use crate::pipeline::stop::Stop;
+use crate::pipeline::supervise::{Offered, lane_rules};
+
+/// How long a shutdown may take.
+const DRAIN: Duration = Duration::from_secs(15);
+
+/// Scripted edges.
+pub(super) struct Script;
+
+impl Edges for Script {
+    type Group = ScriptedGroup;
+    type Producer = ScriptedProducer;
+    type Handlers = ScriptedHandlers;
+    type Watch = ScriptedWatch;
+    type Rereader = ScriptedRereader;
+    type Survey = NoSurvey;
+}
+
+/// A cluster that answers after a while.
+pub(super) struct ScriptedWatch {
+    world: Shared,
+    member: usize,
+}
+
+impl std::fmt::Debug for ScriptedWatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ScriptedWatch")
+    }
+}
+
+impl Watch for ScriptedWatch {
+    fn begin(&mut self) {
+        let world = &mut *self.world.borrow_mut();
+        if !std::mem::replace(&mut world.members[self.member].watching, true) {
+            let wait = world.chance.millis(10, 5_000);
+            world.after(wait, Happening::WatchAnswers(self.member));
+        }
+    }
+
+    fn answered(&mut self) -> bool {
+        let this = &mut self.world.borrow_mut().members[self.member];
+        std::mem::take(&mut this.watch_answered)
+    }
+}
+
+/// Topics do not grow in this world.
+pub(super) struct NoSurvey;
+
+impl Survey for NoSurvey {
+    fn ask(&mut self) {}
+
+    fn answered(&mut self) -> Option<Vec<Counted>> {
+        None
+    }
+}
+
+/// One host.
+pub(super) struct Host {
+    number: usize,
+    config: Arc<Pipeline>,
+    status: Arc<PipelineStatus>,
+    budget: Arc<Budget>,
+    up: Option<Up>,
+    pub(super) frozen: bool,
+    /// It was asked to stop for good.
+    pub(super) ended: bool,
+}
+
+struct Up {
+    run: Run<Script>,
+    member: usize,
+    stop: Stop,
+    due: Duration,
+}
+
+/// What is the same for all hosts of a seed.
+pub(super) fn config(knobs: &Knobs) -> Arc<Pipeline> {
+    let request = LoadRequest {
+        purpose: Purpose::Dev,
+        inline: Some(InlinePipeline {
+            plugin: "handler.wasm".into(),
+            topics: ["in", "more"].iter().take(knobs.topics.len()).map(|topic| (*topic).to_owned()).collect(),
+            group: "group".to_owned(),
+            outputs: vec!["out".to_owned(), "totals".to_owned()],
+            ..InlinePipeline::default()
+        }),
+        ..LoadRequest::default()
+    };
+    let mut plan = crate::config::load(&request, &Outside::process()).expect("a pipeline of flags");
+    let mut config = plan.pipelines.remove(0);
+    config.ack.commit_interval = knobs.commit_interval;
+    config.process.max_ahead = knobs.max_ahead;
+    config.errors.attempts = knobs.attempts;
+    config.errors.max_backoff = knobs.max_backoff;
+    let (cluster, topic) = (config.source.cluster.clone(), "dead".to_owned());
+    config.errors.then = match knobs.then {
+        policy::Then::Block => Then::Block,
+        policy::Then::Drop => Then::Drop,
+        policy::Then::Stop => Then::Stop,
+        policy::Then::DeadLetter => {
+            Then::DeadLetter(DeadLetter { cluster, topic, header_prefix: "sluicebox-error".to_owned() })
+        }
+    };
+    if !knobs.breaker {
+        config.errors.breaker = None;
+    }
+    config.hold = Hold { max: knobs.hold_max, timeout: knobs.hold_timeout };
+    config.tick = knobs.tick;
+    config.ack.mode = if knobs.receive { AckMode::Receive } else { AckMode::Success };
+    if knobs.batches != Batches::None {
+        config.batchers = vec![crate::config::Batcher {
+            max_messages: knobs.batch_messages,
+            max_wait: knobs.batch_wait,
+            ..crate::config::Batcher::default()
+        }];
+    }
+    Arc::new(config)
+}
+
+impl Host {
+    pub(super) fn new(number: usize, config: &Arc<Pipeline>, budget: u64) -> Self {
+        let status = Arc::new(PipelineStatus::new("simulated", "group", "digest"));
+        let (config, budget) = (Arc::clone(config), Budget::new(budget));
+        Self { number, config, status, budget, up: None, frozen: false, ended: false }
+    }
+
+    pub(super) fn start(&mut self, world: &Shared, start: Instant) {
+        if self.up.is_some() || self.ended {
+            return;
+        }
+        let (member, now, knobs) = {
+            let world = &mut *world.borrow_mut();
+            let member = world.join();
+            let number = self.number;
+            world.note(format_args!("host {number} starts as member {member}"));
+            (member, world.now, world.knobs.clone())
+        };
+        let outlet = |topic| Outlet { producer: 0, topic: TopicNumber(topic), partitions: PARTITIONS };
+        let dead = DeadLetterOutlet {
+            outlet: Outlet { producer: 0, topic: DEAD, partitions: PARTITIONS },
+            prefix: "sluicebox-error".to_owned(),
+        };
+        let batchers: Vec<String> = self.config.batchers.iter().map(|batcher| batcher.name.clone()).collect();
+        let outputs = vec![("out".to_owned(), outlet(0)), ("totals".to_owned(), outlet(1))];
+        let producer = ScriptedProducer { world: world.clone(), member };
+        let dead = (knobs.then == policy::Then::DeadLetter).then_some(dead);
+        let offered = Offered {
+            messages: knobs.batches != Batches::Only,
+            tick: true,
+            exports: Exports { partitions: knobs.partitions, failures: knobs.failures },
+            version: "digest".into(),
+        };
+        let stop = Stop::default();
+        let parts = Parts::<Script> {
+            config: Arc::clone(&self.config),
+            cluster: Cluster { name: "default".to_owned(), bootstrap: "nowhere".to_owned(), properties: Vec::new() },
+            inputs: ["in", "more"]
+                .map(str::to_owned)
+                .into_iter()
+                .zip(knobs.topics.iter().map(|n| n.unsigned_abs()))
+                .collect(),
+            rules: Arc::new(lane_rules(&self.config, &self.config.batchers, offered)),
+            status: Arc::clone(&self.status),
+            share: Share::new(Arc::clone(&self.budget)),
+            stop: stop.clone(),
+            group: ScriptedGroup { world: world.clone(), member, epochs: 0, lookups: 0, log_start: knobs.first_offset },
+            outlets: Outlets::new("simulated", "digest", vec![producer], outputs, dead, batchers),
+            handlers: ScriptedHandlers { world: world.clone(), member },
+            watch: ScriptedWatch { world: world.clone(), member },
+            rereader: ScriptedRereader { world: world.clone(), member },
+            survey: NoSurvey,
+            refresh: Duration::from_secs(300),
+        };
+        let run = Run::new(parts, start + now);
+        self.up = Some(Up { run, member, stop, due: now });
+    }
+
+    /// Its member, while its process runs.
+    pub(super) fn member(&self) -> Option<usize> {
+        self.up.as_ref().map(|up| up.member)
+    }
+
+    /// When it goes on by itself.
+    pub(super) fn due(&self) -> Option<Duration> {
+        self.up.as_ref().filter(|_| !self.frozen).map(|up| up.due)
+    }
+
+    pub(super) fn wake(&mut self, member: usize, now: Duration) {
+        if let Some(up) = self.up.as_mut().filter(|up| up.member == member) {
+            up.due = up.due.min(now + Duration::from_micros(20));
+        }
+    }
+
+    /// SIGTERM.
+    pub(super) fn stop(&mut self, now: Instant) {
+        if let Some(up) = &mut self.up {
+            up.stop.request_at(now, DRAIN);
+            up.due = Duration::ZERO;
+        }
+    }
+
+    /// SIGKILL, or the end of a client.
+    pub(super) fn drop_run(&mut self, world: &Shared) {
+        if let Some(up) = self.up.take() {
+            drop(up.run);
+            world.borrow_mut().gone(up.member);
+        }
+    }
+
+    /// One step of the loop. `Err`: the host has a bug.
+    pub(super) fn step(&mut self, world: &Shared, start: Instant) -> Result<(), String> {
+        let Some(up) = &mut self.up else { return Ok(()) };
+        let now = world.borrow().now;
+        let step = catch_unwind(AssertUnwindSafe(|| up.run.step(start + now)));
+        let number = self.number;
+        let again = match step {
+            Ok(Step::Again) => {
+                up.due = now + world.borrow_mut().chance.micros(3, 60);
+                return Ok(());
+            }
+            Ok(Step::Rest(wait)) => {
+                up.due = now + wait;
+                return Ok(());
+            }
+            Ok(Step::Over(Ok(Ended::Policy(reason)))) => {
+                let this = &mut *world.borrow_mut();
+                this.note(format_args!("host {number} stops at {reason}, until its operator starts it again"));
+                this.saw("the policy stopped a host");
+                this.chance.millis(500, 10_000)
+            }
+            Ok(Step::Over(Ok(Ended::Asked))) => {
+                let unfinished = self.status.is_unfinished();
+                let this = &mut *world.borrow_mut();
+                this.note(format_args!("host {number} has stopped, unfinished: {unfinished}"));
+                this.chance.millis(100, 5_000)
+            }
+            Ok(Step::Over(Err(reason))) => {
+                let this = &mut *world.borrow_mut();
+                this.note(format_args!("host {number} begins anew: {reason}"));
+                this.saw("a run began anew");
+                this.chance.millis(500, 4_000)
+            }
+            Err(panic) => {
+                if !panic.is::<Killed>() {
+                    let text = panic.downcast_ref::<String>().cloned();
+                    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                    return Err(format!("host {number} panicked: {}", text.unwrap_or_default()));
+                }
+                world.borrow_mut().chance.millis(100, 20_000)
+            }
+        };
+        self.drop_run(world);
+        if !self.ended {
+            world.borrow_mut().after(again, Happening::Start(number));
+        }
+        Ok(())
+    }
+
+    /// What it looks like, for somebody who searches.
+    pub(super) fn describe(&self) -> String {
+        let figures = self.status.figures();
+        let lanes = figures.lanes.iter().map(|lane| {
+            let (committed, done) = (lane.committed, lane.committable);
+            let place = format!("{}[{}]", lane.topic, lane.partition);
+            format!("{place} {:?} committed {committed:?} committable {done:?} open {}", lane.state, lane.open)
+        });
+        format!("host {}: {:?}; {}", self.number, self.status.state(), lanes.collect::<Vec<_>>().join(", "))
+    }
+}
