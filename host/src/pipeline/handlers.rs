@@ -228,7 +228,9 @@ impl LaneTask {
         let instance = match &mut self.instance {
             Some(instance) => instance,
             none => {
-                let place = Place::of(&Messages::new(&call.frame)).map(Place::without_messages);
+                // The first call may be one without messages: a tick, or that the partition has come.
+                let messages = (!call.frame.index.is_empty()).then(|| Messages::new(&call.frame));
+                let place = messages.and_then(|messages| Place::of(&messages)).map(Place::without_messages);
                 none.insert(Instance::start_for(&self.version, &self.config, place).await?)
             }
         };
