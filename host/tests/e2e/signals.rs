@@ -100,10 +100,14 @@ fn sigint_works_like_sigterm() {
     host.interrupt();
     let exit = host.wait_exit(PATIENCE);
     assert!(exit.status.success(), "{}\n{}", exit.status, host.tail());
-    let count = load.stop();
     let mut commits = stage.commits();
     commits.catch_up(kafka);
     let done = commits.total(&stage.input);
     assert_eq!(done, total(kafka, &stage.output), "committed is what was produced");
-    assert!(done < i64::try_from(count).expect("a count"), "the load went on after the end");
+    // The end came in mid-flow: more is written than was done.
+    let deadline = Instant::now() + PATIENCE;
+    while total(kafka, &stage.input) <= done {
+        assert!(Instant::now() < deadline, "the load goes on after the end");
+    }
+    load.stop();
 }
