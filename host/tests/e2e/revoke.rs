@@ -40,8 +40,9 @@ fn wait_until_gathered(host: &SluiceHost, partitions: i32) {
     host.wait_for_metric("sluicebox_in_flight_messages", &[], (i64::from(partitions) * EACH) as f64);
 }
 
-fn closed(host: &SluiceHost, trigger: &str) -> f64 {
-    host.metric_with("sluicebox_batches_closed_total", &[&format!("trigger=\"{trigger}\"")]).unwrap_or(0.0)
+/// So many batches were closed by a revocation. Figures follow a moment after what they count.
+fn wait_until_closed(host: &SluiceHost, count: f64) {
+    host.wait_for_metric("sluicebox_batches_closed_total", &["trigger=\"revoke\""], count);
 }
 
 /// Committed to the end, or nothing yet, of each partition.
@@ -67,7 +68,8 @@ fn open_batches_of_given_partitions_are_flushed_and_the_others_kept() {
 
     let second = options.start();
     wait_for_owners(&stage, 2);
-    assert_eq!((closed(&first, "revoke"), done(&stage)), (2.0, 2));
+    wait_until_closed(&first, 2.0);
+    assert_eq!(done(&stage), 2);
     wait_until_gathered(&first, 2);
     assert_eq!(sorted_values(&read_all(kafka, &stage.output)).len() as i64, 2 * EACH);
     assert_eq!(second.metric("sluicebox_messages_consumed_total"), Some(0.0), "the new owner found nothing to do");
@@ -91,7 +93,8 @@ fn open_batches_are_flushed_at_an_eager_rebalance() {
     wait_until_gathered(&first, PARTITIONS);
     let second = options.start();
     wait_for_owners(&stage, 2);
-    assert_eq!((closed(&first, "revoke"), done(&stage)), (4.0, 4));
+    wait_until_closed(&first, 4.0);
+    assert_eq!(done(&stage), 4);
     second.stop();
     first.stop();
     assert_eq!(sorted_values(&read_all(kafka, &stage.output)), values);
