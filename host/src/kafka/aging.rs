@@ -11,8 +11,8 @@ use rdkafka_sys as rd;
 
 use super::Code;
 use super::consumer::Event;
-use super::ffi::{Client, PartitionList};
-use super::lookup::{BEGINNING, millis};
+use super::ffi::{Client, PartitionList, millis};
+use super::lookup::BEGINNING;
 use super::topic_config;
 use crate::delivery::retention::{Facts, notice};
 use crate::wake::Waker;

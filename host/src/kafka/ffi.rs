@@ -4,9 +4,10 @@
 //! Drop order (librdkafka waits for ever otherwise): messages and queues before their client. [`Client`] is therefore
 //! held in an `Arc` by every [`Queue`] and [`Topic`].
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Code;
 use rdkafka_sys as rd;
@@ -14,6 +15,11 @@ use rdkafka_sys as rd;
 /// A name or value with a NUL inside cannot be handed to librdkafka.
 pub fn c_string(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("`{}` contains a NUL character", text.escape_debug()))
+}
+
+/// A time limit as librdkafka takes it.
+pub(super) fn millis(limit: Duration) -> c_int {
+    c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX)
 }
 
 /// librdkafka's text for an error code.

@@ -1,14 +1,13 @@
 //! Asks where a group stands in partitions, on a thread of its own: librdkafka's call waits. It asks until it has an answer
 //! or its client is gone.
 
-use std::ffi::c_int;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Code;
 use super::consumer::Event;
-use super::ffi::{Client, PartitionList, PartitionOffset};
+use super::ffi::{Client, PartitionList, PartitionOffset, millis};
 use crate::wake::Waker;
 use rdkafka_sys as rd;
 
@@ -138,8 +137,4 @@ impl Lookup {
 
 fn done(code: Code) -> Result<(), Code> {
     if code == Code::RD_KAFKA_RESP_ERR_NO_ERROR { Ok(()) } else { Err(code) }
-}
-
-pub(super) fn millis(limit: Duration) -> c_int {
-    c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX)
 }

@@ -1,6 +1,5 @@
 //! Asks a cluster who is in a group. Blocks; never on the data path.
 
-use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +7,8 @@ use std::time::Duration;
 use rdkafka_sys as rd;
 
 use super::Code;
-use super::ffi::{self, Client, Conf};
+use super::ffi::{self, Client, millis};
+use super::settings;
 use crate::config::Cluster;
 
 /// A client that looks at groups and joins none.
@@ -20,15 +20,7 @@ impl Members {
     /// # Errors
     /// librdkafka's text.
     pub fn new(cluster: &Cluster) -> Result<Self, String> {
-        let mut conf = Conf::new();
-        conf.set("bootstrap.servers", &cluster.bootstrap)?;
-        conf.set("client.id", "sluicebox-members")?;
-        conf.set("enable.metrics.push", "false")?;
-        for (key, value) in &cluster.properties {
-            conf.set(key, value.expose())?;
-        }
-        // SAFETY: live configuration.
-        unsafe { rd::rd_kafka_conf_set_log_cb(conf.as_ptr(), Some(super::log::forward)) };
+        let conf = settings::asking(cluster, "sluicebox-members")?;
         Ok(Self(conf.create(rd::rd_kafka_type_t::RD_KAFKA_PRODUCER)?))
     }
 
@@ -38,7 +30,7 @@ impl Members {
     /// What the broker or librdkafka says.
     pub fn instance_ids(&self, group: &str, limit: Duration) -> Result<Vec<String>, String> {
         let group = ffi::c_string(group)?;
-        let limit = c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX);
+        let limit = millis(limit);
         // SAFETY: live client; the options, the queue and the event are ours and freed in this order when nothing refers to
         // them any more; the names live until the call returns, which copies them.
         unsafe {

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use super::Code;
 use rdkafka_sys as rd;
 
-use super::ffi::{self, Client, Conf, Topic};
+use super::ffi::{self, Client, Topic, millis};
 use super::limits::{self, TopicLimits};
 use super::problem;
+use super::settings;
 use crate::config::Cluster;
 
 /// Why a cluster or topic cannot be used yet. For people.
@@ -83,19 +84,13 @@ impl Probe {
     /// # Errors
     /// librdkafka's text.
     pub fn new(cluster: &Cluster) -> Result<Self, String> {
-        let mut conf = Conf::new();
-        conf.set("bootstrap.servers", &cluster.bootstrap)?;
-        conf.set("client.id", "sluicebox-probe")?;
-        conf.set("allow.auto.create.topics", "false")?;
-        conf.set("enable.metrics.push", "false")?;
-        conf.set("reconnect.backoff.ms", "50")?;
-        for (key, value) in &cluster.properties {
-            conf.set(key, value.expose())?;
+        let mut conf = settings::asking(cluster, "sluicebox-probe")?;
+        if !cluster.properties.iter().any(|(key, _)| key == "reconnect.backoff.ms") {
+            conf.set("reconnect.backoff.ms", "50")?;
         }
         let last_error = Box::new(Mutex::new(None));
         // SAFETY: live configuration; the box outlives the client (field order).
         unsafe {
-            rd::rd_kafka_conf_set_log_cb(conf.as_ptr(), Some(super::log::forward));
             rd::rd_kafka_conf_set_error_cb(conf.as_ptr(), Some(on_error));
             rd::rd_kafka_conf_set_opaque(conf.as_ptr(), (&raw const *last_error).cast_mut().cast());
         }
@@ -161,7 +156,7 @@ impl Probe {
                 c_int::from(topic.is_none()),
                 topic.map_or(ptr::null_mut(), Topic::as_ptr),
                 &mut metadata,
-                c_int::try_from(left.as_millis()).unwrap_or(c_int::MAX),
+                millis(left),
             )
         };
         // Errors of connections wait for a poll.

@@ -8,8 +8,8 @@ use rdkafka_sys as rd;
 use rdkafka_sys::types::RDKafkaRespErr as Code;
 
 use super::consumer::check;
-use super::ffi::{self, Client, Conf, PartitionList};
-use super::lookup::millis;
+use super::ffi::{self, Client, PartitionList, millis};
+use super::settings;
 use crate::config::Cluster;
 
 /// A client that names a group but does not join it.
@@ -21,18 +21,9 @@ impl Offsets {
     /// # Errors
     /// librdkafka's text.
     pub fn new(cluster: &Cluster, group: &str) -> Result<Self, String> {
-        let mut conf = Conf::new();
-        conf.set("bootstrap.servers", &cluster.bootstrap)?;
-        conf.set("client.id", "sluicebox-offsets")?;
+        let mut conf = settings::asking(cluster, "sluicebox-offsets")?;
         conf.set("group.id", group)?;
         conf.set("enable.auto.commit", "false")?;
-        conf.set("allow.auto.create.topics", "false")?;
-        conf.set("enable.metrics.push", "false")?;
-        for (key, value) in &cluster.properties {
-            conf.set(key, value.expose())?;
-        }
-        // SAFETY: live configuration.
-        unsafe { rd::rd_kafka_conf_set_log_cb(conf.as_ptr(), Some(super::log::forward)) };
         Ok(Self(conf.create(rd::rd_kafka_type_t::RD_KAFKA_CONSUMER)?))
     }
 

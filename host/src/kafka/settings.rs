@@ -51,6 +51,22 @@ fn pass_through(conf: &mut Conf, cluster: &Cluster) -> Result<(), String> {
     Ok(())
 }
 
+/// The configuration of a client that only asks, beside those that carry records.
+///
+/// # Errors
+/// As [`consumer`].
+pub fn asking(cluster: &Cluster, client_id: &str) -> Result<Conf, String> {
+    let mut conf = Conf::new();
+    conf.set("bootstrap.servers", &cluster.bootstrap)?;
+    conf.set("client.id", client_id)?;
+    conf.set("allow.auto.create.topics", "false")?;
+    conf.set("enable.metrics.push", "false")?;
+    pass_through(&mut conf, cluster)?;
+    // SAFETY: live configuration, a function that lives as long as the program.
+    unsafe { rdkafka_sys::rd_kafka_conf_set_log_cb(conf.as_ptr(), Some(super::log::forward)) };
+    Ok(conf)
+}
+
 /// A consumer's configuration.
 ///
 /// # Errors

@@ -1,7 +1,6 @@
 //! What the brokers say of topics' configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::c_int;
 use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,10 +8,10 @@ use std::time::{Duration, Instant};
 use super::Code;
 use rdkafka_sys as rd;
 
-use super::ffi::{self, Client, Queue, c_string};
+use super::ffi::{self, Client, Queue, c_string, millis};
 
-/// Asks for the configuration of topics, names and values. A topic that the broker does not describe to us (no `DESCRIBE_CONFIGS`, no answer within
-/// `limit`) is not in the answer.
+/// Asks for the configuration of topics, names and values. A topic that the broker does not describe to us (no
+/// `DESCRIBE_CONFIGS`, no answer within `limit`) is not in the answer.
 pub(super) fn describe(
     client: &Arc<Client>,
     topics: &BTreeSet<&str>,
@@ -39,11 +38,11 @@ pub(super) fn describe(
         rd::rd_kafka_ConfigResource_destroy_array(resources.as_mut_ptr(), resources.len());
         queue.ok_or("librdkafka gives no queue")?
     };
-    let left = deadline.saturating_duration_since(Instant::now()).as_millis();
+    let left = deadline.saturating_duration_since(Instant::now());
     let mut found = BTreeMap::new();
     // SAFETY: live queue; the event owns everything read from it and is destroyed after that.
     unsafe {
-        let event = rd::rd_kafka_queue_poll(queue.as_ptr(), c_int::try_from(left).unwrap_or(c_int::MAX));
+        let event = rd::rd_kafka_queue_poll(queue.as_ptr(), millis(left));
         if event.is_null() {
             return Ok(found);
         }

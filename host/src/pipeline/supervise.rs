@@ -45,6 +45,9 @@ const ASK_LIMITS: Duration = Duration::from_secs(2);
 /// A run that lasted so long starts again without the waits that came before it.
 const HEALTHY: Duration = Duration::from_secs(60);
 
+/// By cluster and topic.
+type ByTopic<T> = BTreeMap<(String, String), T>;
+
 /// What pipelines of a process share, and what this one is.
 pub struct Supervised {
     /// Checked configuration.
@@ -151,7 +154,7 @@ impl Supervised {
     fn start(&self, waker: &Waker, fenced: &Arc<AtomicBool>) -> Result<Run<Real>, String> {
         let config = &self.config;
         self.wait_for_instance_id(fenced)?;
-        let counts = self.partition_counts()?;
+        let (counts, limits) = self.ask_topics()?;
         let batchers = self.batchers();
         let count = |cluster: &str, topic: &str| counts.get(&(cluster.to_owned(), topic.to_owned())).copied();
         self.check_commits(|topic| count(&config.source.cluster, topic))?;
@@ -173,7 +176,7 @@ impl Supervised {
         });
         self.try_instance(&instance)?;
         let topics = config.source.topics.iter();
-        let inputs: std::collections::BTreeMap<String, u32> =
+        let inputs: BTreeMap<String, u32> =
             topics.filter_map(|topic| Some((topic.clone(), count(&config.source.cluster, topic)?))).collect();
         let partitions: u64 = inputs.values().copied().map(u64::from).sum();
         let fetch = FetchBudget {
@@ -182,7 +185,6 @@ impl Supervised {
         };
         let conf = settings::consumer(&config.source, &self.source_cluster, &config.name, fetch)?;
         let consumer = Consumer::new(conf, waker)?;
-        let limits = self.topic_limits()?;
         let outlets = self.outlets(&count, &limits, &batchers, waker)?;
         consumer.subscribe(&config.source.topics)?;
         let offered = Offered {
@@ -239,57 +241,42 @@ impl Supervised {
         batchers
     }
 
-    /// Topics that the pipeline writes, by cluster.
-    fn written(&self) -> BTreeMap<&str, Vec<&str>> {
-        let mut written: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for output in &self.config.outputs {
-            written.entry(&output.cluster).or_default().push(&output.topic);
-        }
-        if let Then::DeadLetter(dead) = &self.config.errors.then {
-            written.entry(&dead.cluster).or_default().push(&dead.topic);
-        }
-        written
+    /// Topics that the pipeline writes with their clusters, in the order of its outlets: dead letters last.
+    fn written(&self) -> impl Iterator<Item = (&str, &str)> {
+        let dead = match &self.config.errors.then {
+            Then::DeadLetter(dead) => Some((dead.cluster.as_str(), dead.topic.as_str())),
+            Then::Block | Then::Drop | Then::Stop => None,
+        };
+        self.config.outputs.iter().map(|output| (output.cluster.as_str(), output.topic.as_str())).chain(dead)
     }
 
-    /// What written topics say that they take. One that does not tell has Kafka's defaults: it only decides what travels
-    /// together.
-    fn topic_limits(&self) -> Result<BTreeMap<(String, String), TopicLimits>, String> {
-        let mut limits = BTreeMap::new();
-        for (cluster, topics) in self.written() {
-            let probe = Probe::new(self.cluster(cluster)?)?;
-            let found = probe.limits(&topics, ASK_LIMITS)?;
-            limits.extend(found.into_iter().map(|(topic, found)| ((cluster.to_owned(), topic), found)));
+    /// Partitions of every topic that the pipeline reads or writes, and what those that it writes say that they take. One
+    /// that does not tell has Kafka's defaults: it only decides what travels together.
+    fn ask_topics(&self) -> Result<(ByTopic<u32>, ByTopic<TopicLimits>), String> {
+        let source = &self.config.source;
+        let read = source.topics.iter().map(|topic| (source.cluster.as_str(), topic.as_str()));
+        let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (cluster, topic) in self.written().chain(read) {
+            wanted.entry(cluster).or_default().push(topic);
         }
-        Ok(limits)
-    }
-
-    /// Partitions of every topic that the pipeline reads or writes.
-    fn partition_counts(&self) -> Result<BTreeMap<(String, String), u32>, String> {
-        let config = &self.config;
-        let mut wanted = self.written();
-        wanted.entry(&config.source.cluster).or_default().extend(config.source.topics.iter().map(String::as_str));
-        let mut counts = BTreeMap::new();
+        let (mut counts, mut limits) = (BTreeMap::new(), BTreeMap::new());
         for (cluster, topics) in wanted {
             let probe = Probe::new(self.cluster(cluster)?)?;
             let found = probe.partitions(&topics, ASK).map_err(|error| {
                 self.status.count_broker_error(cluster, error.kind());
                 error.to_string()
             });
-            for (topic, count) in found? {
-                counts.insert((cluster.to_owned(), topic), count);
-            }
+            counts.extend(found?.into_iter().map(|(topic, count)| ((cluster.to_owned(), topic), count)));
+            let written: Vec<&str> = self.written().filter(|(of, _)| *of == cluster).map(|(_, topic)| topic).collect();
+            let found = probe.limits(&written, ASK_LIMITS)?;
+            limits.extend(found.into_iter().map(|(topic, found)| ((cluster.to_owned(), topic), found)));
         }
-        Ok(counts)
+        Ok((counts, limits))
     }
 
-    /// Counts the topics behind the outlets, dead letters last.
+    /// Counts the topics behind the outlets.
     fn survey(&self, waker: &Waker) -> Result<TopicSurvey, String> {
-        let outputs = self.config.outputs.iter().map(|output| (&output.cluster, &output.topic));
-        let dead = match &self.config.errors.then {
-            Then::DeadLetter(dead) => Some((&dead.cluster, &dead.topic)),
-            Then::Block | Then::Drop | Then::Stop => None,
-        };
-        let topics = outputs.chain(dead).map(|(cluster, topic)| Ok((self.cluster(cluster)?.clone(), topic.clone())));
+        let topics = self.written().map(|(cluster, topic)| Ok((self.cluster(cluster)?.clone(), topic.to_owned())));
         Ok(TopicSurvey::new(topics.collect::<Result<_, String>>()?, waker))
     }
 
@@ -313,7 +300,7 @@ impl Supervised {
     fn outlets(
         &self,
         count: &dyn Fn(&str, &str) -> Option<u32>,
-        limits: &BTreeMap<(String, String), TopicLimits>,
+        limits: &ByTopic<TopicLimits>,
         batchers: &[Batcher],
         waker: &Waker,
     ) -> Result<Outlets<Producer>, String> {
