@@ -189,7 +189,7 @@ impl<E: Edges> Run<E> {
             if slot.replays.is_some() {
                 let over = slot.revision.number == self.swap.orders.serving.number
                     && slot.replays.is_none_or(|offset| slot.lane.oldest_open().is_none_or(|oldest| oldest > offset));
-                if over || target.number == self.swap.orders.serving.number {
+                if over || target.number == self.swap.orders.serving.number || self.swap.is_promoted(target) {
                     slot.replays = None;
                 } else {
                     target = &self.swap.orders.serving;

@@ -159,6 +159,7 @@ impl Host {
     pub(super) fn order(&mut self, world: &mut World, host: usize) {
         world.last_order += 1;
         let number = world.last_order;
+        world.ordered.insert(number, host);
         let lanes = match world.chance.one_in(3) {
             true => Lanes::Percent(world.chance.between(1, 100) as u8),
             false => Lanes::All,

@@ -218,7 +218,7 @@ impl Knobs {
             flush: chance.one_in(20),
             stop_after: chance.one_in(30),
             runs_on: chance.one_in(2),
-            refused: self.has(Fault::Refuse) && chance.one_in(150),
+            refused: self.has(Fault::Refuse) && chance.one_in(100),
             letter_refused: self.has(Fault::RefuseLetter) && chance.one_in(10),
             gone: self.has(Fault::SourceGone) && chance.one_in(3),
             verdict: *chance.pick(&VERDICTS),
