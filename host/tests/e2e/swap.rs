@@ -74,9 +74,8 @@ fn wait_for_swap(host: &SluiceHost, digest: &str) -> String {
 
 /// A figure of such a line.
 fn figure(line: &str, name: &str) -> f64 {
-    let rest = line.split(&format!("{name}=")).nth(1).unwrap_or_else(|| panic!("no {name} in {line}"));
-    let number: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
-    number.parse().unwrap_or_else(|_| panic!("{name} is no number in {line}"))
+    let line: serde_json::Value = serde_json::from_str(line).expect("a line of the log is JSON");
+    line[name].as_f64().unwrap_or_else(|| panic!("no {name} in {line}"))
 }
 
 /// Which version made a record.
