@@ -184,6 +184,7 @@ impl Host {
             rules: Arc::new(lane_rules(&self.config, &self.config.batchers, offered)),
             status: Arc::clone(&self.status),
             share: Share::new(Arc::clone(&self.budget)),
+            ahead: knobs.ahead,
             stop: stop.clone(),
             group: ScriptedGroup { world: world.clone(), member, epochs: 0, lookups: 0, log_start: knobs.first_offset },
             outlets: Outlets::new("simulated", "digest", vec![producer], outputs, dead, batchers),
