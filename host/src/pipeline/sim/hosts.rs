@@ -248,6 +248,7 @@ impl Host {
             control: self.control.clone(),
             status: Arc::clone(&self.status),
             share: Share::new(Arc::clone(&self.budget)),
+            ahead: knobs.ahead,
             stop: stop.clone(),
             group: ScriptedGroup { world: world.clone(), member, epochs: 0, lookups: 0, log_start: knobs.first_offset },
             outlets: Outlets::new("simulated", vec![producer], outputs, dead, batchers),

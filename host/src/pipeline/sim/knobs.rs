@@ -83,6 +83,8 @@ pub(super) struct Knobs {
     pub(super) disruptions: Duration,
     pub(super) commit_interval: Duration,
     pub(super) max_ahead: u32,
+    /// Bytes that producers may hold.
+    pub(super) ahead: usize,
     pub(super) attempts: u32,
     pub(super) max_backoff: Duration,
     pub(super) then: Then,
@@ -154,6 +156,7 @@ impl Knobs {
             disruptions: chance.millis(300, 8_000),
             commit_interval: chance.millis(10, 5_000),
             max_ahead: *chance.pick(&[3, 10, 100, 50_000]),
+            ahead: *chance.pick(&[1, 300, 1 << 20, 1 << 24]),
             attempts: chance.between(1, 5) as u32,
             max_backoff: seconds(*chance.pick(&[1, 5, 30])),
             then,
