@@ -57,7 +57,7 @@ mod hits {
         // Mode "receive".
         KeptForCommit
         // Memory.
-        Starved BatchRelieved AheadTooFar ProducersFull
+        Starved BatchRelieved AheadTooFar ProducersFull Napped
     }
 
     thread_local! {

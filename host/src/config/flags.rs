@@ -77,6 +77,7 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
             protocol: Protocol::Cooperative,
             instance_id: None,
             session_timeout: std::time::Duration::from_secs(45),
+            linger: std::time::Duration::ZERO,
             fetch: Fetch::default(),
         },
         process: Process::default(),

@@ -14,6 +14,7 @@ use super::figures::{COUNT, Fates, SWEEP};
 use super::fill::{Fill, fill};
 use super::lane::{CallKind, Lane, RefusedEmission, Reply};
 use super::leave::{Abandoned, LEFT, Leaving};
+use super::linger::Linger;
 use super::outlets::Outlets;
 use super::pause::Pause;
 use super::place::{Placing, Renewal};
@@ -151,6 +152,8 @@ pub(super) enum Step {
     Again,
     /// Nothing to do before so much time has passed, unless somebody wakes it.
     Rest(Duration),
+    /// Nothing to do for so long, whoever wakes it.
+    Nap(Duration),
     /// The group is left. `Err`: why the pipeline has to begin anew.
     Over(Result<Ended, String>),
 }
@@ -179,6 +182,7 @@ pub(super) struct Run<E: Edges> {
     pub(super) swap: Swap<BuildOf<E>>,
     /// Something could not be fetched or called because too many bytes are in flight.
     pub(super) starved: bool,
+    linger: Linger,
     pub(super) commit_in_flight: bool,
     pub(super) topics: BTreeMap<String, Arc<str>>,
     pub(super) last_commit: Instant,
@@ -226,6 +230,7 @@ impl<E: Edges> Run<E> {
             pause,
             swap,
             starved: false,
+            linger: Linger::default(),
             commit_in_flight: false,
             topics,
             last_commit: now,
@@ -288,7 +293,19 @@ impl<E: Edges> Run<E> {
             return Ok(Step::Over(self.failure.take().map_or(Ok(Ended::Asked), Err)));
         }
         self.housekeeping(now);
-        Ok(if worked { Step::Again } else { Step::Rest(self.rest(now)) })
+        Ok(match self.nap(now) {
+            _ if worked => Step::Again,
+            Some(nap) => Step::Nap(nap.min(self.rest(now))),
+            None => Step::Rest(self.rest(now)),
+        })
+    }
+
+    /// How long to wait for company. Nobody waits who is waited for: a handler's answer, a stop, a partition's next owner.
+    fn nap(&self, now: Instant) -> Option<Duration> {
+        let wait = self.linger.wait(self.parts.config.source.linger, now)?;
+        let busy = self.closing || self.leaving.is_some() || self.starved;
+        let runs = || self.lanes.iter().flatten().any(|slot| slot.lane.is_running());
+        (!busy && !runs()).then_some(wait)
     }
 
     /// How long until the next thing to do by time.
@@ -504,6 +521,7 @@ impl<E: Edges> Run<E> {
                 if fetched.messages > 0 {
                     any = true;
                     self.parts.share.took(fetched.bytes as u64);
+                    self.linger.took(now);
                     let figures = outlets.figures.topics.entry(Arc::clone(&slot.lane.topic)).or_default();
                     figures.consumed += fetched.messages as u64;
                     figures.consumed_bytes += fetched.bytes as u64;

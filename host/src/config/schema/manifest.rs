@@ -168,6 +168,7 @@ fn read_source(root: &mut Table<'_>, name: &str) -> Source {
         protocol: Protocol::Cooperative,
         instance_id: None,
         session_timeout: Duration::from_secs(45),
+        linger: Duration::ZERO,
         fetch: Fetch::default(),
     };
     let Some(mut table) = root.table("source") else {
@@ -192,6 +193,7 @@ fn read_source(root: &mut Table<'_>, name: &str) -> Source {
         id.value
     });
     source.session_timeout = table.duration("session_timeout", source.session_timeout, SECOND..=HOUR);
+    source.linger = table.duration("linger", source.linger, Duration::ZERO..=Duration::from_millis(100));
     if let Some(fetch) = table.table("fetch") {
         source.fetch = read_fetch(fetch);
     }

@@ -82,6 +82,7 @@ pub(super) struct Knobs {
     pub(super) records: usize,
     pub(super) disruptions: Duration,
     pub(super) commit_interval: Duration,
+    pub(super) linger: Duration,
     pub(super) max_ahead: u32,
     /// Bytes that producers may hold.
     pub(super) ahead: usize,
@@ -155,6 +156,7 @@ impl Knobs {
             records: chance.between(1, 300) as usize,
             disruptions: chance.millis(300, 8_000),
             commit_interval: chance.millis(10, 5_000),
+            linger: Duration::from_millis(*chance.pick(&[0, 0, 2, 100])),
             max_ahead: *chance.pick(&[3, 10, 100, 50_000]),
             ahead: *chance.pick(&[1, 300, 1 << 20, 1 << 24]),
             attempts: chance.between(1, 5) as u32,
