@@ -302,6 +302,9 @@ impl Host {
         let Some(up) = &mut self.up else { return Ok(()) };
         let now = world.borrow().now;
         let step = catch_unwind(AssertUnwindSafe(|| up.run.step(start + now)));
+        if let Some(back) = self.control.orders().1.coming.filter(|coming| coming.back.is_some()) {
+            world.borrow_mut().taken_back.insert(back.to.number);
+        }
         let number = self.number;
         let again = match step {
             Ok(Step::Again) => {
