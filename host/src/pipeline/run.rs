@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Share;
+use super::commits::Refusals;
 use super::figures::{COUNT, Fates, SWEEP};
 use super::lane::{Fetched, Lane, LaneRules, RefusedEmission, Reply};
 use super::leave::{Abandoned, LEFT, Leaving};
@@ -160,6 +161,7 @@ pub(super) struct Run<E: Edges> {
     /// Something could not be fetched or called because too many bytes are in flight.
     pub(super) starved: bool,
     pub(super) commit_in_flight: bool,
+    pub(super) refusals: Refusals,
     pub(super) topics: BTreeMap<String, Arc<str>>,
     pub(super) last_commit: Instant,
     pub(super) last_count: Instant,
@@ -205,6 +207,7 @@ impl<E: Edges> Run<E> {
             pause,
             starved: false,
             commit_in_flight: false,
+            refusals: Refusals::default(),
             topics,
             last_commit: now,
             last_count: now,
@@ -276,8 +279,8 @@ impl<E: Edges> Run<E> {
         let lanes = lanes.filter(|slot| !self.starved && (!paused || slot.lane.is_draining()));
         let lanes = lanes.filter_map(|slot| slot.lane.deadline());
         let count = self.starved.then(|| self.last_count + COUNT);
-        let commit = (!self.commit_in_flight && self.leaving.is_none() && self.any_dirty())
-            .then(|| self.last_commit + self.parts.config.ack.commit_interval);
+        let commit = !self.commit_in_flight && self.leaving.is_none() && self.any_dirty();
+        let commit = commit.then(|| self.next_commit());
         let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
         let next = lanes
             .chain(count)
@@ -307,11 +310,12 @@ impl<E: Edges> Run<E> {
                 Event::Placed { number, places } => self.placed(number, &places, now)?,
                 Event::Aged(aged) => self.aged(&aged),
                 Event::Revoked { partitions, lost } => self.revoked(partitions, lost, now)?,
-                Event::Committed { result, partitions } => self.committed(result, &partitions),
+                Event::Committed { result, partitions } => self.committed(result, &partitions, now),
                 Event::Problem { code, text, fatal } => self.problem(code, &text, fatal)?,
             }
         }
         if self.parts.watch.answered() {
+            self.troubles.over("input");
             self.cluster_works();
         }
         Ok(any)
@@ -343,8 +347,10 @@ impl<E: Edges> Run<E> {
                 return Err(format!("{reason}: the process stood still"));
             }
             _ => {
+                // Of a topic that is missing, neither records of the others nor a rebalance say that it is back.
+                let missing = code == Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
                 let reason = format!("group {}: {reason}", self.parts.config.source.group);
-                if self.troubles.add("group", reason.clone()) {
+                if self.troubles.add(if missing { "input" } else { "group" }, reason.clone()) {
                     telemetry::trouble(&self.parts.config.name, &reason);
                 }
                 self.parts.watch.begin();

@@ -173,13 +173,14 @@ impl Story {
 
     /// One of the faults that come from outside.
     fn disrupt(&mut self) {
-        const FROM_OUTSIDE: [Fault; 10] = [
+        const FROM_OUTSIDE: [Fault; 11] = [
             Fault::Kill,
             Fault::KillAtPoint,
             Fault::Stop,
             Fault::Stall,
             Fault::Rebalance,
             Fault::Lost,
+            Fault::Forget,
             Fault::QueueError,
             Fault::Problem,
             Fault::ProduceFatal,
@@ -227,6 +228,7 @@ impl Story {
             }
             Fault::Rebalance => world.rebalance(),
             Fault::Lost => world.expire(member),
+            Fault::Forget => world.forget(member),
             Fault::QueueError => world.disturb_queue(),
             Fault::Problem => world.problem(member),
             Fault::ProduceFatal => {
