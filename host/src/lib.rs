@@ -17,4 +17,5 @@ pub mod kafka;
 pub mod pipeline;
 pub mod plugin;
 pub mod telemetry;
+mod threads;
 pub mod wake;

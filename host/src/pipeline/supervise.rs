@@ -81,14 +81,10 @@ impl Supervised {
         let fenced = Arc::new(AtomicBool::new(false));
         while !self.stop.requested() {
             let started = Instant::now();
-            // A bug of the host's ends the run before anything more is committed; the next one begins from what is.
-            let run = || self.start(&waker, &fenced).and_then(|run| drive(run, &waker));
-            let reason = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-                Ok(Ok(Ended::Asked)) => break,
-                Ok(Ok(Ended::Policy(reason))) => return self.stay_stopped(reason, &waker),
-                Ok(Err(reason)) => reason,
-                Err(_) => "the host stopped this pipeline because of a bug of its own, see the log; it starts again"
-                    .to_owned(),
+            let reason = match guarded(|| self.start(&waker, &fenced).and_then(|run| drive(run, &waker))) {
+                Ok(Ended::Asked) => break,
+                Ok(Ended::Policy(reason)) => return self.stay_stopped(reason, &waker),
+                Err(reason) => reason,
             };
             if started.elapsed() >= HEALTHY {
                 wait = RETRY.0;
@@ -194,7 +190,6 @@ impl Supervised {
             version: self.version.digest().into(),
         };
         let rules = lane_rules(config, &batchers, offered);
-        let topic = config.source.topics.first().map_or("", String::as_str);
         let parts = Parts {
             config: Arc::clone(config),
             cluster: self.source_cluster.clone(),
@@ -206,7 +201,7 @@ impl Supervised {
             group: Member::new(consumer, fenced),
             outlets,
             handlers: LaneHandlers::new(&self.handlers, &self.version, instance, waker),
-            watch: ClusterWatch::new(self.source_cluster.clone(), topic, waker),
+            watch: ClusterWatch::new(self.source_cluster.clone(), &config.source.topics, waker),
             rereader: TopicRereader::new(&config.source, &self.source_cluster, waker),
             survey: self.survey(waker)?,
             refresh: settings::topic_refresh(&self.source_cluster),
@@ -338,6 +333,13 @@ impl Supervised {
     }
 }
 
+/// Runs; a panic is a reason to begin anew. A bug of the host's ends the run before anything more is committed; the next one
+/// begins from what is.
+fn guarded(run: impl FnOnce() -> Result<Ended, String>) -> Result<Ended, String> {
+    let bug = "the host stopped this pipeline because of a bug of its own, see the log; it starts again";
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| Err(bug.to_owned()))
+}
+
 /// What a component has, as far as lanes care.
 pub(super) struct Offered {
     pub(super) messages: bool,
@@ -387,5 +389,19 @@ pub(super) fn lane_rules(config: &Pipeline, batchers: &[Batcher], offered: Offer
         exports: offered.exports,
         receive: config.ack.mode == AckMode::Receive,
         max_ahead: config.process.max_ahead as usize,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a run says is passed on, and a panic in it is a reason that begins the next one.
+    #[test]
+    fn a_panic_begins_a_pipeline_anew() {
+        assert_eq!(guarded(|| Ok(Ended::Asked)), Ok(Ended::Asked));
+        assert_eq!(guarded(|| Err("not yet".to_owned())), Err("not yet".to_owned()));
+        let reason = guarded(|| panic!("a bug, on purpose")).expect_err("no end");
+        assert!(reason.contains("it starts again"), "{reason}");
     }
 }
