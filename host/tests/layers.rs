@@ -56,6 +56,7 @@ const RULES: [Rule; 7] = [
         names: &["crate::kafka", "crate::plugin"],
         allowed: &[
             "pipeline/port.rs",
+            "pipeline/control.rs",
             "pipeline/wiring.rs",
             "pipeline/supervise.rs",
             "pipeline/handlers.rs",
@@ -70,6 +71,7 @@ const RULES: [Rule; 7] = [
         names: &["tokio", "Instant::now", "SystemTime::now", "std::thread", "crate::threads", "crate::wake"],
         allowed: &[
             "pipeline/wiring.rs",
+            "pipeline/control.rs",
             "pipeline/supervise.rs",
             "pipeline/handlers.rs",
             "pipeline/reread.rs",

@@ -45,7 +45,7 @@ impl Refusals {
 impl<E: Edges> Run<E> {
     pub(super) fn commit(&mut self, now: Instant) -> Result<(), String> {
         // With mode "receive" messages wait for it.
-        let awaited = self.parts.rules.receive && !self.commit_in_flight && self.any_awaits_commit();
+        let awaited = self.swap.serving().rules.receive && !self.commit_in_flight && self.any_awaits_commit();
         let waits = self.refusals.until().is_some_and(|until| now < until);
         if (now >= self.next_commit() || awaited && !waits) && self.leaving.is_none() {
             let all = self.active.clone();

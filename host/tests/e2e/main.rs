@@ -32,6 +32,7 @@
 //! | `faults` | a trap, a panic, an endless loop, a memory hog fail their own record only |
 //! | `dead_letters` | one dead letter per failed record, with all that it was and why; none is acked unwritten |
 //! | `bad_answers` | an answer that breaks the contract fails its own record only |
+//! | `swap` | another version of the handler under load; what does not fit leaves the old one serving |
 //! | `bad_input` | mistakes of the command line end it at once with their reason |
 //! | `holds` | messages that are held open, and the timer |
 //! | `lifecycle` | handlers hear which partitions come and go; kept ones keep their instance |
@@ -77,6 +78,7 @@ mod security;
 mod signals;
 mod standstill;
 mod stopping;
+mod swap;
 mod three_brokers;
 mod throughput;
 mod vanished;

@@ -32,6 +32,8 @@ faults! {
     ReportSlow ProduceError ProduceFatal Refuse RefuseLetter SourceSlow SourceGone
     // Handlers.
     SlowHandler StuckRecord Trap BadAnswer Retry Reject HandlerPanic Hold CallTrap BadVerdict
+    // The operator.
+    Swap SwapRefused SwapSlow Pause
     // The machine.
     LostWake TinyBudget
 }
@@ -52,7 +54,15 @@ const VERDICTS: [Disposition; 11] = [
 ];
 
 /// With mode `receive` and none but these, every record is handled: no fault that may cost one.
-const QUIET: [Fault; 5] = [Fault::CommitDoubled, Fault::Gaps, Fault::Reject, Fault::LostWake, Fault::TinyBudget];
+const QUIET: [Fault; 7] = [
+    Fault::CommitDoubled,
+    Fault::Gaps,
+    Fault::Reject,
+    Fault::Swap,
+    Fault::SwapSlow,
+    Fault::LostWake,
+    Fault::TinyBudget,
+];
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -73,6 +83,8 @@ pub(super) struct Knobs {
     pub(super) disruptions: Duration,
     pub(super) commit_interval: Duration,
     pub(super) max_ahead: u32,
+    /// Bytes that producers may hold.
+    pub(super) ahead: usize,
     pub(super) attempts: u32,
     pub(super) max_backoff: Duration,
     pub(super) then: Then,
@@ -144,6 +156,7 @@ impl Knobs {
             disruptions: chance.millis(300, 8_000),
             commit_interval: chance.millis(10, 5_000),
             max_ahead: *chance.pick(&[3, 10, 100, 50_000]),
+            ahead: *chance.pick(&[1, 300, 1 << 20, 1 << 24]),
             attempts: chance.between(1, 5) as u32,
             max_backoff: seconds(*chance.pick(&[1, 5, 30])),
             then,
@@ -200,7 +213,7 @@ impl Knobs {
         if self.batches == Batches::Only {
             message = Stage::default();
         }
-        let refused = self.has(Fault::Refuse) && chance.one_in(60);
+        let refused = self.has(Fault::Refuse) && chance.one_in(100);
         Plan {
             emits: if self.batches == Batches::Only { 0 } else { emits as u8 },
             message,
