@@ -23,6 +23,7 @@ use crate::pipeline::stop::Stop;
 use crate::pipeline::supervise::Supervised;
 use crate::plugin::{Cache, Compiler, HandlerLog, Runtime, Version};
 use crate::telemetry;
+use crate::threads;
 
 /// A pipeline with its loaded component.
 pub type Loaded = (Arc<Pipeline>, Arc<Version>);
@@ -138,7 +139,7 @@ impl App {
                 stop: app.stop.clone(),
                 status,
             };
-            app.threads.push(std::thread::Builder::new().name(name).spawn(|| supervised.run())?);
+            app.threads.push(threads::spawn(&name, || supervised.run())?);
         }
         Ok(app)
     }
@@ -181,14 +182,11 @@ impl App {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Waits for the end of every pipeline. False when one of them ended by a bug of the host's.
-    #[must_use]
-    pub fn join(self) -> bool {
-        let mut clean = true;
+    /// Waits for the end of every pipeline.
+    pub fn join(self) {
         for thread in self.threads {
-            clean &= thread.join().is_ok();
+            _ = thread.join();
         }
-        clean
     }
 }
 

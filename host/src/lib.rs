@@ -18,4 +18,5 @@ pub mod live;
 pub mod pipeline;
 pub mod plugin;
 pub mod telemetry;
+mod threads;
 pub mod wake;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::{Share, ahead_of_a_lane};
+use super::commits::Refusals;
 use super::control::Control;
 use super::figures::{COUNT, Fates, SWEEP};
 use super::fill::{Fill, fill};
@@ -184,6 +185,7 @@ pub(super) struct Run<E: Edges> {
     pub(super) starved: bool,
     linger: Linger,
     pub(super) commit_in_flight: bool,
+    pub(super) refusals: Refusals,
     pub(super) topics: BTreeMap<String, Arc<str>>,
     pub(super) last_commit: Instant,
     pub(super) last_count: Instant,
@@ -232,6 +234,7 @@ impl<E: Edges> Run<E> {
             starved: false,
             linger: Linger::default(),
             commit_in_flight: false,
+            refusals: Refusals::default(),
             topics,
             last_commit: now,
             last_count: now,
@@ -317,8 +320,8 @@ impl<E: Edges> Run<E> {
         let lanes = lanes.filter(|slot| !self.starved && (!paused || slot.lane.is_draining()));
         let lanes = lanes.filter_map(|slot| slot.lane.deadline());
         let count = self.starved.then(|| self.last_count + COUNT);
-        let commit = (!self.commit_in_flight && self.leaving.is_none() && self.any_dirty())
-            .then(|| self.last_commit + self.parts.config.ack.commit_interval);
+        let commit = !self.commit_in_flight && self.leaving.is_none() && self.any_dirty();
+        let commit = commit.then(|| self.next_commit());
         let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
         let next = lanes
             .chain(count)
@@ -348,11 +351,12 @@ impl<E: Edges> Run<E> {
                 Event::Placed { number, places } => self.placed(number, &places, now)?,
                 Event::Aged(aged) => self.aged(&aged),
                 Event::Revoked { partitions, lost } => self.revoked(partitions, lost, now)?,
-                Event::Committed { result, partitions } => self.committed(result, &partitions),
+                Event::Committed { result, partitions } => self.committed(result, &partitions, now),
                 Event::Problem { code, text, fatal } => self.problem(code, &text, fatal)?,
             }
         }
         if self.parts.watch.answered() {
+            self.troubles.over("input");
             self.cluster_works();
         }
         Ok(any)
@@ -384,8 +388,10 @@ impl<E: Edges> Run<E> {
                 return Err(format!("{reason}: the process stood still"));
             }
             _ => {
+                // Of a topic that is missing, neither records of the others nor a rebalance say that it is back.
+                let missing = code == Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
                 let reason = format!("group {}: {reason}", self.parts.config.source.group);
-                if self.troubles.add("group", reason.clone()) {
+                if self.troubles.add(if missing { "input" } else { "group" }, reason.clone()) {
                     telemetry::trouble(&self.parts.config.name, &reason);
                 }
                 self.parts.watch.begin();

@@ -15,6 +15,7 @@ use super::compile::Compiler;
 use super::instance::State;
 use super::version::LoadRules;
 use super::{imports, metrics, wasi};
+use crate::threads;
 
 /// How often running guests are looked at: the unit of deadlines and the longest a lane keeps its thread.
 pub(super) const TICK: Duration = Duration::from_millis(10);
@@ -66,7 +67,7 @@ impl Runtime {
     pub fn new(compiler: Compiler, cache: Option<Cache>) -> anyhow::Result<Arc<Self>> {
         let pulse = Arc::new(Pulse::default());
         let beat = Arc::clone(&pulse);
-        let ticker = std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || beat.run())?;
+        let ticker = threads::spawn("plugin-ticker", move || beat.run())?;
         let runtime = Self { kits: Mutex::default(), compiler, cache, pulse, ticker: Some(ticker) };
         runtime.kit(EngineRules::of(&LoadRules::default()))?;
         Ok(Arc::new(runtime))
@@ -95,8 +96,7 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         self.pulse.stop();
         if let Some(ticker) = self.ticker.take() {
-            // A panic of the ticker would have been seen as deadlines that never come; nothing to add here.
-            drop(ticker.join());
+            _ = ticker.join();
         }
     }
 }

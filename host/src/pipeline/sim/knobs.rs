@@ -23,7 +23,7 @@ faults! {
     // Whole hosts.
     Kill KillAtPoint Stop Stall
     // The group.
-    Rebalance Lost CloseHangs
+    Rebalance Lost Forget CloseHangs
     // Commits.
     CommitSlow CommitLost CommitDoubled CommitError
     // What comes in.
@@ -215,6 +215,7 @@ impl Knobs {
         if self.batches == Batches::Only {
             message = Stage::default();
         }
+        let refused = self.has(Fault::Refuse) && chance.one_in(100);
         Plan {
             emits: if self.batches == Batches::Only { 0 } else { emits as u8 },
             message,
@@ -223,11 +224,12 @@ impl Knobs {
             flush: chance.one_in(20),
             stop_after: chance.one_in(30),
             runs_on: chance.one_in(2),
-            refused: self.has(Fault::Refuse) && chance.one_in(100),
+            refused,
             letter_refused: self.has(Fault::RefuseLetter) && chance.one_in(10),
             gone: self.has(Fault::SourceGone) && chance.one_in(3),
             verdict: *chance.pick(&VERDICTS),
-            verdict_emits: chance.one_in(3),
+            // One that was refused is refused twice by this.
+            verdict_emits: chance.one_in(3) || refused,
         }
     }
 }
