@@ -13,6 +13,7 @@ use crate::admin::Admin;
 use crate::components::Components;
 use crate::config::{Diagnostic, Pipeline, Plan, Report};
 use crate::handler_log::PipelineLog;
+use crate::outbound::Outbound;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::handlers::HandlerThreads;
 use crate::pipeline::status::PipelineStatus;
@@ -105,6 +106,7 @@ impl App {
         };
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let handlers = Arc::new(HandlerThreads::start(threads)?);
+        let outbound = Arc::new(Outbound::default());
         let clusters = Arc::new(plan.clusters.clone());
         let budget = Budget::new(plan.memory_budget);
         let stop = Stop::default();
@@ -117,6 +119,7 @@ impl App {
                 source_cluster,
                 clusters: Arc::clone(&clusters),
                 handlers: Arc::clone(&handlers),
+                outbound: Arc::clone(&outbound),
                 budget: Arc::clone(&budget),
                 stop: app.stop.clone(),
                 config,

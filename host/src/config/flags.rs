@@ -85,6 +85,7 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
         hold: Hold::default(),
         tick: None,
         deterministic: false,
+        http: None,
         errors,
         outputs,
         build: None,

@@ -33,6 +33,7 @@ use crate::kafka::metadata::Probe;
 use crate::kafka::offsets::Offsets;
 use crate::kafka::producer::Producer;
 use crate::kafka::settings::{self, FetchBudget};
+use crate::outbound::{Client, Outbound, SystemNames};
 use crate::plugin::{Instance, InstanceConfig, OutputInfo, Version};
 use crate::wake::Waker;
 
@@ -62,6 +63,8 @@ pub struct Supervised {
     pub log: Arc<dyn crate::plugin::HandlerLog>,
     /// Handler threads of the process.
     pub handlers: Arc<HandlerThreads>,
+    /// Where the process's outbound requests run.
+    pub outbound: Arc<Outbound>,
     /// Bytes in flight of the process.
     pub budget: Arc<Budget>,
     /// What the outside sees.
@@ -173,6 +176,7 @@ impl Supervised {
             log: Arc::clone(&self.log),
             usage: Arc::clone(&self.status.usage),
             metrics: Arc::clone(&self.status.handler_metrics),
+            http: self.client()?,
         });
         self.try_instance(&instance)?;
         let topics = config.source.topics.iter();
@@ -212,6 +216,12 @@ impl Supervised {
             refresh: settings::topic_refresh(&self.source_cluster),
         };
         Ok(Run::new(parts, Instant::now()))
+    }
+
+    /// Asks for the handler, if it may ask anybody.
+    fn client(&self) -> Result<Option<Arc<Client>>, String> {
+        let Some(grant) = &self.config.http else { return Ok(None) };
+        Client::new(grant, (&self.config.limits).into(), &self.outbound, Arc::new(SystemNames)).map(Some)
     }
 
     /// Whoever joins with an instance id throws out the member that has it. So who was thrown out asks first whether the
