@@ -15,6 +15,7 @@ pub mod handler_metrics;
 pub mod handler_usage;
 pub mod kafka;
 pub mod live;
+pub mod outbound;
 pub mod pipeline;
 pub mod plugin;
 pub mod telemetry;

@@ -87,6 +87,7 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
         swap: Swap::default(),
         tick: None,
         deterministic: false,
+        http: None,
         errors,
         outputs,
         build: None,

@@ -21,6 +21,7 @@ use crate::delivery::ticket::LaneId;
 use crate::delivery::verdict::FailedMessage;
 use crate::handler_metrics::HandlerMetrics;
 use crate::handler_usage::Usage;
+use crate::outbound::Client;
 use crate::plugin::{Fault, HandlerLog, Instance, InstanceConfig, OutputInfo, Place, Version};
 use crate::threads;
 use crate::wake::Waker;
@@ -103,6 +104,8 @@ pub struct Surroundings {
     pub usage: Arc<Usage>,
     /// Figures of the handlers' own.
     pub metrics: Arc<HandlerMetrics>,
+    /// Sends their requests, if they were granted any.
+    pub http: Option<Arc<Client>>,
 }
 
 impl Surroundings {
@@ -118,6 +121,7 @@ impl Surroundings {
             log: (self.logs)(version),
             usage: Arc::clone(&self.usage),
             metrics: Arc::clone(&self.metrics),
+            http: self.http.clone(),
         }
     }
 }

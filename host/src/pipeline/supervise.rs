@@ -30,6 +30,7 @@ use crate::kafka::metadata::Probe;
 use crate::kafka::offsets::Offsets;
 use crate::kafka::producer::Producer;
 use crate::kafka::settings::{self, FetchBudget};
+use crate::outbound::Client;
 use crate::plugin::{Instance, InstanceConfig, OutputInfo, Version};
 use crate::wake::Waker;
 
@@ -57,6 +58,8 @@ pub struct Supervised {
     pub logs: Logs,
     /// Handler threads of the process.
     pub handlers: Arc<HandlerThreads>,
+    /// Sends the handler's requests, if it was granted any.
+    pub http: Option<Arc<Client>>,
     /// Bytes in flight of the process.
     pub budget: Arc<Budget>,
     /// What the outside sees.
@@ -180,6 +183,7 @@ impl Supervised {
             logs: Arc::clone(&self.logs),
             usage: Arc::clone(&self.status.usage),
             metrics: Arc::clone(&self.status.handler_metrics),
+            http: self.http.clone(),
         };
         self.try_instance(&revision.build, Arc::new(surroundings.instance(config, &revision.build)))?;
         let topics = config.source.topics.iter();

@@ -14,7 +14,7 @@ use super::cache::Cache;
 use super::compile::Compiler;
 use super::instance::State;
 use super::version::LoadRules;
-use super::{imports, metrics, wasi};
+use super::{http, imports, metrics, wasi};
 use crate::threads;
 
 /// How often running guests are looked at: the unit of deadlines and the longest a lane keeps its thread.
@@ -46,7 +46,10 @@ impl EngineRules {
 pub(super) struct Kit {
     pub rules: EngineRules,
     pub engine: Engine,
+    /// What everybody gets.
     pub linker: Linker<State>,
+    /// With outbound HTTP.
+    pub asking: Linker<State>,
 }
 
 /// What all handlers of the process share.
@@ -80,9 +83,12 @@ impl Runtime {
             return Ok(Arc::clone(kit));
         }
         let engine = engine(rules)?;
-        let linker = linker(&engine).map_err(|error| anyhow::anyhow!("host functions do not link: {error:#}"))?;
+        let unlinked = |error: wasmtime::Error| anyhow::anyhow!("host functions do not link: {error:#}");
+        let linker = linker(&engine).map_err(unlinked)?;
+        let mut asking = linker.clone();
+        http::add_to_linker(&mut asking).map_err(unlinked)?;
         self.pulse.drive(engine.weak());
-        let kit = Arc::new(Kit { rules, engine, linker });
+        let kit = Arc::new(Kit { rules, engine, linker, asking });
         kits.insert(rules, Arc::clone(&kit));
         Ok(kit)
     }
