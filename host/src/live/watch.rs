@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::{Live, Rollout};
 use crate::config::{Pipeline, Report};
 use crate::telemetry;
+use crate::threads;
 
 /// How often stamps are looked at.
 const LOOK: Duration = Duration::from_millis(150);
@@ -41,7 +42,7 @@ impl FileWatch {
             manifests: manifests.into_iter().map(File::new).collect(),
             reload,
         };
-        std::thread::Builder::new().name("sb-watch".to_owned()).spawn(move || {
+        threads::spawn("sb-watch", move || {
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 watcher.look();
             }
