@@ -122,18 +122,12 @@ fn fixed(old: &Pipeline, new: &Pipeline) -> Vec<String> {
     let batchers =
         |pipeline: &Pipeline| pipeline.batchers.iter().map(|batcher| batcher.name.clone()).collect::<Vec<_>>();
     let requests = |pipeline: &Pipeline| crate::outbound::Limits::from(&pipeline.limits);
-    // The client that asks for the handler is made when the pipeline starts.
-    let asking = |pipeline: &Pipeline| {
-        let limits = &pipeline.limits;
-        (limits.http_requests, limits.http_body, limits.http_fields, limits.http_time)
-    };
     let differs = [
         ("`name`", old.name != new.name),
         ("[source]", old.source != new.source),
         ("[output]", outputs(old) != outputs(new)),
         ("the names of [batch]", batchers(old) != batchers(new)),
         ("`handler.allow`", old.http != new.http),
-        ("the `http_…` limits", new.http.is_some() && asking(old) != asking(new)),
         ("the limits of outbound requests", requests(old) != requests(new)),
         ("`ack.mode`", old.ack.mode != new.ack.mode),
         ("`errors.dead_letter`", letters(old) != letters(new)),
