@@ -216,7 +216,7 @@ impl Host {
 
     fn look_at_once(&mut self) {
         if let Some(up) = &mut self.up {
-            up.due = Duration::ZERO;
+            up.due = up.due.min(up.naps);
         }
     }
 
@@ -265,7 +265,7 @@ impl Host {
             refresh: Duration::from_secs(300),
         };
         let run = Run::new(parts, start + now);
-        self.up = Some(Up { run, member, stop, due: now });
+        self.up = Some(Up { run, member, stop, due: now, naps: now });
     }
 
     /// Its member, while its process runs.
