@@ -107,6 +107,7 @@ impl Pipeline {
             errors,
             swap,
             deterministic,
+            http,
             outputs,
             build,
             dev,
@@ -116,8 +117,8 @@ impl Pipeline {
             == (&other.name, &other.description, &other.component, &other.settings, &other.limits, &other.source)
             && (process, batchers, ack, hold, tick, errors)
                 == (&other.process, &other.batchers, &other.ack, &other.hold, &other.tick, &other.errors)
-            && (swap, deterministic, outputs, build, dev)
-                == (&other.swap, &other.deterministic, &other.outputs, &other.build, &other.dev)
+            && (swap, deterministic, http, outputs, build, dev)
+                == (&other.swap, &other.deterministic, &other.http, &other.outputs, &other.build, &other.dev)
     }
 }
 
