@@ -565,7 +565,7 @@ fn a_property_that_librdkafka_refuses_is_reported_at_its_place() {
         |key: &str, value: &str| (key == "sasl.password").then(|| format!("Invalid value \"{value}\" for \"{key}\""));
     let report = load(&request, &Outside { env: &env, property_fault: &fault }).expect_err("refused");
     let text = report.to_string();
-    let expected = "full.host.toml:22:72: librdkafka refuses the property `sasl.password` [SB0210]";
+    let expected = "full.host.toml:27:72: librdkafka refuses the property `sasl.password` [SB0210]";
     assert_eq!(text, expected);
     assert!(report.render(false).contains("Invalid value \"***\" for"));
 }
@@ -579,5 +579,5 @@ fn a_later_finding_has_a_place() {
     report.push(found.at(plan.pipelines[0].origin.batcher("totals")));
     let json = report.to_json();
     let at = &json["diagnostics"][0]["at"];
-    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(32)));
+    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(33)));
 }
