@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::config::LostOffset;
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
+use crate::live::store::StoreError;
 use crate::pipeline::sink::Failure;
 use crate::pipeline::status::State;
 use crate::plugin::{CacheError, Fault, Place, TailLine};
@@ -27,6 +28,25 @@ pub fn pipeline_state(pipeline: &str, state: State, reason: Option<&str>) {
 /// Handlers are compiled at every start, because what was compiled cannot be kept.
 pub fn no_cache(error: &CacheError) {
     tracing::warn!("{error}; until then plugins are compiled at every start");
+}
+
+/// Versions cannot be kept on disk.
+pub fn no_store(error: &StoreError) {
+    tracing::warn!("{error}; until then nothing can be deployed or rolled back, and a restart begins with what manifests name");
+}
+
+/// A restart goes on with what was deployed, not with what the manifest names.
+pub fn begins_with_deployed(pipeline: &str, digest: &str, named: &str) {
+    tracing::info!(
+        pipeline,
+        version = digest,
+        "begins with the version that was deployed last; the manifest names {named}, which counts again when that file changes"
+    );
+}
+
+/// A version is served and not written down.
+pub fn version_not_noted(pipeline: &str, error: &StoreError) {
+    tracing::error!(pipeline, "a restart would begin with the version before: {error}");
 }
 
 /// Partitions were assigned.
