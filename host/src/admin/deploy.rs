@@ -11,6 +11,7 @@ use super::operations::{End, Progress};
 use super::pipelines::swapped;
 use super::problem::Problem;
 use super::view::{DeployRequest, SwapView, VersionList, VersionView};
+use crate::live::Rollout;
 use crate::live::admission::{Admitted, Refused};
 use crate::live::deployments::{Book, NotBegun, UnderWay};
 use crate::live::store::{History, How, StoreError};
@@ -19,6 +20,8 @@ use crate::pipeline::status::State;
 
 /// How long lanes may take to switch, and the first record to pass, unless it is said.
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a canary runs unless it is said.
+const CANARY: Duration = Duration::from_secs(120);
 /// The longest that may be said.
 const LONGEST: Duration = Duration::from_secs(3600);
 /// How often the progress of an order is looked at; it is published a few times a second.
@@ -33,6 +36,8 @@ pub struct Wanted {
     digest: String,
     how: How,
     strategy: Strategy,
+    /// Runs on a share of the partitions first, for so long.
+    canary: Option<(u8, Duration)>,
     dry_run: bool,
     timeout: Duration,
 }
@@ -41,7 +46,11 @@ impl Wanted {
     /// Until it has to be over.
     pub fn deadline(&self, compile: Duration) -> Duration {
         // Compiling is CPU time in a child: it may take twice as long on a busy machine.
-        2 * compile + self.timeout + BACK
+        2 * compile + self.trial() + self.timeout + BACK
+    }
+
+    fn trial(&self) -> Duration {
+        self.canary.map_or(Duration::ZERO, |(_, time)| time)
     }
 }
 
@@ -88,11 +97,22 @@ fn wanted(request: DeployRequest, digest: String, how: How) -> Result<Wanted, Pr
         let hint = format!("1 to {}", LONGEST.as_secs());
         return wrong("/timeout_seconds", format!("{} s is no timeout", timeout.as_secs()), &hint);
     }
-    if request.canary_percent.is_some() || request.canary_seconds.is_some() {
-        let detail = "a canary cannot be asked for in this version".to_owned();
-        return wrong("/canary_percent", detail, "deploy to one host of the group first");
-    }
-    Ok(Wanted { digest, how, strategy, dry_run: request.dry_run, timeout })
+    let time = request.canary_seconds.map_or(CANARY, Duration::from_secs);
+    let canary = match request.canary_percent {
+        None if request.canary_seconds.is_some() => {
+            return wrong("/canary_seconds", "a time for no canary".to_owned(), "say `canary_percent` as well");
+        }
+        None => None,
+        Some(1..=99) if time.is_zero() || time > LONGEST => {
+            let hint = format!("1 to {}", LONGEST.as_secs());
+            return wrong("/canary_seconds", format!("{} s is no time for a canary", time.as_secs()), &hint);
+        }
+        Some(percent @ 1..=99) => Some((percent, time)),
+        Some(percent) => {
+            return wrong("/canary_percent", format!("{percent} % of the partitions are no canary"), "1 to 99");
+        }
+    };
+    Ok(Wanted { digest, how, strategy, canary, dry_run: request.dry_run, timeout })
 }
 
 /// The versions that are kept.
@@ -153,7 +173,13 @@ pub async fn carry_out(book: Book, under_way: UnderWay, wanted: Wanted, progress
     if wanted.dry_run {
         return plan(&book, &from, &admitted);
     }
-    let number = match live.order(admitted, Lanes::All, wanted.strategy, Some(last)) {
+    let rollout = Rollout {
+        lanes: wanted.canary.map_or(Lanes::All, |(percent, _)| Lanes::Percent(percent)),
+        promote_after: wanted.canary.map(|(_, time)| time),
+        strategy: wanted.strategy,
+        after: Some(last),
+    };
+    let number = match live.order(admitted, rollout) {
         Ok(number) => number,
         Err(conflict) => return End::Conflict(conflict.to_string()),
     };
@@ -208,7 +234,7 @@ fn plan(book: &Book, from: &str, admitted: &Admitted) -> End {
 /// Follows an order to its end, and writes the new version down when it is there.
 async fn follow(book: &Book, number: u64, wanted: &Wanted, progress: &Progress) -> End {
     let control = &book.live().control;
-    let mut deadline = Instant::now() + wanted.timeout;
+    let mut deadline = Instant::now() + wanted.trial() + wanted.timeout;
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = None;
@@ -309,10 +335,10 @@ async fn first_record(book: &Book, number: u64, wanted: &Wanted, progress: &Prog
 fn said(view: &SwapView) -> String {
     let versions = format!("{} -> {}", short(&view.from), short(&view.to));
     let (switched, all) = view.switched;
+    let millis = |micros: u64| micros as f64 / 1000.0;
     match view.stage.as_str() {
         "done" => {
             let (_, p99, max) = view.gap_us;
-            let millis = |micros: u64| micros as f64 / 1000.0;
             format!(
                 "{versions} on {all} partitions in {} ms: compiled in {} ms, tried in {} ms, longest gap of a partition \
                  {:.1} ms (p99 {:.1} ms), {} records in flight",
@@ -324,6 +350,16 @@ fn said(view: &SwapView) -> String {
                 view.in_flight
             )
         }
+        "canary" => format!(
+            "{versions}: canary on {switched} of {all} partitions: {} messages, {} failed, p99 of calls {:.1} ms; the old \
+             version {}, {}, {:.1} ms",
+            view.new.messages,
+            view.new.failed,
+            millis(view.new.p99_us),
+            view.old.messages,
+            view.old.failed,
+            millis(view.old.p99_us)
+        ),
         stage => format!("{versions}: {}, {switched} of {all} partitions", stage.replace('_', " ")),
     }
 }

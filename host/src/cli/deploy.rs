@@ -79,6 +79,8 @@ pub(super) fn deploy(args: &DeployArgs, form: OutputForm, data: &mut dyn Write, 
     let request = |digest: String| DeployRequest {
         digest: Some(digest),
         strategy: args.strategy.map(|strategy| strategy.word().to_owned()),
+        canary_percent: args.canary,
+        canary_seconds: args.canary_for.map(|time| time.as_secs().max(1)),
         timeout_seconds: args.timeout.map(|timeout| timeout.as_secs().max(1)),
         ..DeployRequest::default()
     };

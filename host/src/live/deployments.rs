@@ -4,7 +4,6 @@
 //!
 //! Invariant: a pipeline has one deployment at a time, and each begins from a generation that nobody changed since.
 
-use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -123,20 +122,7 @@ impl Book {
         let serving = live.control.serving();
         let page = Page { served: serving.digest().to_string(), under_way: None };
         let book = Self(Arc::new(Inner { live, store, place, page: Mutex::new(page) }));
-        let digest = serving.digest();
-        if book.0.store.read(digest).is_err() {
-            let path = &serving.config.component;
-            let read = std::fs::read(path).map_err(|source| StoreError::Io { path: path.clone(), source })?;
-            let kept = book.0.store.keep(&read)?;
-            // The file changed since it was loaded: what is served is known by its digest only, until the next version.
-            if kept != **digest {
-                return Ok(book);
-            }
-        }
-        let history = book.history()?;
-        if history.as_ref().and_then(History::current).is_none_or(|current| current.digest != **digest) {
-            book.write(digest, How::Start)?;
-        }
+        book.write(serving.digest(), How::Start)?;
         Ok(book)
     }
 
@@ -210,7 +196,13 @@ impl Book {
 
     fn write(&self, digest: &str, how: How) -> Result<(), StoreError> {
         let Inner { live, store, place, .. } = &*self.0;
-        let file = digest_of(&live.control.serving().config.component);
+        let path = &live.control.serving().config.component;
+        // A file that is gone is no version; what is served may have come without it.
+        let read = std::fs::read(path).unwrap_or_default();
+        let file = Some(hex(&Sha256::digest(&read))).filter(|_| !read.is_empty());
+        if file.as_deref() == Some(digest) {
+            store.keep(&read)?;
+        }
         loop {
             let history = store.history(place)?;
             if history.as_ref().and_then(History::current).is_some_and(|current| current.digest == digest) {
@@ -285,8 +277,6 @@ impl Drop for Scribe {
     }
 }
 
-/// Digest of what a file holds.
-fn digest_of(path: &Path) -> Option<String> {
-    let bytes = std::fs::read(path).ok()?;
-    Some(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -368,7 +368,7 @@ impl Store {
             Err(StoreError::Damaged { .. }) => return Ok(()),
             Err(error) => return Err(error),
         };
-        for (path, modified) in list(&self.components())?.into_iter().filter(|(_, modified)| is_old(*modified)) {
+        for (path, _) in list(&self.components())?.into_iter().filter(|(_, modified)| is_old(*modified)) {
             let digest = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             if !referred.iter().any(|referred| referred == digest) {
                 remove(&path)?;

@@ -91,6 +91,7 @@ pub struct ResumeArgs {
 Examples:
   sluicebox deploy orders-enrich target/wasm32-wasip2/release/orders.wasm
   sluicebox deploy orders.wasm --plan                    what would change; of the only pipeline
+  sluicebox deploy orders-enrich orders.wasm --canary 10% --for 2m
   sluicebox deploy orders-enrich orders.wasm --host http://a:8321 --host http://b:8321
 
 The host looks at the component first: its form, its world, its imports, whether an instance of it starts. Then
@@ -112,6 +113,12 @@ pub struct DeployArgs {
     /// What becomes of open batches: they run once on the old version, or on the new one [default: drain]
     #[arg(long, value_enum, value_name = "HOW")]
     pub strategy: Option<StrategyWord>,
+    /// Let a share of the partitions run it first; when they do worse than the others, it is taken back
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub canary: Option<u8>,
+    /// For so long [default: 2m]
+    #[arg(long = "for", value_name = "TIME", value_parser = duration, requires = "canary")]
+    pub canary_for: Option<Duration>,
     /// Of several hosts, switch those that can though others cannot
     #[arg(long)]
     pub force: bool,
@@ -189,5 +196,13 @@ fn pipeline_name(text: &str) -> Result<String, String> {
     match !text.is_empty() && text.chars().all(legal) {
         true => Ok(text.to_owned()),
         false => Err("names of pipelines have lower-case letters, digits and `-`".to_owned()),
+    }
+}
+
+/// `10%` or `10`.
+fn percent(text: &str) -> Result<u8, String> {
+    match text.strip_suffix('%').unwrap_or(text).parse() {
+        Ok(percent @ 1..=99) => Ok(percent),
+        _ => Err("write a share of the partitions, 1% to 99%".to_owned()),
     }
 }
