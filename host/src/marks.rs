@@ -50,6 +50,8 @@ mod hits {
         HandlerPanicked BurstNarrowed BatchBisected BareCallFailed VerdictVoid
         // What is held.
         LateAck AcksVoid HoldExpired HeldOfferedAgain FailedAtFarewell
+        // Another version.
+        BatchBeforeSwitch SwitchRefused HeldThroughSwitch SwitchRolledBack SwitchOvertaken LostInSwitch SteppedBack
         // Failed for good.
         Dropped PolicyStopped DeadAlready EmissionStuck SourceReadAgain SourceGone RefusedAsBatch AgainAlready
         // Mode "receive".

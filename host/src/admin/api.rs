@@ -53,8 +53,12 @@ impl Managed {
 
     fn book(&self) -> Result<&Book, Problem> {
         self.book.as_ref().ok_or_else(|| {
-            Problem::new(StatusCode::CONFLICT, "no_store", "this host does not keep versions, so it takes no deployments")
-                .hint("its log says why; `data_dir` in host.toml names a place")
+            Problem::new(
+                StatusCode::CONFLICT,
+                "no_store",
+                "this host does not keep versions, so it takes no deployments",
+            )
+            .hint("its log says why; `data_dir` in host.toml names a place")
         })
     }
 }
@@ -76,7 +80,8 @@ impl Api {
     fn find(&self, name: &str) -> Result<&Managed, Problem> {
         self.pipelines.iter().find(|pipeline| pipeline.status.name == name).ok_or_else(|| {
             let names: Vec<&str> = self.pipelines.iter().map(|pipeline| pipeline.status.name.as_str()).collect();
-            let problem = Problem::new(StatusCode::NOT_FOUND, "no_pipeline", format!("there is no pipeline `{name}` here"));
+            let problem =
+                Problem::new(StatusCode::NOT_FOUND, "no_pipeline", format!("there is no pipeline `{name}` here"));
             match nearest(name, names.iter().copied()) {
                 Some(near) => problem.hint(format!("did you mean `{near}`?")),
                 None => problem.hint(format!("there are: {}", names.join(", "))),
@@ -225,7 +230,8 @@ async fn component(
         return Err(Problem::new(StatusCode::CONFLICT, "no_store", "this host does not keep versions")
             .hint("its log says why; `data_dir` in host.toml names a place"));
     };
-    let busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "another component is on its way; try again soon");
+    let busy =
+        || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "another component is on its way; try again soon");
     let _turn = api.uploads.try_acquire().map_err(|_| busy())?;
     caller.allow(limit.saturating_add(REQUEST_BYTES), UPLOAD);
     let bytes = axum::body::to_bytes(body, limit).await.map_err(|error| {
@@ -252,7 +258,8 @@ async fn operation(
     let wait = waited(uri.query())?;
     let found = api.operations.wait(&id, wait).await;
     let unknown = || {
-        let detail = format!("there is no operation `{id}`; operations are forgotten when the host ends, and after many others");
+        let detail =
+            format!("there is no operation `{id}`; operations are forgotten when the host ends, and after many others");
         Problem::new(StatusCode::NOT_FOUND, "no_operation", detail)
     };
     found.map(Json).ok_or_else(unknown)
@@ -277,15 +284,17 @@ fn read<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Problem> {
     if body.is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body)
-        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "body", format!("the body is not right: {error}")))
+    serde_json::from_slice(body).map_err(|error| {
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "body", format!("the body is not right: {error}"))
+    })
 }
 
 /// 202, with where the operation is.
 type Accepted = (StatusCode, [(HeaderName, String); 1], Json<OperationView>);
 
 fn accepted(operation: Option<OperationView>) -> Result<Accepted, Problem> {
-    let busy = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many operations are under way; try again soon");
+    let busy =
+        || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many operations are under way; try again soon");
     let operation = operation.ok_or_else(busy)?;
     let location = format!("/v1/operations/{}", operation.id);
     Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(operation)))

@@ -74,10 +74,12 @@ pub fn deployment(book: &Book, request: DeployRequest) -> Result<Wanted, Problem
 pub fn rollback(book: &Book, request: DeployRequest) -> Result<Wanted, Problem> {
     let name = book.live().name();
     let target = book.target(request.digest.as_deref()).map_err(|error| match error {
-        StoreError::Unknown { .. } if request.digest.is_none() => {
-            Problem::new(StatusCode::CONFLICT, "no_version", format!("`{name}` has no version before the one that runs"))
-                .hint("deploy the one that it should run")
-        }
+        StoreError::Unknown { .. } if request.digest.is_none() => Problem::new(
+            StatusCode::CONFLICT,
+            "no_version",
+            format!("`{name}` has no version before the one that runs"),
+        )
+        .hint("deploy the one that it should run"),
         error => stored(&error).at("/digest").hint(format!("sluicebox versions {name} lists what is kept")),
     })?;
     wanted(request, target.digest, How::Rollback)
@@ -261,7 +263,8 @@ async fn follow(book: &Book, number: u64, wanted: &Wanted, progress: &Progress) 
             }
             Stage::None | Stage::Switching | Stage::Canary => {
                 let busy = swap.lanes.iter().filter(|lane| !lane.switched);
-                let busy: Vec<String> = busy.map(|lane| format!("{}[{}]", lane.topic, lane.partition)).take(8).collect();
+                let busy: Vec<String> =
+                    busy.map(|lane| format!("{}[{}]", lane.topic, lane.partition)).take(8).collect();
                 let who = if busy.is_empty() { waits_for(book) } else { busy.join(", ") };
                 let reason = format!("not done within {} s: {who}", wanted.timeout.as_secs());
                 // False: it came through in this moment, which the next look sees.
@@ -271,7 +274,8 @@ async fn follow(book: &Book, number: u64, wanted: &Wanted, progress: &Progress) 
         }
     }
     if let Err(error) = book.note(wanted.how) {
-        let what = format!("{} serves, but a restart would begin with the version before: {error}", short(&wanted.digest));
+        let what =
+            format!("{} serves, but a restart would begin with the version before: {error}", short(&wanted.digest));
         return End::Failed(what, Some("mend that, then deploy it again".to_owned()));
     }
     first_record(book, number, wanted, progress).await
@@ -319,7 +323,10 @@ async fn first_record(book: &Book, number: u64, wanted: &Wanted, progress: &Prog
             State::Running if idle && begun.elapsed() >= IDLE => "no record waits for it".to_owned(),
             State::Running if begun.elapsed() >= wanted.timeout => {
                 let what = format!("{line}; but no record passes it, {} failed", swap.new.failed);
-                return End::Failed(what, Some(format!("sluicebox status {0} --why, or sluicebox rollback {0}", live.name())));
+                return End::Failed(
+                    what,
+                    Some(format!("sluicebox status {0} --why, or sluicebox rollback {0}", live.name())),
+                );
             }
             State::Running => {
                 progress.say(format!("{line}; the first record is waited for"));

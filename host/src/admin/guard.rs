@@ -65,7 +65,9 @@ pub fn read_token(path: &Path) -> Result<String, TokenError> {
     let token = text.trim();
     match token {
         _ if token.len() < SHORTEST => Err(useless("too short")),
-        _ if !token.bytes().all(|byte| byte.is_ascii_graphic()) => Err(useless("more than printable ASCII in one line")),
+        _ if !token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Err(useless("more than printable ASCII in one line"))
+        }
         _ => Ok(token.to_owned()),
     }
 }
@@ -128,8 +130,12 @@ impl Guard {
 
     fn unknown(&self) -> Box<Problem> {
         let problem = match self.token_file {
-            Some(_) => Problem::new(StatusCode::UNAUTHORIZED, "token", "this needs the token of `token_file` under [admin]")
-                .hint("send it as `Authorization: Bearer TOKEN`; commands take it from --token-file or SB_TOKEN_FILE"),
+            Some(_) => {
+                Problem::new(StatusCode::UNAUTHORIZED, "token", "this needs the token of `token_file` under [admin]")
+                    .hint(
+                        "send it as `Authorization: Bearer TOKEN`; commands take it from --token-file or SB_TOKEN_FILE",
+                    )
+            }
             None => Problem::new(StatusCode::FORBIDDEN, "other_machine", "this is for callers on the same machine")
                 .hint("set `token_file` under [admin] in host.toml"),
         };
@@ -155,7 +161,9 @@ fn no_web_page(headers: &HeaderMap) -> Result<(), Box<Problem>> {
     };
     if let Some(origin) = headers.get(ORIGIN) {
         let own = headers.get(HOST).is_some_and(|host| {
-            ["http://", "https://"].iter().any(|scheme| origin.as_bytes().strip_prefix(scheme.as_bytes()) == Some(host.as_bytes()))
+            ["http://", "https://"]
+                .iter()
+                .any(|scheme| origin.as_bytes().strip_prefix(scheme.as_bytes()) == Some(host.as_bytes()))
         });
         if !own {
             return refused(format!("a web page of {origin:?} may not change anything here"));
@@ -259,7 +267,10 @@ mod tests {
         for header in ["x-forwarded-for", "forwarded"] {
             assert_eq!(refusal(&guard, HERE, Method::GET, "/v1", &[(header, "10.0.0.7")]).as_deref(), Some("token"));
         }
-        assert_eq!(refusal(&guard, HERE, Method::GET, "/v1", &[("authorization", "Bearer x")]).as_deref(), Some("token"));
+        assert_eq!(
+            refusal(&guard, HERE, Method::GET, "/v1", &[("authorization", "Bearer x")]).as_deref(),
+            Some("token")
+        );
         let page = [right, ("origin", "http://evil.example")];
         assert_eq!(refusal(&guard, THERE, Method::POST, "/v1", &page).as_deref(), Some("foreign_origin"));
         let nobody = Guard::default();
@@ -275,10 +286,14 @@ mod tests {
             read_token(&path).map_err(|error| error.to_string())
         };
         assert_eq!(read(" 0123456789abcdef\n"), Ok("0123456789abcdef".to_owned()));
-        for (text, fault) in [("", "too short"), ("0123456789abcde", "too short"), ("0123456789\nabcdefgh", "in one line")] {
+        for (text, fault) in
+            [("", "too short"), ("0123456789abcde", "too short"), ("0123456789\nabcdefgh", "in one line")]
+        {
             assert!(read(text).is_err_and(|error| error.contains(fault)), "{text:?}");
         }
         assert!(read(&"x".repeat(5_000)).is_err_and(|error| error.contains("too long")));
-        assert!(read_token(&directory.path().join("none")).is_err_and(|error| error.to_string().contains("cannot be read")));
+        assert!(
+            read_token(&directory.path().join("none")).is_err_and(|error| error.to_string().contains("cannot be read"))
+        );
     }
 }

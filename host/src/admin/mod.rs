@@ -38,8 +38,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::oneshot;
 
-pub use self::api::Managed;
 use self::api::Api;
+pub use self::api::Managed;
 use self::connection::{Caller, Door};
 use self::guard::Guard;
 pub use self::guard::{TokenError, read_token};
@@ -91,7 +91,8 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = runtime.block_on(tokio::net::TcpListener::bind(port.address))?;
         let address = listener.local_addr()?;
-        let pages = pages(pipelines, Guard::new(port.token_file.clone())).into_make_service_with_connect_info::<Caller>();
+        let pages =
+            pages(pipelines, Guard::new(port.token_file.clone())).into_make_service_with_connect_info::<Caller>();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("sb-admin".to_owned()).spawn(move || {
             runtime.block_on(async {

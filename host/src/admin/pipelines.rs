@@ -53,11 +53,8 @@ pub fn swapped(swap: &Progress) -> Option<SwapView> {
     };
     let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    let served = |served: &Served| ServedView {
-        messages: served.messages,
-        failed: served.failed,
-        p99_us: micros(served.p99),
-    };
+    let served =
+        |served: &Served| ServedView { messages: served.messages, failed: served.failed, p99_us: micros(served.p99) };
     Some(SwapView {
         from: swap.from.to_string(),
         to: swap.to.to_string(),
@@ -142,9 +139,10 @@ fn whole(status: &PipelineStatus, state: State, reason: Option<&str>) -> Option<
             (reason.unwrap_or("it was asked to"), vec![format!("sluicebox resume {name}"), deploy])
         }
         (State::Draining, reason) => (reason.unwrap_or("it finishes what it began, then it ends"), vec![look()]),
-        (State::Stopped, reason) => {
-            (reason.unwrap_or("the host was asked to stop"), vec!["restart the host when that is dealt with".to_owned()])
-        }
+        (State::Stopped, reason) => (
+            reason.unwrap_or("the host was asked to stop"),
+            vec!["restart the host when that is dealt with".to_owned()],
+        ),
     };
     Some(Why { cause: state.name().to_owned(), reason: clip(reason), next, ..Why::default() })
 }

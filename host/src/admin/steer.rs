@@ -68,7 +68,8 @@ pub fn is_there(status: &PipelineStatus) -> Result<(), Problem> {
     match status.state() {
         (State::Stopped | State::Draining, reason, _) => {
             let name = &status.name;
-            let detail = format!("pipeline `{name}` has ended: {}", reason.as_deref().unwrap_or("the host is being stopped"));
+            let detail =
+                format!("pipeline `{name}` has ended: {}", reason.as_deref().unwrap_or("the host is being stopped"));
             Err(Problem::new(StatusCode::CONFLICT, "ended", detail).hint("restart the host when that is dealt with"))
         }
         _ => Ok(()),

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::families::{FAMILIES, WASMTIME};
 use super::steer::Steer;
 use super::{Admin, Managed, Port};
-use super::families::{FAMILIES, WASMTIME};
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
 use crate::handler_metrics::NewMetric;

@@ -63,7 +63,12 @@ struct Target<'r> {
 }
 
 /// Runs `deploy`.
-pub(super) fn deploy(args: &DeployArgs, form: OutputForm, data: &mut dyn Write, talk: &mut dyn Write) -> io::Result<Exit> {
+pub(super) fn deploy(
+    args: &DeployArgs,
+    form: OutputForm,
+    data: &mut dyn Write,
+    talk: &mut dyn Write,
+) -> io::Result<Exit> {
     let (name, path) = match args.what() {
         Ok(what) => what,
         Err(fault) => return refuse(talk, &Refusal::new(Exit::Usage, fault, "sluicebox deploy NAME PATH")),
@@ -249,8 +254,7 @@ pub(super) fn versions(
         }
     }
     if form == OutputForm::Json {
-        let hosts: Vec<Value> =
-            lists.iter().map(|(url, list)| json!({ "host": url, "versions": list })).collect();
+        let hosts: Vec<Value> = lists.iter().map(|(url, list)| json!({ "host": url, "versions": list })).collect();
         writeln!(data, "{:#}", json!({ "hosts": hosts }))?;
         return Ok(exit);
     }

@@ -10,13 +10,23 @@ use super::remote::{Body, Refusal, Remote, remotes, shown};
 use crate::admin::view::{OperationView, PauseRequest};
 
 /// Runs `pause`.
-pub(super) fn pause(args: &PauseArgs, form: OutputForm, data: &mut dyn Write, talk: &mut dyn Write) -> io::Result<Exit> {
+pub(super) fn pause(
+    args: &PauseArgs,
+    form: OutputForm,
+    data: &mut dyn Write,
+    talk: &mut dyn Write,
+) -> io::Result<Exit> {
     let body = Body::json(&PauseRequest { reason: args.reason.clone() });
     tell(&args.remote, &args.name, "pause", &body, form, data, talk)
 }
 
 /// Runs `resume`.
-pub(super) fn resume(args: &ResumeArgs, form: OutputForm, data: &mut dyn Write, talk: &mut dyn Write) -> io::Result<Exit> {
+pub(super) fn resume(
+    args: &ResumeArgs,
+    form: OutputForm,
+    data: &mut dyn Write,
+    talk: &mut dyn Write,
+) -> io::Result<Exit> {
     tell(&args.remote, &args.name, "resume", &Body::None, form, data, talk)
 }
 

@@ -94,13 +94,18 @@ pub fn remotes(args: &RemoteArgs) -> Result<Vec<Remote>, Refusal> {
 }
 
 fn token(path: &Path) -> Result<String, Refusal> {
-    read_token(path).map_err(|error| Refusal::new(Exit::Usage, error.to_string(), "name the file that the host has, too"))
+    read_token(path)
+        .map_err(|error| Refusal::new(Exit::Usage, error.to_string(), "name the file that the host has, too"))
 }
 
 impl Remote {
     fn new(url: &str, token: Option<String>) -> Result<Self, Refusal> {
         let authority = authority(url).map_err(|fault| {
-            Refusal::new(Exit::Usage, format!("`{url}` is no host: {fault}"), "write http://ADDRESS:PORT, such as http://127.0.0.1:8321")
+            Refusal::new(
+                Exit::Usage,
+                format!("`{url}` is no host: {fault}"),
+                "write http://ADDRESS:PORT, such as http://127.0.0.1:8321",
+            )
         })?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Refusal {
@@ -151,7 +156,13 @@ impl Remote {
         }
     }
 
-    fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Body, generation: Option<u64>) -> Result<T, Refusal> {
+    fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+        generation: Option<u64>,
+    ) -> Result<T, Refusal> {
         let (status, answer) = self.runtime.block_on(self.exchange(method, path, body, generation))?;
         if !status.is_success() {
             return Err(self.refused(status, &answer));
@@ -173,7 +184,8 @@ impl Remote {
             let hint = "is the host running? --host URL, or SB_HOST, names another one";
             Refusal::new(Exit::CannotConnect, format!("{} does not answer: {what}", self.url), hint)
         };
-        let late = || Refusal::new(Exit::TimedOut, format!("{} took too long to answer", self.url), "look at the host's log");
+        let late =
+            || Refusal::new(Exit::TimedOut, format!("{} took too long to answer", self.url), "look at the host's log");
         let connected = tokio::time::timeout(CONNECT, TcpStream::connect(&self.authority)).await;
         let stream = match connected {
             Err(_) => return Err(unreachable("no connection within 5 s".to_owned())),
@@ -186,7 +198,8 @@ impl Remote {
             // What goes wrong on the connection, the answer says, too.
             let driver = tokio::spawn(connection);
             let request = self.request(method, path, body, generation);
-            let request = request.map_err(|error| Refusal { exit: Exit::Usage, what: error.to_string(), hint: None })?;
+            let request =
+                request.map_err(|error| Refusal { exit: Exit::Usage, what: error.to_string(), hint: None })?;
             let answer = sender.send_request(request).await.map_err(|error| unreachable(error.to_string()))?;
             let (head, body) = answer.into_parts();
             let body = Limited::new(body, LONGEST).collect().await.map_err(|error| unreachable(error.to_string()))?;
@@ -233,7 +246,9 @@ impl Remote {
         };
         match serde_json::from_slice::<Problem>(answer) {
             Ok(problem) => Refusal { exit, what: problem.detail, hint: problem.hint },
-            Err(_) => Refusal::new(exit, format!("{} answers {status}", self.url), "is that the admin port of a sluicebox?"),
+            Err(_) => {
+                Refusal::new(exit, format!("{} answers {status}", self.url), "is that the admin port of a sluicebox?")
+            }
         }
     }
 }

@@ -75,6 +75,7 @@ pub struct Pipeline {
     /// How often `timer.tick` of the handler is called; `None` = never.
     pub tick: Option<Duration>,
     pub errors: Errors,
+    pub swap: Swap,
     /// The same record gives the same answer: bursts of one, a clock and random numbers that come from the record.
     pub deterministic: bool,
     /// Topics that the handler may write to, by declared name.
@@ -84,6 +85,39 @@ pub struct Pipeline {
     pub dev: Dev,
     /// Where each key was written, for errors found later.
     pub origin: Origins,
+}
+
+impl Pipeline {
+    /// The same, wherever it was written.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Pipeline) -> bool {
+        let Pipeline {
+            name,
+            description,
+            component,
+            settings,
+            limits,
+            source,
+            process,
+            batchers,
+            ack,
+            hold,
+            tick,
+            errors,
+            swap,
+            deterministic,
+            outputs,
+            build,
+            dev,
+            origin: _,
+        } = self;
+        (name, description, component, settings, limits, source)
+            == (&other.name, &other.description, &other.component, &other.settings, &other.limits, &other.source)
+            && (process, batchers, ack, hold, tick, errors)
+                == (&other.process, &other.batchers, &other.ack, &other.hold, &other.tick, &other.errors)
+            && (swap, deterministic, outputs, build, dev)
+                == (&other.swap, &other.deterministic, &other.outputs, &other.build, &other.dev)
+    }
 }
 
 /// Settings may come from secrets, so they are left out.
@@ -102,6 +136,7 @@ impl fmt::Debug for Pipeline {
             .field("tick", &self.tick)
             .field("deterministic", &self.deterministic)
             .field("errors", &self.errors)
+            .field("swap", &self.swap)
             .field("outputs", &self.outputs)
             .field("build", &self.build)
             .field("dev", &self.dev)
@@ -249,7 +284,7 @@ impl HandlerLimits {
 }
 
 /// What is read, and as whom.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     pub cluster: String,
     /// At least one, each a legal topic name, no two alike.
@@ -449,6 +484,48 @@ impl Default for Breaker {
     fn default() -> Self {
         Breaker { percent: 50, of_at_least: 100, window: Duration::from_secs(60) }
     }
+}
+
+/// How another version of the handler takes the place of the one that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swap {
+    /// A component or manifest that changes on disk is taken over by itself. Default true.
+    pub watch: bool,
+    /// Default fresh.
+    pub on_state_refused: OnStateRefused,
+    pub canary: Canary,
+}
+
+impl Default for Swap {
+    fn default() -> Self {
+        Swap { watch: true, on_state_refused: OnStateRefused::Fresh, canary: Canary::default() }
+    }
+}
+
+/// A canary that is worse than this is taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// By so many of a hundred messages more fail than on the old version. Default 5.
+    pub failed: u32,
+    /// So many times as long do its calls take, per message. Default 3.
+    pub slower: u32,
+    /// Of fewer messages than this nothing is concluded. Default 100.
+    pub of_at_least: u32,
+}
+
+impl Default for Canary {
+    fn default() -> Self {
+        Canary { failed: 5, slower: 3, of_at_least: 100 }
+    }
+}
+
+/// What follows when the old instance's state cannot be handed over to the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStateRefused {
+    /// The new instance begins without one; held messages are offered again.
+    Fresh,
+    /// The swap is refused, and the old version goes on.
+    Refuse,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -472,7 +472,9 @@ fn list(directory: &Path) -> Result<Vec<(PathBuf, SystemTime)>, StoreError> {
 
 fn remove(path: &Path) -> Result<(), StoreError> {
     match std::fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StoreError::Io { path: path.to_owned(), source }),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::Io { path: path.to_owned(), source })
+        }
         _ => Ok(()),
     }
 }

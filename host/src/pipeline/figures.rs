@@ -63,6 +63,7 @@ impl<E: Edges> Run<E> {
             self.ask_for_ages(now);
             self.look_for_partitions(now);
             self.publish(now);
+            self.judge_canary(now);
         }
     }
 
@@ -89,6 +90,7 @@ impl<E: Edges> Run<E> {
                 topic: Arc::clone(&slot.lane.topic),
                 partition: slot.lane.partition,
                 state: slot.lane.state(),
+                version: Arc::clone(slot.revision.digest()),
                 committed: slot.committed,
                 committable: slot.lane.committable(),
                 open: slot.lane.open() as u64,
@@ -106,6 +108,7 @@ impl<E: Edges> Run<E> {
         figures.buffer_bytes = self.parts.share.held();
         figures.add_counters(&self.earlier);
         self.parts.status.publish(figures);
+        self.publish_swap();
     }
 
     /// Names of the lanes that are not drained, for people.

@@ -44,7 +44,11 @@ fn twice_is_the_same_as_once() {
     for _ in 0..2 {
         let paused = scene.tell(&["pause", &name, "-o", "json"]).ok().json();
         let operation = &paused["hosts"][0]["operation"];
-        assert_eq!((operation["kind"].as_str(), operation["state"].as_str()), (Some("pause"), Some("done")), "{paused}");
+        assert_eq!(
+            (operation["kind"].as_str(), operation["state"].as_str()),
+            (Some("pause"), Some("done")),
+            "{paused}"
+        );
     }
     scene.tell(&["pause", "another"]).refused(4, &["there is no pipeline `another`"]);
     scene.stop();

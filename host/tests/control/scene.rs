@@ -160,7 +160,9 @@ impl Scene {
 
     /// Waits until the status is right.
     pub fn wait_for(&self, what: &str, right: impl Fn(&serde_json::Value) -> bool) {
-        self.host().process().wait_until(&format!("the status never was so: {what}"), PATIENCE, || right(&self.status()));
+        self.host()
+            .process()
+            .wait_until(&format!("the status never was so: {what}"), PATIENCE, || right(&self.status()));
     }
 
     /// Sends these values, spread over the partitions by their keys.

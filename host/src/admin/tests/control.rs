@@ -84,7 +84,10 @@ fn what_is_wrong_is_said_with_what_to_do() {
     let states: Vec<_> = partitions.iter().map(|partition| partition.state.as_str()).collect();
     assert_eq!(states, ["running", "blocked", "backing_off", "running", "draining"]);
     assert_eq!((partitions[0].committed, partitions[0].open, partitions[0].lag), (Some(5), 1, Some(40)));
-    assert_eq!((partitions[3].stalled_seconds, partitions[3].reason.as_deref()), (Some(75), Some("the handler holds 2 messages")));
+    assert_eq!(
+        (partitions[3].stalled_seconds, partitions[3].reason.as_deref()),
+        (Some(75), Some("the handler holds 2 messages"))
+    );
 }
 
 /// Proves: no state but running is without a reason and a next step, whether the pipeline gave a reason or not.

@@ -189,12 +189,17 @@ pub fn parse_admin(listen: &str, has_token: bool) -> Result<(SocketAddr, Option<
         Ok(address) if has_token => {
             let message = "the admin token crosses the network readable";
             let found = Diagnostic::warning(codes::READABLE_PASSWORD, message).label("it is asked for without TLS");
-            Ok((address, Some(Box::new(found.help("listen on 127.0.0.1 behind a proxy that has TLS, or trust this network")))))
+            Ok((
+                address,
+                Some(Box::new(found.help("listen on 127.0.0.1 behind a proxy that has TLS, or trust this network"))),
+            ))
         }
         Ok(_) => {
             let found = Diagnostic::error(codes::MISSING_KEY, "an admin address beyond this machine needs a token");
             let found = found.note("whoever reaches this port can pause pipelines and change their code");
-            Err(Box::new(found.help("set `token_file` under [admin] in host.toml, or use 127.0.0.1:PORT or [::1]:PORT")))
+            Err(Box::new(
+                found.help("set `token_file` under [admin] in host.toml, or use 127.0.0.1:PORT or [::1]:PORT"),
+            ))
         }
         Err(_) => {
             let message = format!("`{listen}` is no address");

@@ -94,7 +94,10 @@ fn a_kill_at_any_step_leaves_the_old_or_the_new_version() {
         let new = hex(&Sha256::digest(component(100)));
         let published = matches!(step, Step::HistoryNamed | Step::HistoryPublished | Step::Pruned);
         if published {
-            assert_eq!((after.generation, after.current().map(|kept| &kept.digest)), (before.generation + 1, Some(&new)));
+            assert_eq!(
+                (after.generation, after.current().map(|kept| &kept.digest)),
+                (before.generation + 1, Some(&new))
+            );
             assert_eq!(after.versions[1..], before.versions[..KEPT - 1], "{step:?}");
         } else {
             assert_eq!(after, before, "{step:?}");

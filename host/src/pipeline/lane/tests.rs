@@ -3,6 +3,7 @@
 
 mod giving_back;
 mod held;
+mod switching;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,6 +125,7 @@ fn rules(dead_letter: bool, max_ahead: usize) -> LaneRules {
         hold: HoldRules::default(),
         tick: None,
         exports: Exports::default(),
+        trial: false,
         receive: false,
     }
 }

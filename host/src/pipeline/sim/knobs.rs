@@ -32,6 +32,8 @@ faults! {
     ReportSlow ProduceError ProduceFatal Refuse RefuseLetter SourceSlow SourceGone
     // Handlers.
     SlowHandler StuckRecord Trap BadAnswer Retry Reject HandlerPanic Hold CallTrap BadVerdict
+    // The operator.
+    Swap SwapRefused SwapSlow Pause
     // The machine.
     LostWake TinyBudget
 }
@@ -52,7 +54,15 @@ const VERDICTS: [Disposition; 11] = [
 ];
 
 /// With mode `receive` and none but these, every record is handled: no fault that may cost one.
-const QUIET: [Fault; 5] = [Fault::CommitDoubled, Fault::Gaps, Fault::Reject, Fault::LostWake, Fault::TinyBudget];
+const QUIET: [Fault; 7] = [
+    Fault::CommitDoubled,
+    Fault::Gaps,
+    Fault::Reject,
+    Fault::Swap,
+    Fault::SwapSlow,
+    Fault::LostWake,
+    Fault::TinyBudget,
+];
 
 /// See the module's text.
 #[derive(Clone, Debug)]

@@ -220,6 +220,25 @@ impl World {
         self.instances.insert(ownership, Instance { left, ..Instance::default() });
     }
 
+    /// An instance of another version takes the place of the one that there is. Back to an older version goes only what was
+    /// taken back, and what a canary could not do.
+    pub(super) fn switch_instance(&mut self, ownership: usize, to: u64, restored: bool) -> Result<(), String> {
+        let old = self.instances.remove(&ownership).unwrap_or_default();
+        if old.left {
+            return Err("another version after `partition-revoked`".to_owned());
+        }
+        if restored && !old.held.is_empty() {
+            self.saw("held messages went over to another version");
+        }
+        let held = if restored { old.held } else { BTreeMap::new() };
+        self.instances.insert(ownership, Instance { left: old.left, held, ..Instance::default() });
+        let before = std::mem::replace(&mut self.ledger.ownerships[ownership].version, to);
+        match to < before && !self.taken_back.contains(&before) && !self.canaries.contains(&before) {
+            true => Err(format!("version {before} was replaced by {to}, though nobody took it back")),
+            false => Ok(()),
+        }
+    }
+
     /// The instance knows that its partition came, and does not know yet that it goes.
     fn check_manners(&mut self, ownership: usize, call: &Call) {
         if !self.knobs.partitions {
@@ -270,6 +289,7 @@ pub(super) fn handle(world: &mut World, ownership: usize, call: &Call) -> Handle
             handle_tick(world, ownership, false)
         }
         CallKind::Failed { .. } => handle_failed(world, input, &messages()),
+        CallKind::Switch => unreachable!("a switch is handed over by itself"),
     };
     if matches!(handled.reply, Reply::Fault(_)) {
         world.forget_instance(ownership);
