@@ -28,8 +28,8 @@ pub(super) struct Swap<B> {
     orders: Orders<B>,
     /// Every lane runs what it has to.
     settled: bool,
-    /// Why a lane refused its switch.
-    refused: Option<String>,
+    /// Which order's switch a lane refused, and why.
+    refused: Option<(u64, String)>,
     report: Option<Report>,
 }
 
@@ -113,7 +113,7 @@ impl<B: Build> Swap<B> {
                 slot.target = Arc::clone(&slot.revision);
                 self.settled = false;
                 let reason = format!("{}: {}: {}", slot.name(), failure.class, failure.reason);
-                self.refused.get_or_insert(reason);
+                self.refused = Some((to.number, reason));
                 None
             }
         }
@@ -166,12 +166,10 @@ impl<E: Edges> Run<E> {
         if self.swap.settled || self.closing {
             return false;
         }
-        if let Some(reason) = self.swap.refused.take() {
-            let number = self.swap.orders.coming.as_ref().map(|coming| coming.to.number);
-            let why = format!("the new version does not start: {reason}");
-            if number.is_some_and(|number| self.parts.control.take_back(number, &why)) {
-                self.take_orders(now);
-            }
+        if let Some((number, reason)) = self.swap.refused.take()
+            && self.parts.control.take_back(number, &format!("the new version does not start: {reason}"))
+        {
+            self.take_orders(now);
         }
         let drain = self.swap.orders.coming.as_ref().is_some_and(|coming| coming.strategy == Strategy::Drain)
             && self.pause.reason().is_none();

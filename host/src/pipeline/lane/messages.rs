@@ -143,8 +143,9 @@ impl Lane {
             part
         };
         messages::set_first_token(&mut frame, token);
-        // The frame may say another one: what an earlier version of the handler did not finish begins at 1 again.
+        // The frame may say otherwise: it may have been packed for, and offered to, another version of the handler.
         messages::set_attempt(&mut frame, 0, attempt);
+        messages::set_stop_at_reject(&mut frame, self.rules.stops_at_reject());
         self.running = Some(Running::Messages { count, whole, token });
         Some(Call { kind: CallKind::Messages, frame })
     }
@@ -163,6 +164,7 @@ impl Lane {
         let mut frame = std::mem::take(&mut work.frame);
         messages::set_first_token(&mut frame, token);
         messages::set_attempt(&mut frame, 0, work.head.failed + 1);
+        messages::set_stop_at_reject(&mut frame, self.rules.stops_at_reject());
         self.running = Some(Running::Again { work, token });
         Some(Call { kind: CallKind::Messages, frame })
     }

@@ -310,8 +310,9 @@ fn unasked(world: &mut World) -> Option<Handled> {
 
 fn handle_messages(world: &mut World, ownership: usize, input: usize, messages: &Messages<'_>) -> Handled {
     let mut answer = Answering::new(world, ownership);
-    let stops_at_reject = world.knobs.stops_at_reject();
-    if messages.stop_at_reject() != stops_at_reject {
+    // A canary's answers always stop there.
+    let stops_at_reject = messages.stop_at_reject();
+    if world.knobs.stops_at_reject() && !stops_at_reject {
         world.check(Err("the frame does not say when to stop".to_owned()));
     }
     let alone = |offset, attempt| match messages.len() {
