@@ -106,7 +106,7 @@ struct Shared {
 impl Operations {
     /// None yet.
     pub fn new() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let shared = Shared { all: Mutex::default(), next: AtomicU64::new(1), stem: format!("{now:x}") };
         Self(Arc::new(shared))
     }

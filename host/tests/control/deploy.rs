@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::raw::raw;
-use crate::scene::{Scene, sluicebox, values};
+use crate::scene::{Ended, Scene, sluicebox, values};
 use crate::support::guests::guest;
 use crate::support::http;
 
@@ -37,9 +37,15 @@ fn served(scene: &Scene) -> String {
     scene.status()["version"].as_str().expect("a digest").to_owned()
 }
 
-fn deploy(scene: &Scene, component: &Path, more: &[&str]) -> crate::scene::Ended {
-    let component = component.display().to_string();
-    scene.tell(&[&["deploy", &scene.name, &component], more].concat())
+fn deploy(scene: &Scene, component: &Path, more: &[&str]) -> Ended {
+    deployment(scene, component, more)()
+}
+
+/// The same for another thread.
+fn deployment(scene: &Scene, component: &Path, more: &[&str]) -> impl FnOnce() -> Ended + Send + 'static {
+    let arguments = ["deploy", &scene.name, &component.display().to_string(), "--host", &scene.url()];
+    let arguments: Vec<String> = arguments.iter().chain(more).map(|argument| (*argument).to_owned()).collect();
+    move || sluicebox(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
 /// Proves: a deployment changes what is done with records from the next call on, a roll-back changes it back, each record is
@@ -100,6 +106,8 @@ fn the_first_record_is_waited_for() {
     assert!(operation["says"].as_str().is_some_and(|says| says.contains("no record waits for it")), "{told}");
     // Records that wait: they are there before the deployment, and come to the new version.
     let name = scene.name.clone();
+    scene.send(&values("before", 5));
+    assert_eq!(scene.receive(5), upper(&values("before", 5)));
     scene.tell(&["pause", &name]).ok();
     scene.send(&values("a", 10));
     scene.wait_for("the lag is seen", |status| status["lag"] == 10);
@@ -151,7 +159,7 @@ fn of_two_deployers_one_is_told() {
     let generation = scene.status()["generation"].as_u64().expect("a number");
     let [first, second] = ["first", "second"].map(|tag| variant(&scene, &guest("faulty"), tag));
     std::thread::scope(|scope| {
-        let begun = scope.spawn(|| deploy(&scene, &first, &["--timeout", "10s"]));
+        let begun = scope.spawn(deployment(&scene, &first, &["--timeout", "10s"]));
         let told = |status: &serde_json::Value| status["generation"].as_u64() == Some(generation + 1);
         scene.wait_for("the first deployment is there", told);
         deploy(&scene, &second, &[]).refused(5, &["another deployment of", "is under way: deploy"]);
@@ -203,7 +211,7 @@ fn a_host_killed_in_mid_deployment_comes_back_whole() {
     for round in 0..6u32 {
         let component = variant(&scene, &guest("forward"), &format!("round-{round}"));
         std::thread::scope(|scope| {
-            let begun = scope.spawn(|| deploy(&scene, &component, &[]));
+            let begun = scope.spawn(deployment(&scene, &component, &[]));
             // At another moment each time: after so many answers of the host.
             (0..round * 4).for_each(|_| _ = http::try_get(scene.host().admin(), "/livez", crate::support::PATIENCE));
             scene.host().kill();
@@ -256,7 +264,7 @@ fn a_file_that_changes_is_a_version() {
 /// Proves: of several hosts none is switched when one cannot be, unless that is asked for; each shows what it serves.
 #[test]
 fn all_hosts_or_none() {
-    let mut roomy = Scene::running(1);
+    let mut roomy = Scene::running(2);
     let mut narrow = roomy.beside(std::fs::metadata(guest("forward")).expect("there").len());
     narrow.start();
     narrow.wait_for_state("running");

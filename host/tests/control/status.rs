@@ -13,8 +13,8 @@ fn a_running_pipeline_is_a_line() {
     scene.wait_for("all is done", |status| status["records"]["settled"] == 30 && status["lag"] == 0);
     let name = scene.name.clone();
     let line = scene.tell(&["status"]).ok().data;
-    for part in [&format!("{name}  RUNNING   "), "partitions 3   lag 0", "done 30"] {
-        assert!(line.contains(part.as_str()), "no `{part}` in {line}");
+    for part in [format!("{name}  RUNNING   ").as_str(), "partitions 3   lag 0", "done 30"] {
+        assert!(line.contains(part), "no `{part}` in {line}");
     }
     assert_eq!(line.lines().count(), 1, "nothing is wrong: {line}");
     let table = scene.tell(&["status", &name, "--partitions"]).ok().data;
