@@ -57,7 +57,7 @@ mod hits {
         // Mode "receive".
         KeptForCommit
         // Memory.
-        Starved BatchRelieved AheadTooFar
+        Starved BatchRelieved AheadTooFar ProducersFull
     }
 
     thread_local! {

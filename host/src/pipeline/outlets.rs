@@ -8,7 +8,7 @@ use super::port::{Produce, Refusal, TopicNumber, Trouble};
 use super::sink::{DeadLetter, Failure, Notice, OutputNumber, Sink};
 use super::status::{Figures, OutputFigures};
 use crate::delivery::outgoing::Outgoing;
-use crate::delivery::ticket::Ticket;
+use crate::delivery::ticket::{LaneId, Ticket};
 use crate::telemetry::{self, At};
 
 /// A topic of one of the producers.
@@ -149,7 +149,7 @@ impl<P: Produce> Outlets<P> {
     }
 
     /// Drops what waits to be sent for lanes whose partitions are given back.
-    pub fn forget(&mut self, lanes: &[crate::delivery::ticket::LaneId]) {
+    pub fn forget(&mut self, lanes: &[LaneId]) {
         for producer in &mut self.producers {
             producer.forget(lanes);
         }
@@ -164,6 +164,12 @@ impl<P: Produce> Outlets<P> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.producers.iter().map(P::bytes).sum()
+    }
+
+    /// Bytes of one lane that are not reported on.
+    #[must_use]
+    pub fn bytes_of(&self, lane: LaneId) -> usize {
+        self.producers.iter().map(|producer| producer.bytes_of(lane)).sum()
     }
 
     /// Records that are not reported on.

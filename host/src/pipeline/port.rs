@@ -55,6 +55,8 @@ pub trait Group {
 
     /// The next event, without waiting.
     fn poll(&mut self) -> Option<Event>;
+    /// Says whether some partition has a backlog, which makes fetches wait less for those that have nothing.
+    fn catching_up(&mut self, behind: bool);
     /// Takes in that partitions were assigned, and asks where to begin with them; answered by an [`Event::Placed`] of the
     /// number that this gives. Partitions that are here already are read on meanwhile, where the protocol allows it.
     ///
@@ -149,6 +151,8 @@ pub trait Produce {
     fn deadline(&self) -> Option<Instant>;
     /// Bytes that were not reported on.
     fn bytes(&self) -> usize;
+    /// The same of one lane.
+    fn bytes_of(&self, lane: LaneId) -> usize;
     /// Records that were not reported on.
     fn records(&self) -> usize;
     /// Records and bytes that a topic took.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::budget::Share;
+use super::budget::{Share, ahead_of_a_lane};
 use super::control::Control;
 use super::figures::{COUNT, Fates, SWEEP};
 use super::fill::{Fill, fill};
@@ -42,6 +42,8 @@ pub(super) struct Parts<E: Edges> {
     pub control: Control<BuildOf<E>>,
     pub status: Arc<PipelineStatus>,
     pub share: Share,
+    /// Bytes that the producers may hold before lanes are held back.
+    pub ahead: usize,
     pub stop: Stop,
     pub group: E::Group,
     pub outlets: Outlets<E::Producer>,
@@ -466,6 +468,7 @@ impl<E: Edges> Run<E> {
         }
         self.starved = false;
         let no_calls = self.parts.share.is_filled_by(self.parts.outlets.bytes());
+        let ahead = ahead_of_a_lane(self.parts.ahead, self.active.len());
         let (paused, trial) = (self.pause.reason().is_some(), self.pause.is_trial());
         let mut one_runs = trial && self.lanes.iter().flatten().any(|slot| slot.lane.is_running());
         for place in 0..self.active.len() {
@@ -481,6 +484,11 @@ impl<E: Edges> Run<E> {
                 continue;
             }
             let outlets = &mut self.parts.outlets;
+            if outlets.bytes_of(id) >= ahead && !finishes {
+                mark!(ProducersFull);
+                self.starved = true;
+                continue;
+            }
             outlets.serve(&slot.lane.topic, slot.lane.partition);
             let ready = slot.renewal.is_none() && slot.lane.wants_messages() && slot.queue.is_ready();
             if ready && !self.parts.share.admits() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::budget::{Budget, Share};
+use super::budget::{AHEAD, Budget, Share};
 use super::control::Control;
 use super::handlers::{HandlerThreads, LaneHandlers, Logs, Surroundings};
 use super::names::names;
@@ -205,8 +205,9 @@ impl Supervised {
             control: self.control.clone(),
             status: Arc::clone(&self.status),
             share: Share::new(Arc::clone(&self.budget)),
+            ahead: AHEAD,
             stop: self.stop.clone(),
-            group: Member::new(consumer, fenced),
+            group: Member::new(consumer, fenced, config.source.fetch.max_wait)?,
             outlets,
             handlers: LaneHandlers::new(&self.handlers, surroundings, waker),
             watch: ClusterWatch::new(self.source_cluster.clone(), topic, waker),

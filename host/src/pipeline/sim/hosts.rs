@@ -159,6 +159,7 @@ impl Host {
     pub(super) fn order(&mut self, world: &mut World, host: usize) {
         world.last_order += 1;
         let number = world.last_order;
+        world.ordered.insert(number, host);
         let lanes = match world.chance.one_in(3) {
             true => Lanes::Percent(world.chance.between(1, 100) as u8),
             false => Lanes::All,
@@ -247,6 +248,7 @@ impl Host {
             control: self.control.clone(),
             status: Arc::clone(&self.status),
             share: Share::new(Arc::clone(&self.budget)),
+            ahead: knobs.ahead,
             stop: stop.clone(),
             group: ScriptedGroup { world: world.clone(), member, epochs: 0, lookups: 0, log_start: knobs.first_offset },
             outlets: Outlets::new("simulated", vec![producer], outputs, dead, batchers),
@@ -297,6 +299,9 @@ impl Host {
         let Some(up) = &mut self.up else { return Ok(()) };
         let now = world.borrow().now;
         let step = catch_unwind(AssertUnwindSafe(|| up.run.step(start + now)));
+        if let Some(back) = self.control.orders().1.coming.filter(|coming| coming.back.is_some()) {
+            world.borrow_mut().taken_back.insert(back.to.number);
+        }
         let number = self.number;
         let again = match step {
             Ok(Step::Again) => {

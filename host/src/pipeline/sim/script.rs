@@ -233,7 +233,10 @@ impl World {
         let held = if restored { old.held } else { BTreeMap::new() };
         self.instances.insert(ownership, Instance { left: old.left, held, ..Instance::default() });
         let before = std::mem::replace(&mut self.ledger.ownerships[ownership].version, to);
-        match to < before && !self.taken_back.contains(&before) && !self.canaries.contains(&before) {
+        // An order that takes the place of one under way goes back behind both.
+        let host = self.ordered.get(&before);
+        let taken_back = self.taken_back.range(before..).any(|order| self.ordered.get(order) == host);
+        match to < before && !taken_back && !self.canaries.contains(&before) {
             true => Err(format!("version {before} was replaced by {to}, though nobody took it back")),
             false => Ok(()),
         }

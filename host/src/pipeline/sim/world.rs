@@ -155,6 +155,8 @@ pub(super) struct World {
     pub(super) taken_back: BTreeSet<u64>,
     /// Orders for some lanes only, which have not been promoted: what fails there goes back for another try.
     pub(super) canaries: BTreeSet<u64>,
+    /// Which host each order was for.
+    pub(super) ordered: BTreeMap<u64, usize>,
     /// The last order's number.
     pub(super) last_order: u64,
     /// Handlers' own memory, by ownership.
@@ -192,6 +194,7 @@ impl World {
             ledger: Ledger::new(inputs, knobs.clone()),
             taken_back: BTreeSet::new(),
             canaries: BTreeSet::new(),
+            ordered: BTreeMap::new(),
             last_order: 0,
             instances: BTreeMap::new(),
             knobs,
