@@ -82,13 +82,7 @@ impl Guard {
     ///
     /// # Errors
     /// Why not.
-    pub fn admits(
-        &self,
-        peer: SocketAddr,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-    ) -> Result<(), Box<Problem>> {
+    pub fn admits(&self, peer: SocketAddr, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), Problem> {
         let changes = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         if changes {
             no_web_page(headers)?;
@@ -101,26 +95,24 @@ impl Guard {
             return if path == OPEN { Ok(()) } else { Err(self.unknown()) };
         }
         match headers.get(HOST) {
-            Some(host) if !is_local(host) => Err(Box::new(
-                Problem::new(
-                    StatusCode::FORBIDDEN,
-                    "foreign_host",
-                    "the Host header names another machine; a web page may not read this port under its own name",
-                )
-                .hint("use localhost or an IP address"),
-            )),
+            Some(host) if !is_local(host) => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "foreign_host",
+                "the Host header names another machine; a web page may not read this port under its own name",
+            )
+            .hint("use localhost or an IP address")),
             _ => Ok(()),
         }
     }
 
     /// It shows the right token. A wrong one is refused, wherever it comes from.
-    fn is_known(&self, headers: &HeaderMap) -> Result<bool, Box<Problem>> {
+    fn is_known(&self, headers: &HeaderMap) -> Result<bool, Problem> {
         let Some(shown) = headers.get(AUTHORIZATION) else { return Ok(false) };
         let Some(file) = &self.token_file else { return Ok(false) };
         let token = read_token(file).map_err(|error| {
             tracing::error!("{error}");
             let detail = "the host cannot read its token, see its log";
-            Box::new(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no_token", detail))
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no_token", detail)
         })?;
         let shown = shown.as_bytes();
         let right = shown.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer "))
@@ -128,8 +120,8 @@ impl Guard {
         if right { Ok(true) } else { Err(self.unknown()) }
     }
 
-    fn unknown(&self) -> Box<Problem> {
-        let problem = match self.token_file {
+    fn unknown(&self) -> Problem {
+        match self.token_file {
             Some(_) => {
                 Problem::new(StatusCode::UNAUTHORIZED, "token", "this needs the token of `token_file` under [admin]")
                     .hint(
@@ -138,8 +130,7 @@ impl Guard {
             }
             None => Problem::new(StatusCode::FORBIDDEN, "other_machine", "this is for callers on the same machine")
                 .hint("set `token_file` under [admin] in host.toml"),
-        };
-        Box::new(problem)
+        }
     }
 }
 
@@ -154,10 +145,10 @@ fn is_this_machine(address: IpAddr) -> bool {
 }
 
 /// Nothing is changed for a page of another site, nor for one that might be.
-fn no_web_page(headers: &HeaderMap) -> Result<(), Box<Problem>> {
+fn no_web_page(headers: &HeaderMap) -> Result<(), Problem> {
     let refused = |what: String| {
         let problem = Problem::new(StatusCode::FORBIDDEN, "foreign_origin", what);
-        Err(Box::new(problem.hint("use the commands, or a program that is no web page")))
+        Err(problem.hint("use the commands, or a program that is no web page"))
     };
     if let Some(origin) = headers.get(ORIGIN) {
         let own = headers.get(HOST).is_some_and(|host| {
@@ -173,10 +164,10 @@ fn no_web_page(headers: &HeaderMap) -> Result<(), Box<Problem>> {
         return refused("a web page of another site may not change anything here".to_owned());
     }
     match headers.get(CONTENT_TYPE) {
-        Some(kind) if !is_body(kind) => Err(Box::new(
-            Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", format!("{kind:?} is not taken here"))
-                .hint("send application/json, or a component as application/wasm"),
-        )),
+        Some(kind) if !is_body(kind) => {
+            Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", format!("{kind:?} is not taken here"))
+                .hint("send application/json, or a component as application/wasm"))
+        }
         _ => Ok(()),
     }
 }
@@ -212,7 +203,7 @@ mod tests {
 
     fn refusal(guard: &Guard, peer: &str, method: Method, path: &str, pairs: &[(&str, &str)]) -> Option<String> {
         let peer = peer.parse().expect("an address");
-        guard.admits(peer, &method, path, &headers(pairs)).err().map(|problem| problem.code)
+        guard.admits(peer, &method, path, &headers(pairs)).err().map(|problem| problem.code.into_string())
     }
 
     fn with_token() -> (tempfile::TempDir, Guard) {

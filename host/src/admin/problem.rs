@@ -9,15 +9,12 @@ use serde::{Deserialize, Serialize};
 /// See the module's text. Also what the commands read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Always `about:blank`: the code tells problems apart.
-    #[serde(rename = "type")]
-    pub kind: String,
     /// The status in words.
-    pub title: String,
+    pub title: Box<str>,
     /// The HTTP status.
     pub status: u16,
-    /// Stable, for programs.
-    pub code: String,
+    /// Stable, for programs: it tells problems apart, and there is no `type` beside it.
+    pub code: Box<str>,
     /// What is wrong.
     pub detail: String,
     /// What to do.
@@ -32,10 +29,9 @@ impl Problem {
     /// A problem without a way out.
     pub fn new(status: StatusCode, code: &str, detail: impl Into<String>) -> Self {
         Self {
-            kind: "about:blank".to_owned(),
-            title: status.canonical_reason().unwrap_or_default().to_owned(),
+            title: status.canonical_reason().unwrap_or_default().into(),
             status: status.as_u16(),
-            code: code.to_owned(),
+            code: code.into(),
             detail: detail.into(),
             hint: None,
             pointer: None,

@@ -189,7 +189,7 @@ impl All<'_> {
             out.end()?;
             return Ok(exit);
         }
-        if exit != Exit::Ok && !(self.force && !ready.is_empty()) {
+        if exit != Exit::Ok && (ready.is_empty() || !self.force) {
             if hosts.len() > 1 {
                 writeln!(out.talk, "no host was switched: each has to take it (--force switches those that can)")?;
             }
