@@ -6,7 +6,8 @@
 //! - [`metrics`]: the text of a scrape; [`families`]: which metrics there are; [`handler_metrics`]: those that
 //!   handlers name.
 //! - [`api`]: the pages under `/v1`, which the commands use; [`pipelines`]: what they say; [`view`]: in which form;
-//!   [`steer`]: pause and resume; [`deploy`]: other versions; [`operations`]: what takes time; [`problem`]: errors.
+//!   [`steer`]: pause and resume; [`deploy`]: other versions; [`operations`]: what takes time; [`problem`]: errors;
+//!   [`openapi`]: the table of all pages.
 
 mod api;
 mod connection;
@@ -16,6 +17,7 @@ mod guard;
 mod handler_metrics;
 mod health;
 mod metrics;
+mod openapi;
 mod operations;
 mod pipelines;
 pub mod problem;
@@ -29,13 +31,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use tokio::sync::oneshot;
 
 use self::api::Api;
@@ -47,24 +49,6 @@ use self::health::Health;
 use self::metrics::Metrics;
 use self::problem::Problem;
 use crate::pipeline::status::PipelineStatus;
-
-/// Every page, with what it says.
-const PAGES: [(&str, &str); 14] = [
-    ("/livez", "200 while the process answers"),
-    ("/readyz", "200 when every pipeline is running, else 503, with the reasons"),
-    ("/startupz", "200 once every pipeline has joined its group"),
-    ("/metrics", "OpenMetrics text, for Prometheus"),
-    ("/v1/pipelines", "what every pipeline is doing, and why it is not"),
-    ("/v1/pipelines/NAME", "the same of one"),
-    ("/v1/pipelines/NAME/partitions", "its partitions"),
-    ("/v1/pipelines/NAME/pause", "POST: offer nothing new, stay in the group"),
-    ("/v1/pipelines/NAME/resume", "POST: go on"),
-    ("/v1/pipelines/NAME/versions", "versions that are kept, the current one first"),
-    ("/v1/pipelines/NAME/deployments", "POST: run another version"),
-    ("/v1/pipelines/NAME/rollback", "POST: run an earlier version again"),
-    ("/v1/components", "POST: a component, to be deployed"),
-    ("/v1/operations/ID", "how far a long action is; ?wait=SECONDS for its next step"),
-];
 
 /// Where the port is, and who may use it from elsewhere.
 #[derive(Clone, Debug)]
@@ -145,6 +129,7 @@ fn pages(pipelines: Vec<Managed>, guard: Guard) -> Router {
         .route("/readyz", get(async |State(pages): State<Pages>| pages.health.ready()))
         .route("/startupz", get(async |State(pages): State<Pages>| pages.health.started()))
         .route("/metrics", get(scrape))
+        .route("/openapi.json", get(async || Json(openapi::document())))
         .with_state(pages)
         .merge(api::pages(Arc::new(Api::new(pipelines))))
         .method_not_allowed_fallback(method_not_allowed)
@@ -174,11 +159,7 @@ async fn guarded(
 }
 
 async fn index() -> String {
-    let mut text = format!("sluicebox {}\n\n", env!("CARGO_PKG_VERSION"));
-    for (path, says) in PAGES {
-        text.push_str(&format!("{path:<30} {says}\n"));
-    }
-    text
+    format!("sluicebox {}\n\n{}", env!("CARGO_PKG_VERSION"), openapi::index())
 }
 
 async fn scrape(State(pages): State<Pages>, headers: HeaderMap) -> Response {
@@ -193,9 +174,9 @@ async fn scrape(State(pages): State<Pages>, headers: HeaderMap) -> Response {
 }
 
 async fn not_found(uri: Uri) -> Problem {
-    let pages = PAGES.map(|(path, _)| path).join(", ");
+    let pages: Vec<&str> = openapi::PAGES.iter().map(|page| page.path).collect();
     Problem::new(StatusCode::NOT_FOUND, "no_page", format!("there is no page `{}`", uri.path()))
-        .hint(format!("there are {pages}"))
+        .hint(format!("there are {}", pages.join(", ")))
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Problem {

@@ -73,6 +73,11 @@ pub(super) fn deploy(
         Ok(what) => what,
         Err(fault) => return refuse(talk, &Refusal::new(Exit::Usage, fault, "sluicebox deploy NAME PATH")),
     };
+    if path.extension().is_some_and(|extension| extension == "toml") {
+        let what = format!("{} is a manifest, and a component is deployed", path.display());
+        let hint = "change the manifest that the host has: it takes it over by itself";
+        return refuse(talk, &Refusal::new(Exit::Usage, what, hint));
+    }
     let bytes = match std::fs::read(path) {
         Ok(bytes) => Bytes::from(bytes),
         Err(error) => {

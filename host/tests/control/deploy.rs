@@ -137,6 +137,7 @@ fn what_does_not_fit_is_refused_and_the_old_version_serves() {
     deploy(&scene, &guest("wrong-world"), &[]).refused(1, &["does not fit"]);
     deploy(&scene, &guest("batch-sum"), &[]).refused(1, &["handles batches", "restart the host with it"]);
     deploy(&scene, &scene.file("none.wasm"), &[]).refused(4, &["cannot be read", "correct the path"]);
+    deploy(&scene, &scene.file("pipeline.toml"), &[]).refused(2, &["is a manifest", "takes it over by itself"]);
     assert_eq!(served(&scene), old);
     assert_eq!(versions(&scene).len(), 1, "nothing was written down");
     let same = deploy(&scene, &guest("forward"), &[]).ok();

@@ -175,3 +175,27 @@ fn mistakes_are_problems() {
     assert_eq!((refused.status, refused.json()["code"].as_str()), (403, Some("foreign_origin")));
     assert!(control.told.lock().expect("whole").is_empty(), "nothing was done");
 }
+
+/// Proves: every page that the document names is there, by the method that it names.
+#[test]
+fn every_page_is_there() {
+    let admin = start(&[pipeline("orders", State::Running, None, Figures::default())]);
+    let document = get(&admin, "/openapi.json").json();
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() > 10, "{document}");
+    for (path, methods) in paths {
+        let place = path.replace("{name}", "orders").replace("{id}", "none");
+        for method in methods.as_object().expect("methods").keys() {
+            let answer = if method == "get" { get(&admin, &place) } else { post(&admin, &place, "") };
+            let missing = answer.body.contains("no_page") || answer.status == 405;
+            assert!(!missing, "{method} {path}: {} {}", answer.status, answer.body);
+        }
+    }
+    // And the one method only.
+    for path in paths.keys() {
+        let place = path.replace("{name}", "orders").replace("{id}", "none");
+        let other =
+            if document["paths"][path].get("get").is_some() { post(&admin, &place, "") } else { get(&admin, &place) };
+        assert_eq!(other.status, 405, "{path}");
+    }
+}
