@@ -17,6 +17,7 @@ use crate::live::Live;
 use crate::live::deployments::{Book, Scribe, begin_with, place_of};
 use crate::live::store::Store;
 use crate::live::watch::{FileWatch, Reload};
+use crate::outbound::{Client, Outbound, SystemNames};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::control::Control;
 use crate::pipeline::handlers::{HandlerThreads, Logs};
@@ -25,6 +26,7 @@ use crate::pipeline::stop::Stop;
 use crate::pipeline::supervise::Supervised;
 use crate::plugin::{Cache, Compiler, HandlerLog, Runtime, Version};
 use crate::telemetry;
+use crate::threads;
 
 /// A pipeline with its loaded component.
 pub type Loaded = (Arc<Pipeline>, Arc<Version>);
@@ -41,6 +43,7 @@ pub struct App {
     _scribe: Option<Scribe>,
     // After the pipelines' threads, which use it.
     _handlers: Arc<HandlerThreads>,
+    _outbound: Outbound,
 }
 
 /// Why nothing was started.
@@ -59,6 +62,14 @@ pub enum StartError {
     /// Nobody could be kept out.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// A handler may ask others, and nothing can be asked.
+    #[error("pipeline `{pipeline}`: its handler could not ask anybody by HTTP: {reason}")]
+    Outbound {
+        /// Which.
+        pipeline: String,
+        /// Why.
+        reason: String,
+    },
     /// The system gives no threads.
     #[error("the system gives no thread: {0}")]
     Threads(#[from] std::io::Error),
@@ -123,6 +134,13 @@ pub fn load(plan: &Plan, runtime: &Arc<Runtime>) -> Result<Vec<Loaded>, Report> 
     if report.has_errors() { Err(report) } else { Ok(loaded) }
 }
 
+/// Asks for a pipeline's handler, if it may ask anybody.
+fn client(config: &Pipeline, outbound: &Outbound) -> Result<Option<Arc<Client>>, StartError> {
+    let Some(grant) = &config.http else { return Ok(None) };
+    let client = Client::new(grant, (&config.limits).into(), outbound, Arc::new(SystemNames));
+    client.map(Some).map_err(|reason| StartError::Outbound { pipeline: config.name.clone(), reason })
+}
+
 impl App {
     /// Starts every pipeline of a plan. Without a store, versions come from files alone.
     ///
@@ -136,11 +154,13 @@ impl App {
     ) -> Result<Self, StartError> {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let handlers = Arc::new(HandlerThreads::start(threads)?);
+        let outbound = Outbound::default();
+        let clients = loaded.iter().map(|(config, _)| client(config, &outbound)).collect::<Result<Vec<_>, _>>()?;
         let clusters = Arc::new(plan.clusters.clone());
         let budget = Budget::new(plan.memory_budget);
         let stop = Stop::default();
         let (mut live, mut pipelines) = (Vec::new(), Vec::new());
-        for (config, version) in loaded {
+        for ((config, version), http) in loaded.into_iter().zip(clients) {
             let status = PipelineStatus::new(&config.name, &config.source.group, version.digest());
             let status = Arc::new(status.with_limits(&config.limits));
             let source_cluster = clusters.get(&config.source.cluster).cloned();
@@ -153,6 +173,7 @@ impl App {
                 cluster: source_cluster.clone(),
                 runtime: Arc::clone(runtime),
                 logs: Arc::clone(&logs),
+                http: http.clone(),
             });
             pipelines.push(Supervised {
                 control,
@@ -160,6 +181,7 @@ impl App {
                 source_cluster,
                 clusters: Arc::clone(&clusters),
                 handlers: Arc::clone(&handlers),
+                http,
                 budget: Arc::clone(&budget),
                 stop: stop.clone(),
                 status,
@@ -171,10 +193,11 @@ impl App {
         let scribe = if books.is_empty() { None } else { Some(Scribe::start(books)?) };
         let statuses = live.iter().map(|live| Arc::clone(&live.status)).collect();
         let (threads, watch) = (Vec::new(), None);
-        let mut app = Self { statuses, threads, stop, admin, live, watch, _scribe: scribe, _handlers: handlers };
+        let (_handlers, _outbound) = (handlers, outbound);
+        let mut app = Self { statuses, threads, stop, admin, live, watch, _scribe: scribe, _handlers, _outbound };
         for pipeline in pipelines {
             let name = format!("sb-io-{}", pipeline.status.name);
-            app.threads.push(std::thread::Builder::new().name(name).spawn(|| pipeline.run())?);
+            app.threads.push(threads::spawn(&name, || pipeline.run())?);
         }
         Ok(app)
     }
@@ -217,14 +240,11 @@ impl App {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Waits for the end of every pipeline. False when one of them ended by a bug of the host's.
-    #[must_use]
-    pub fn join(self) -> bool {
-        let mut clean = true;
+    /// Waits for the end of every pipeline.
+    pub fn join(self) {
         for thread in self.threads {
-            clean &= thread.join().is_ok();
+            _ = thread.join();
         }
-        clean
     }
 }
 

@@ -10,6 +10,19 @@ pub struct Usage {
     running: AtomicU64,
     lines: AtomicU64,
     dropped_lines: AtomicU64,
+    /// By [`Asked`].
+    asked: [AtomicU64; 3],
+}
+
+/// What became of an outbound request.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked {
+    /// The head of an answer came.
+    Ok,
+    /// It may not be sent, or not to where it leads.
+    Refused,
+    /// Anything else.
+    Failed,
 }
 
 impl Usage {
@@ -29,6 +42,16 @@ impl Usage {
     #[must_use]
     pub fn dropped_lines(&self) -> u64 {
         self.dropped_lines.load(Ordering::Relaxed)
+    }
+
+    /// Outbound requests: answered, refused, failed.
+    #[must_use]
+    pub fn asked(&self) -> [u64; 3] {
+        [0, 1, 2].map(|result| self.asked[result].load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn has_asked(&self, result: Asked) {
+        self.asked[result as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn ran(&self, nanos: u64) {

@@ -70,7 +70,7 @@ const fn gauge(
 }
 
 /// All of them, in the order of a scrape.
-pub static FAMILIES: [Family; 36] = [
+pub static FAMILIES: [Family; 37] = [
     Family {
         name: "sluicebox_build_info",
         kind: MetricType::Gauge,
@@ -298,6 +298,12 @@ pub static FAMILIES: [Family; 36] = [
     counter("sluicebox_handler_log_lines_total", &["result"], "Lines that handlers wrote.", |of, samples| {
         samples.count(&["ok"], of.status.usage.lines());
         samples.count(&["dropped"], of.status.usage.dropped_lines());
+    }),
+    counter("sluicebox_handler_http_requests_total", &["result"], "Outbound requests of handlers.", |of, samples| {
+        let [ok, refused, failed] = of.status.usage.asked();
+        samples.count(&["ok"], ok);
+        samples.count(&["refused"], refused);
+        samples.count(&["failed"], failed);
     }),
     counter(
         "sluicebox_handler_metrics_refused_total",

@@ -49,6 +49,7 @@ use self::health::Health;
 use self::metrics::Metrics;
 use self::problem::Problem;
 use crate::pipeline::status::PipelineStatus;
+use crate::threads;
 
 /// Where the port is, and who may use it from elsewhere.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ impl Admin {
         let pages =
             pages(pipelines, Guard::new(port.token_file.clone())).into_make_service_with_connect_info::<Caller>();
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("sb-admin".to_owned()).spawn(move || {
+        let thread = threads::spawn("sb-admin", move || {
             runtime.block_on(async {
                 tokio::select! {
                     served = axum::serve(Door::new(listener), pages) => {
@@ -105,10 +106,8 @@ impl Drop for Admin {
     /// Waits for the thread, so that the port is free afterwards.
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread of health and metrics ended by a panic");
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
         }
     }
 }

@@ -45,6 +45,10 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         log_rate,
         log_burst,
         metric_series,
+        http_requests,
+        http_body,
+        http_fields,
+        http_time,
         component_size,
         compile_time,
         compile_memory,
@@ -56,6 +60,8 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         ("stack", stack, ceiling.stack),
         ("log_line", log_line, ceiling.log_line),
         ("log_burst", log_burst, ceiling.log_burst),
+        ("http_body", http_body, ceiling.http_body),
+        ("http_fields", http_fields, ceiling.http_fields),
         ("component_size", component_size, ceiling.component_size),
         ("compile_memory", compile_memory, ceiling.compile_memory),
     ];
@@ -70,6 +76,7 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         ("instances", instances, ceiling.instances),
         ("handles", handles, ceiling.handles),
         ("metric_series", metric_series, ceiling.metric_series),
+        ("http_requests", http_requests, ceiling.http_requests),
     ];
     for (key, value, ceiling) in counts {
         ceilings.apply(key, value, ceiling, |count| count.to_string());
@@ -81,6 +88,7 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         ("batch_wall_time", batch_wall_time, ceiling.batch_wall_time),
         ("init_running_time", init_running_time, ceiling.init_running_time),
         ("init_wall_time", init_wall_time, ceiling.init_wall_time),
+        ("http_time", http_time, ceiling.http_time),
         ("compile_time", compile_time, ceiling.compile_time),
     ];
     for (key, value, ceiling) in times {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::{Origin, Origins, Report};
+use crate::outbound::Grant;
 
 pub const KIB: u64 = 1024;
 pub const MIB: u64 = 1024 * KIB;
@@ -78,6 +79,8 @@ pub struct Pipeline {
     pub swap: Swap,
     /// The same record gives the same answer: bursts of one, a clock and random numbers that come from the record.
     pub deterministic: bool,
+    /// Whom the handler may ask by HTTP; `None` = nobody.
+    pub http: Option<Grant>,
     /// Topics that the handler may write to, by declared name.
     pub outputs: Vec<Output>,
     /// How `sluicebox dev` builds the component; `None` = not declared.
@@ -135,6 +138,7 @@ impl fmt::Debug for Pipeline {
             .field("hold", &self.hold)
             .field("tick", &self.tick)
             .field("deterministic", &self.deterministic)
+            .field("http", &self.http)
             .field("errors", &self.errors)
             .field("swap", &self.swap)
             .field("outputs", &self.outputs)
@@ -184,6 +188,14 @@ pub struct HandlerLimits {
     pub log_burst: u64,
     /// Series of the handler's own metrics, all instances together. Default 500.
     pub metric_series: u32,
+    /// Outbound requests of all instances together that may be under way at once; more wait. Default 16.
+    pub http_requests: u32,
+    /// Bytes of the body of an outbound request, and of its response. Default 8 MiB.
+    pub http_body: u64,
+    /// Bytes of the headers of either. Default 128 KiB.
+    pub http_fields: u64,
+    /// From an outbound request to the end of its response, within the wall clock of the call. Default 30 s.
+    pub http_time: Duration,
     /// Bytes of the component. Default 64 MiB.
     pub component_size: u64,
     /// CPU time of compiling it. Default 60 s.
@@ -214,6 +226,10 @@ impl Default for HandlerLimits {
             log_rate: 64 * KIB,
             log_burst: 256 * KIB,
             metric_series: 500,
+            http_requests: 16,
+            http_body: 8 * MIB,
+            http_fields: 128 * KIB,
+            http_time: Duration::from_secs(30),
             component_size: 64 * MIB,
             compile_time: Duration::from_secs(60),
             compile_memory: 2048 * MIB,
@@ -232,7 +248,7 @@ pub enum LimitValue {
 impl HandlerLimits {
     /// Every limit by its name in files, for metrics and documentation.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, LimitValue); 21] {
+    pub fn all(&self) -> [(&'static str, LimitValue); 25] {
         use LimitValue::{Bytes, Count, Time};
         let HandlerLimits {
             memory,
@@ -253,6 +269,10 @@ impl HandlerLimits {
             log_rate,
             log_burst,
             metric_series,
+            http_requests,
+            http_body,
+            http_fields,
+            http_time,
             component_size,
             compile_time,
             compile_memory,
@@ -276,6 +296,10 @@ impl HandlerLimits {
             ("log_rate", Bytes(log_rate)),
             ("log_burst", Bytes(log_burst)),
             ("metric_series", Count(metric_series)),
+            ("http_requests", Count(http_requests)),
+            ("http_body", Bytes(http_body)),
+            ("http_fields", Bytes(http_fields)),
+            ("http_time", Time(http_time)),
             ("component_size", Bytes(component_size)),
             ("compile_time", Time(compile_time)),
             ("compile_memory", Bytes(compile_memory)),
@@ -303,6 +327,8 @@ pub struct Source {
     pub instance_id: Option<String>,
     /// Default 45 s. With [`Protocol::Consumer`] the broker decides and this is to be ignored.
     pub session_timeout: Duration,
+    /// How long a pipeline with little to do waits for more messages before it calls handlers with what came. Default 0.
+    pub linger: Duration,
     pub fetch: Fetch,
 }
 

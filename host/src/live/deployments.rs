@@ -15,7 +15,7 @@ use super::Live;
 use super::store::{History, How, Kept, Place, Publication, Store, StoreError};
 use crate::config::{Cluster, Pipeline};
 use crate::plugin::{LoadError, LoadRules, Runtime, Version};
-use crate::telemetry;
+use crate::{telemetry, threads};
 
 /// Why a deployment does not begin.
 #[derive(Debug, thiserror::Error)]
@@ -249,7 +249,7 @@ impl Scribe {
     /// When the system gives no thread.
     pub fn start(books: Vec<Book>) -> std::io::Result<Self> {
         let (stop, stopped) = sync_channel(0);
-        let thread = std::thread::Builder::new().name("sb-books".to_owned()).spawn(move || {
+        let thread = threads::spawn("sb-books", move || {
             let mut failed = vec![false; books.len()];
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 for (book, failed) in books.iter().zip(&mut failed) {

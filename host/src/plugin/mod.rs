@@ -2,8 +2,8 @@
 //! type of it leaves this module.
 //!
 //! By lifetime:
-//! - per process: [`runtime`] (engine, epoch ticker, linker) with what it links: [`imports`] (log, settings, outputs), [`metrics`]
-//!   and [`wasi`] (the harmless part of WASI);
+//! - per process: [`runtime`] (engine, epoch ticker, linker) with what it links: [`imports`] (log, settings, outputs), [`metrics`],
+//!   [`wasi`] (the harmless part of WASI) and, where it was granted, [`http`];
 //! - per component: [`version`] (load, checks against the contract in [`contract`], digest), [`compile`] (in a child
 //!   process), [`cache`] (of what was compiled);
 //! - per store: [`instance`] (start, calls), [`typed`] and [`verdicts`] (the typed form behind the frame interface),
@@ -17,6 +17,7 @@ mod cache;
 mod compile;
 mod contract;
 mod fault;
+mod http;
 mod imports;
 mod instance;
 mod limits;

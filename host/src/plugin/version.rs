@@ -27,6 +27,8 @@ pub struct LoadRules {
     pub stack: u64,
     /// Its instances get their clock and random numbers from the record, and numbers that are none have one form.
     pub deterministic: bool,
+    /// It was granted somebody to ask by HTTP.
+    pub http: bool,
     /// CPU time that compiling it may take.
     pub compile_time: Duration,
     /// Memory that compiling it may take, bytes.
@@ -37,14 +39,15 @@ impl LoadRules {
     /// Those of a pipeline.
     #[must_use]
     pub fn of(pipeline: &Pipeline) -> Self {
-        Self { deterministic: pipeline.deterministic, ..Self::from(&pipeline.limits) }
+        let http = pipeline.http.is_some();
+        Self { deterministic: pipeline.deterministic, http, ..Self::from(&pipeline.limits) }
     }
 }
 
 impl From<&HandlerLimits> for LoadRules {
     fn from(limits: &HandlerLimits) -> Self {
         let HandlerLimits { component_size, stack, compile_time, compile_memory, .. } = *limits;
-        Self { component_size, stack, deterministic: false, compile_time, compile_memory }
+        Self { component_size, stack, deterministic: false, http: false, compile_time, compile_memory }
     }
 }
 
@@ -123,9 +126,9 @@ pub enum LoadError {
     },
     /// Imports that no handler gets.
     #[error(
-        "the plugin imports what is not granted: {}; build it without them (many toolchains have a switch such as \
-         --stub-wasi)",
-        .imports.join(", ")
+        "the plugin imports what is not granted: {}; {}",
+        .imports.join(", "),
+        without(.imports)
     )]
     NotGranted {
         /// Full names, all of them.
@@ -163,6 +166,19 @@ pub enum LoadError {
         /// The compiler's reasons.
         text: String,
     },
+}
+
+/// What to do about imports that are not granted.
+fn without(imports: &[String]) -> String {
+    const BUILD: &str = "build it without them (many toolchains have a switch such as --stub-wasi)";
+    let asks = |import: &&String| import.starts_with("wasi:http/") && !import.contains("incoming");
+    match imports.iter().filter(asks).count() {
+        0 => BUILD.to_owned(),
+        some => {
+            let grant = "to let it ask by HTTP, add `allow.hosts = [\"api.example.com\"]` to [handler], with the hosts that it asks";
+            if some == imports.len() { grant.to_owned() } else { format!("{grant}; as for the others, {BUILD}") }
+        }
+    }
 }
 
 /// Exported functions, ready to be looked up in an instance.
@@ -239,7 +255,7 @@ impl Version {
             .map_err(|error| LoadError::NoCompiler { text: format!("{error:#}") })?;
         let engine = &kit.engine;
         let (component, code) = native(runtime, engine, &digest, bytes, rules)?;
-        let survey = contract::survey(engine, &component);
+        let survey = contract::survey(engine, &component, rules.http);
         let mut problems = survey.problems.clone();
         if problems.is_empty() && !survey.not_granted.is_empty() {
             return Err(LoadError::NotGranted { imports: survey.not_granted });
@@ -251,7 +267,8 @@ impl Version {
         }
         let exports = find_exports(&component, &survey);
         // What is left can differ only inside an interface that we link: another signature, a missing function.
-        let pre = kit.linker.instantiate_pre(&component).map_err(|error| LoadError::WrongWorld {
+        let linker = if rules.http { &kit.asking } else { &kit.linker };
+        let pre = linker.instantiate_pre(&component).map_err(|error| LoadError::WrongWorld {
             problems: vec![format!("{error:#}")],
             host: contract::package(),
             plugin: Vec::new(),
