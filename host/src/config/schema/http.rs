@@ -26,7 +26,8 @@ pub struct HttpRules {
 /// `allow = { hosts = [...] }`; an empty list grants nothing.
 pub(super) fn read_allow(handler: &mut Table<'_>) -> Option<Grant> {
     let mut table = handler.table("allow")?;
-    let sites: Vec<_> = read_all(&mut table, "hosts", "a host to ask", Site::parse)?.into_iter().collect::<Option<_>>()?;
+    let sites: Vec<_> =
+        read_all(&mut table, "hosts", "a host to ask", Site::parse)?.into_iter().collect::<Option<_>>()?;
     if sites.len() > MOST_SITES
         && let Some((_, origin)) = table.entry("hosts")
     {
