@@ -265,7 +265,7 @@ impl Host {
             refresh: Duration::from_secs(300),
         };
         let run = Run::new(parts, start + now);
-        self.up = Some(Up { run, member, stop, due: now });
+        self.up = Some(Up { run, member, stop, due: now, naps: now });
     }
 
     /// Its member, while its process runs.
