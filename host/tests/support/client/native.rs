@@ -85,6 +85,7 @@ pub fn passes(code: rd_kafka_resp_err_t) -> bool {
     matches!(
         code,
         RD_KAFKA_RESP_ERR__TRANSPORT
+            | RD_KAFKA_RESP_ERR__DESTROY_BROKER
             | RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN
             | RD_KAFKA_RESP_ERR__TIMED_OUT
             | RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION
@@ -92,6 +93,7 @@ pub fn passes(code: rd_kafka_resp_err_t) -> bool {
             | RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
             | RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE
             | RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION
+            | RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE
     )
 }
 
