@@ -18,6 +18,7 @@ mod outbound;
 mod render;
 mod request;
 mod schema;
+mod secret;
 mod start;
 mod table;
 mod types;

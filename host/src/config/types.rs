@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::{Origin, Origins, Report};
+pub use super::secret::Secret;
 use crate::outbound::Grant;
 
 pub const KIB: u64 = 1024;
@@ -641,32 +642,5 @@ pub struct Dev {
 impl Default for Dev {
     fn default() -> Self {
         Dev { samples: BTreeMap::new(), partitions: 3 }
-    }
-}
-
-/// A value that is never printed. `expose` is the one way to read it, so uses can be found.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(value: impl Into<String>) -> Self {
-        Secret(value.into())
-    }
-
-    /// The value itself, for the client library only.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }
