@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sluicebox::config::{
     self, AdminChoice, Batcher, Compression, InlinePipeline, LoadRequest, LostOffset, OutputTimestamp, Outside, Plan,
-    Protocol, Purpose, Report, Secret, Start, Then, load,
+    Protocol, Purpose, Recycle, Report, Secret, Start, Then, load,
 };
 
 /// Reports name files as they were given, so the cases are given relative to their directory.
@@ -346,6 +346,8 @@ fn every_key_reaches_its_place_in_the_plan() {
     for (written, default) in pipeline.limits.all().iter().zip(config::HandlerLimits::default().all()) {
         assert_ne!(*written, default);
     }
+    let recycle = Recycle { age: Some(Duration::from_secs(3600)), calls: Some(1_000_000), memory: Some(100 << 20) };
+    assert_eq!(pipeline.recycle, recycle);
     let source = &pipeline.source;
     assert_eq!((source.cluster.as_str(), source.group.as_str()), ("main", "enrich"));
     assert_eq!((source.start, source.protocol), (Start::At(1_795_248_000_000), Protocol::Range));
@@ -362,8 +364,8 @@ fn every_key_reaches_its_place_in_the_plan() {
     assert_eq!(outputs, expected);
     assert_eq!(pipeline.dev.samples["orders"], Path::new("samples/orders.ndjson"));
     assert_eq!(pipeline.origin.component().to_string(), "full.toml:10:13");
-    assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:32:1");
-    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:52:1");
+    assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:33:1");
+    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:53:1");
 }
 
 #[test]

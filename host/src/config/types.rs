@@ -64,6 +64,7 @@ pub struct Pipeline {
     /// The handler's settings, a JSON object. May hold secrets: never print it.
     pub settings: serde_json::Value,
     pub limits: HandlerLimits,
+    pub recycle: Recycle,
     pub source: Source,
     pub process: Process,
     /// Declared batchers only; see [`Batcher::default`] for the undeclared `default`.
@@ -92,6 +93,7 @@ impl fmt::Debug for Pipeline {
             .field("component", &self.component)
             .field("settings", &format_args!("***"))
             .field("limits", &self.limits)
+            .field("recycle", &self.recycle)
             .field("source", &self.source)
             .field("process", &self.process)
             .field("batchers", &self.batchers)
@@ -127,6 +129,10 @@ pub struct HandlerLimits {
     /// Bytes that an answer may have; a call whose input is larger may answer with twice its input.
     /// Default 16 MiB.
     pub answer_bytes: u64,
+    /// Messages that an answer may send on, per message that it answers; a call may send 1,000 besides. Default 10.
+    pub emissions: u32,
+    /// Bytes that these may come to, with what they inherit. Default 64 MiB.
+    pub emission_bytes: u64,
     /// Bytes of the call stack inside the guest. Default 512 KiB.
     pub stack: u64,
     /// Core memories of an instance. Default 8.
@@ -141,12 +147,14 @@ pub struct HandlerLimits {
     pub handles: u32,
     /// Bytes of one line of the log; what is longer is cut. Default 4 KiB.
     pub log_line: u64,
-    /// Bytes that an instance may log per second. Default 64 KiB.
+    /// Bytes that a pipeline's instances may log per second. Default 64 KiB.
     pub log_rate: u64,
-    /// Bytes that it may log at once after a quiet time. Default 256 KiB.
+    /// Bytes that they may log at once after a quiet time. Default 256 KiB.
     pub log_burst: u64,
     /// Series of the handler's own metrics, all instances together. Default 500.
     pub metric_series: u32,
+    /// Weight of the pipeline where several want CPU time of one handler thread. Default 1.
+    pub cpu_share: u32,
     /// Bytes of the component. Default 64 MiB.
     pub component_size: u64,
     /// CPU time of compiling it. Default 60 s.
@@ -166,6 +174,8 @@ impl Default for HandlerLimits {
             init_running_time: Duration::from_secs(3),
             init_wall_time: Duration::from_secs(10),
             answer_bytes: 16 * MIB,
+            emissions: 10,
+            emission_bytes: 64 * MIB,
             stack: 512 * KIB,
             // Interpreters are composed of up to 40 modules, and have some 8,000 table elements.
             memories: 8,
@@ -177,10 +187,28 @@ impl Default for HandlerLimits {
             log_rate: 64 * KIB,
             log_burst: 256 * KIB,
             metric_series: 500,
+            cpu_share: 1,
             component_size: 64 * MIB,
             compile_time: Duration::from_secs(60),
             compile_memory: 2048 * MIB,
         }
+    }
+}
+
+/// When an instance is replaced by a new one, between two calls. `None`: not for that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recycle {
+    /// It lives for so long, or up to a quarter less. Default a day.
+    pub age: Option<Duration>,
+    /// It was called so often. Default never.
+    pub calls: Option<u64>,
+    /// It holds more bytes of memory. Default never.
+    pub memory: Option<u64>,
+}
+
+impl Default for Recycle {
+    fn default() -> Self {
+        Recycle { age: Some(Duration::from_secs(24 * 3600)), calls: None, memory: None }
     }
 }
 
@@ -195,7 +223,7 @@ pub enum LimitValue {
 impl HandlerLimits {
     /// Every limit by its name in files, for metrics and documentation.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, LimitValue); 21] {
+    pub fn all(&self) -> [(&'static str, LimitValue); 24] {
         use LimitValue::{Bytes, Count, Time};
         let HandlerLimits {
             memory,
@@ -206,6 +234,8 @@ impl HandlerLimits {
             init_running_time,
             init_wall_time,
             answer_bytes,
+            emissions,
+            emission_bytes,
             stack,
             memories,
             tables,
@@ -216,6 +246,7 @@ impl HandlerLimits {
             log_rate,
             log_burst,
             metric_series,
+            cpu_share,
             component_size,
             compile_time,
             compile_memory,
@@ -229,6 +260,8 @@ impl HandlerLimits {
             ("init_running_time", Time(init_running_time)),
             ("init_wall_time", Time(init_wall_time)),
             ("answer_bytes", Bytes(answer_bytes)),
+            ("emissions", Count(emissions)),
+            ("emission_bytes", Bytes(emission_bytes)),
             ("stack", Bytes(stack)),
             ("memories", Count(memories)),
             ("tables", Count(tables)),
@@ -239,6 +272,7 @@ impl HandlerLimits {
             ("log_rate", Bytes(log_rate)),
             ("log_burst", Bytes(log_burst)),
             ("metric_series", Count(metric_series)),
+            ("cpu_share", Count(cpu_share)),
             ("component_size", Bytes(component_size)),
             ("compile_time", Time(compile_time)),
             ("compile_memory", Bytes(compile_memory)),

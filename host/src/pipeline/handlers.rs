@@ -1,5 +1,5 @@
-//! Handler threads. Lanes are spread over them and stay where they are; on each thread its lanes take turns (a call
-//! yields every few milliseconds), so a slow or looping lane stops neither the I/O thread nor its neighbours.
+//! Handler threads. Lanes are spread over them and stay where they are; on each thread the calls of its lanes take turns of
+//! two milliseconds, each pipeline by its share, so a slow or looping lane stops neither the I/O thread nor its neighbours.
 //!
 //! Knows plugin/ and channels. One message per call crosses to the lane's thread, one comes back.
 
@@ -179,7 +179,7 @@ impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (frame, took) = (Frame::default(), Duration::ZERO);
-            let answered = Answered { lane: self.lane, frame, reply: None, took, memory: 0 };
+            let answered = Answered { lane: self.lane, frame, reply: None, took, memory: 0, recycled: false };
             // A full channel is emptied soon, but this cannot wait; the pipeline's next stop finds the lane then.
             _ = self.answers.answers.try_send(answered);
             self.answers.waker.wake();
@@ -206,17 +206,14 @@ impl LaneTask {
         while let Some(call) = calls.recv().await {
             let started = Instant::now();
             let _alarm = Alarm { lane: self.lane, answers: &self.answers.clone() };
-            let reply = match self.call(&call).await {
-                Ok(reply) => reply,
-                Err(fault) => {
-                    // After any error the store is poisoned or leaks: a new one is made for the next call.
-                    self.instance = None;
-                    Reply::Fault(Failure { class: fault.class.name(), reason: fault.summary() })
-                }
-            };
+            let reply = Some(self.reply(&call).await);
+            let took = started.elapsed();
+            let recycled = self.instance.as_ref().and_then(Instance::worn).is_some();
+            if recycled {
+                self.instance = None;
+            }
             let memory = self.instance.as_ref().map_or(0, Instance::memory_bytes);
-            let answered =
-                Answered { lane: self.lane, frame: call.frame, reply: Some(reply), took: started.elapsed(), memory };
+            let answered = Answered { lane: self.lane, frame: call.frame, reply, took, memory, recycled };
             if self.answers.answers.send(answered).await.is_err() {
                 return; // the pipeline has stopped
             }
@@ -224,16 +221,31 @@ impl LaneTask {
         }
     }
 
-    async fn call(&mut self, call: &Call) -> Result<Reply, Fault> {
+    async fn reply(&mut self, call: &Call) -> Reply {
+        let failure = |fault: Fault| Failure { class: fault.class.name(), reason: fault.summary() };
         let instance = match &mut self.instance {
             Some(instance) => instance,
             none => {
                 // The first call may be one without messages: a tick, or that the partition has come.
                 let messages = (!call.frame.index.is_empty()).then(|| Messages::new(&call.frame));
                 let place = messages.and_then(|messages| Place::of(&messages)).map(Place::without_messages);
-                none.insert(Instance::start_for(&self.version, &self.config, place).await?)
+                match Instance::start_for(&self.version, &self.config, place).await {
+                    Ok(instance) => none.insert(instance),
+                    Err(fault) => return Reply::NotStarted(failure(fault)),
+                }
             }
         };
+        match Self::call(instance, call).await {
+            Ok(reply) => reply,
+            Err(fault) => {
+                // After any error the store is poisoned or leaks: a new one is made for the next call.
+                self.instance = None;
+                Reply::Fault(failure(fault))
+            }
+        }
+    }
+
+    async fn call(instance: &mut Instance, call: &Call) -> Result<Reply, Fault> {
         match &call.kind {
             CallKind::Messages => instance.handle_messages(&call.frame).await.map(Reply::Answer),
             CallKind::Batch => instance

@@ -190,6 +190,8 @@ pub struct Answered {
     pub took: Duration,
     /// Memory of the lane's instance afterwards, bytes; 0 when it is gone.
     pub memory: u64,
+    /// The instance answered and was then ended, as it was old: the next call makes a new one.
+    pub recycled: bool,
 }
 
 /// Asks a cluster that went away whether it is back: clients say the one and not the other.

@@ -409,11 +409,14 @@ impl<E: Edges> Run<E> {
             let calls = &mut figures.calls[usize::from(slot.lane.is_running_batch())];
             calls.0 += 1;
             calls.1 += u64::try_from(answered.took.as_nanos()).unwrap_or(u64::MAX);
-            if let Reply::Fault(failure) = &reply {
+            if let Reply::Fault(failure) | Reply::NotStarted(failure) = &reply {
                 *figures.faults.entry(failure.class).or_default() += 1;
             }
             self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
             slot.lane.on_reply(answered.frame, reply, answered.took, now, &mut self.parts.outlets);
+            if answered.recycled {
+                slot.lane.on_recycled(now);
+            }
             if let Some(reason) = slot.lane.stopped() {
                 self.stopped.get_or_insert_with(|| format!("{}: {reason}", slot.name()));
             }

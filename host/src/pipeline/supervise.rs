@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::budget::{Budget, Share};
 use super::handlers::{HandlerThreads, LaneHandlers};
-use super::lane::{Exports, HoldRules, LaneRules};
+use super::lane::{EmissionRules, Exports, HoldRules, LaneRules};
 use super::names::names;
 use super::outlets::{DeadLetterOutlet, Outlet, Outlets};
 use super::place::nowhere;
@@ -160,6 +160,7 @@ impl Supervised {
         self.check_commits(|topic| count(&config.source.cluster, topic))?;
         let instance = Arc::new(InstanceConfig {
             limits: config.limits.clone(),
+            recycle: config.recycle.clone(),
             settings: config.settings.to_string().into(),
             outputs: config
                 .outputs
@@ -382,6 +383,10 @@ pub(super) fn lane_rules(config: &Pipeline, batchers: &[Batcher], offered: Offer
         },
         provenance: config.outputs.iter().map(|output| output.provenance).collect(),
         version: offered.version,
+        emissions: EmissionRules {
+            per_message: config.limits.emissions as usize,
+            bytes: usize::try_from(config.limits.emission_bytes).unwrap_or(usize::MAX),
+        },
         hold: HoldRules { max: config.hold.max as usize, timeout: config.hold.timeout },
         tick: config.tick.filter(|_| offered.tick),
         exports: offered.exports,

@@ -13,6 +13,7 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
 use super::cache::Key;
 use super::contract::{self, Survey};
+use super::grants::remedies;
 use super::instance::State;
 use super::limits::HandlerLimits;
 use super::runtime::{EngineRules, Kit, Runtime};
@@ -123,9 +124,10 @@ pub enum LoadError {
     },
     /// Imports that no handler gets.
     #[error(
-        "the plugin imports what is not granted: {}; build it without them (many toolchains have a switch such as \
-         --stub-wasi)",
-        .imports.join(", ")
+        "the plugin imports what is not granted, {}: {}; build it without what it does not need (many toolchains \
+         have a switch such as --stub-wasi)",
+        .imports.join(", "),
+        remedies(.imports).join("; ")
     )]
     NotGranted {
         /// Full names, all of them.
@@ -243,8 +245,9 @@ impl Version {
             return Err(LoadError::NotGranted { imports: survey.not_granted });
         }
         if !problems.is_empty() {
-            problems
-                .extend(survey.not_granted.iter().map(|import| format!("it imports {import}, which is not granted")));
+            let import = |import| format!("it imports {import}, which is not granted");
+            problems.extend(survey.not_granted.iter().map(import));
+            problems.extend(remedies(&survey.not_granted));
             return Err(LoadError::WrongWorld { problems, host: contract::package(), plugin: survey.versions });
         }
         let exports = find_exports(&component, &survey);

@@ -65,13 +65,15 @@ pub enum Reply {
     Verdict(Verdict),
     /// The instance is gone.
     Fault(Failure),
+    /// There was none, and none could be started.
+    NotStarted(Failure),
 }
 
 impl Reply {
     /// Why the call counts as failed.
     pub(super) fn into_failure(self) -> Failure {
         match self {
-            Self::Fault(failure) => failure,
+            Self::Fault(failure) | Self::NotStarted(failure) => failure,
             Self::BatchError(reason) => Failure { class: "retry", reason },
             Self::Answer(_) | Self::Verdict(_) => {
                 Failure { class: "host", reason: "an answer of another call's kind".to_owned() }

@@ -1,5 +1,7 @@
 //! Handler threads by script: calls go to [`super::script`], and answers come back when the time has come.
 
+use std::time::Duration;
+
 use sluicebox_frames::Messages;
 
 use super::group::Answer;
@@ -8,8 +10,9 @@ use super::script::{DEADLINE, Handled, fault, handle};
 use super::world::{Happening, Point, Shared, World};
 use crate::delivery::ticket::LaneId;
 use crate::delivery::verdict::Disposition;
-use crate::pipeline::lane::{Call, CallKind};
+use crate::pipeline::lane::{Call, CallKind, Reply};
 use crate::pipeline::port::{self, Answered};
+use crate::pipeline::sink::Failure;
 
 /// A host's handlers.
 pub(super) struct ScriptedHandlers {
@@ -58,11 +61,32 @@ impl port::Handlers for ScriptedHandlers {
     }
 }
 
+impl ScriptedHandle {
+    fn answer(
+        &self,
+        world: &mut World,
+        call: Call,
+        reply: Option<Reply>,
+        took: Duration,
+        said: Vec<(i64, Said)>,
+        recycled: bool,
+    ) {
+        let (member, lane, ownership) = (self.member, self.lane, self.ownership);
+        let answered = Box::new(Answered { lane, frame: call.frame, reply, took, memory: 1 << 20, recycled });
+        world.after(took, Happening::Answered { member, answered, said, ownership });
+    }
+}
+
 impl port::Handle for ScriptedHandle {
     fn call(&self, call: Call) -> Result<(), String> {
         World::passes(&self.world, self.member, Point::BeforeHandler);
         {
             let world = &mut *self.world.borrow_mut();
+            if world.does_not_start(self.ownership) {
+                let failure = Failure { class: "init", reason: "by script".to_owned() };
+                self.answer(world, call, Some(Reply::NotStarted(failure)), Duration::ZERO, Vec::new(), false);
+                return Ok(());
+            }
             let messages = matches!(call.kind, CallKind::Messages | CallKind::Batch | CallKind::Failed { .. });
             let (mut shown, mut count) = (Vec::new(), 0);
             if messages {
@@ -93,9 +117,9 @@ impl port::Handle for ScriptedHandle {
                 "member {member} calls lane {lane}: {kind:?}, {count} from {first:?}: {reply:?} in {took:?}"
             ));
             let panics = std::mem::take(&mut world.members[member].panics_next);
+            let recycled = !panics && world.recycles(self.ownership, &reply);
             let (reply, said) = if panics { (None, Vec::new()) } else { (Some(reply), said) };
-            let answered = Box::new(Answered { lane, frame: call.frame, reply, took, memory: 1 << 20 });
-            world.after(took, Happening::Answered { member, answered, said, ownership: self.ownership });
+            self.answer(world, call, reply, took, said, recycled);
         }
         World::passes(&self.world, self.member, Point::InHandler);
         Ok(())

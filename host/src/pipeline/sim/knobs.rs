@@ -34,6 +34,8 @@ faults! {
     SlowHandler StuckRecord Trap BadAnswer Retry Reject HandlerPanic Hold CallTrap BadVerdict
     // The machine.
     LostWake TinyBudget
+    // Instances.
+    NoStart Recycled
 }
 
 /// What handlers say of messages that failed for good.

@@ -21,6 +21,8 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// The memory of one instance.
 #[derive(Debug, Default)]
 pub(super) struct Instance {
+    /// It had a call.
+    started: bool,
     /// It was told of its partition.
     greeted: bool,
     /// And that it goes.
@@ -218,6 +220,25 @@ impl World {
     pub(super) fn forget_instance(&mut self, ownership: usize) {
         let left = self.instances.remove(&ownership).is_some_and(|instance| instance.left);
         self.instances.insert(ownership, Instance { left, ..Instance::default() });
+    }
+
+    /// The instance that a call is for does not start.
+    pub(super) fn does_not_start(&mut self, ownership: usize) -> bool {
+        if self.instances.entry(ownership).or_default().started {
+            return false;
+        }
+        let fails = self.strikes(Fault::NoStart, 4);
+        self.instances.entry(ownership).or_default().started = !fails;
+        fails
+    }
+
+    /// The instance answered, and was old.
+    pub(super) fn recycles(&mut self, ownership: usize, reply: &Reply) -> bool {
+        let recycles = !matches!(reply, Reply::Fault(_)) && self.strikes(Fault::Recycled, 20);
+        if recycles {
+            self.forget_instance(ownership);
+        }
+        recycles
     }
 
     /// The instance knows that its partition came, and does not know yet that it goes.
