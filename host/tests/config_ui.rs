@@ -575,5 +575,5 @@ fn a_later_finding_has_a_place() {
     report.push(found.at(plan.pipelines[0].origin.batcher("totals")));
     let json = report.to_json();
     let at = &json["diagnostics"][0]["at"];
-    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(32)));
+    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(33)));
 }

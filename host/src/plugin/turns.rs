@@ -3,8 +3,8 @@
 //!
 //! A line per thread, known by the thread: whoever makes an instance there stands in it. This is fair queueing by start
 //! times: a pipeline's account says what it used, divided by its share, and a pipeline that wanted nothing for a while
-//! begins where the others are, so that it neither saves up nor owes. A call that comes new waits for the end of the slice
-//! that runs, and seldom for more.
+//! begins where the others are, a little ahead of them, so that it saves nothing up. A call that comes new waits for the end
+//! of the slice that runs, and seldom for more.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,6 +12,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::handler_usage::Usage;
+
+/// What a pipeline may have used less than the others when it comes back. Between two calls it wants nothing for a moment, and
+/// would lose what it is due each time, while one with several lanes never does.
+const CREDIT: Duration = Duration::from_millis(10);
 
 thread_local! {
     static HERE: Arc<Mutex<Line>> = Arc::default();
@@ -113,8 +117,7 @@ impl Turn {
     pub(super) fn ran(&self, time: Duration, end: Stretch) {
         let line = &mut *lock(&self.line);
         if let Some(account) = line.accounts.get_mut(&self.pipeline) {
-            let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-            account.used = account.used.saturating_add(time / account.share);
+            account.used = account.used.saturating_add(nanos(time) / account.share);
         }
         match end {
             // Others may have come meanwhile: it is decided when this one is back, and all of them stand in the line.
@@ -135,6 +138,10 @@ impl Drop for Turn {
     }
 }
 
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
     line.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -152,12 +159,11 @@ impl Line {
         self.waiting.push(Waiting { id, pipeline, place: self.next_place, waker: waker.clone() });
     }
 
-    /// A pipeline that wanted nothing begins where the others are.
+    /// A pipeline that wanted nothing begins where the others are, or a little ahead.
     fn catch_up(&mut self, pipeline: usize) {
         let clock = self.clock;
-        let waits = self.waiting.iter().any(|waiting| waiting.pipeline == pipeline);
-        if let Some(account) = self.accounts.get_mut(&pipeline).filter(|_| !waits) {
-            account.used = account.used.max(clock);
+        if let Some(account) = self.accounts.get_mut(&pipeline) {
+            account.used = account.used.max(clock.saturating_sub(nanos(CREDIT) / account.share));
         }
     }
 
@@ -269,7 +275,37 @@ mod tests {
         }
         let all = [&busy[0], &busy[1], &busy[2], &seldom];
         let had = slices(&all, 400);
-        assert!(had.iter().all(|had| had.abs_diff(100) <= 2), "{had:?}");
+        assert!(had.iter().all(|had| had.abs_diff(100) <= 5), "{had:?}");
+    }
+
+    /// Proves: a pipeline whose calls are short, so that it is out of the line for a moment between them, gets as much as one
+    /// that never leaves it.
+    #[test]
+    fn short_calls_lose_nothing() {
+        let thread = Thread::new(&[1, 1]);
+        let (long, short) = (thread.stand(0), thread.stand(1));
+        // In half slices: what they had, and what is left of the short one's call.
+        let (mut had, mut left, mut away) = ([0; 2], 5, false);
+        for _ in 0..4000 {
+            let here = !std::mem::take(&mut away);
+            let first = here && short.is_mine(Waker::noop());
+            let long_runs = long.is_mine(Waker::noop());
+            if first || here && short.is_mine(Waker::noop()) {
+                let halves = left.min(2);
+                (had[1], left) = (had[1] + halves, left - halves);
+                let over = left == 0;
+                short.ran(SLICE / 2 * halves, if over { Stretch::Over } else { Stretch::Slice });
+                if over {
+                    (left, away) = (5, true);
+                }
+            } else {
+                assert!(long_runs, "one of them runs");
+                had[0] += 2;
+                long.ran(SLICE, Stretch::Slice);
+            }
+        }
+        let part = f64::from(had[1]) / f64::from(had[0] + had[1]);
+        assert!((0.48..0.52).contains(&part), "half is due, it had {part:.3}");
     }
 
     #[test]

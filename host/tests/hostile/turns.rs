@@ -24,7 +24,7 @@ fn shares_of(shares: [u32; 3], time: Duration) -> [Duration; 3] {
             local.spawn_local(async move {
                 let mut instance = Instance::start(&version("hostile"), &config).await.expect("it starts");
                 while !over.load(Ordering::SeqCst) {
-                    instance.handle_messages(&burst(&["work 5000"], false)).await.expect("an answer");
+                    instance.handle_messages(&burst(&["work 200000"], false)).await.expect("an answer");
                     tokio::task::yield_now().await;
                 }
             });
@@ -46,28 +46,29 @@ fn shares_of(shares: [u32; 3], time: Duration) -> [Duration; 3] {
 /// Proves: while several want to run, each pipeline has its share of the thread's CPU time, whatever the number of its lanes.
 #[test]
 fn cpu_time_is_given_by_shares() {
-    let used = shares_of([1, 1, 1], Duration::from_secs(2));
+    let used = shares_of([1, 1, 1], Duration::from_secs(3));
     let all: Duration = used.iter().sum();
     for used in used {
         let part = used.as_secs_f64() / all.as_secs_f64();
-        assert!((0.28..0.39).contains(&part), "a third is due, it had {part:.2} of {all:?}");
+        assert!((0.27..0.40).contains(&part), "a third is due, it had {part:.2} of {all:?}");
     }
-    let used = shares_of([1, 2, 5], Duration::from_secs(2));
+    let used = shares_of([1, 2, 5], Duration::from_secs(3));
     let all: Duration = used.iter().sum();
     for (used, due) in used.iter().zip([0.125, 0.25, 0.625]) {
         let part = used.as_secs_f64() / all.as_secs_f64();
-        assert!((part - due).abs() < 0.05, "{due} is due, it had {part:.3} of {all:?}");
+        assert!((part - due).abs() < 0.07, "{due} is due, it had {part:.3} of {all:?}");
     }
 }
 
 /// Goal: a handler beside seven others that burn their whole deadline at each call waits for a slice, and not for them. Method:
-/// all on one thread; how much CPU time of the thread passes from asking to be called to the answer. In CPU time, so that other
-/// programs on the machine do not count; the deadlines of the others end in faults all the while.
+/// all on one thread; how long it takes from when a call is due to its answer, and how much CPU time of the thread passes from
+/// asking to be called to that: so that other programs on the machine do not count. The deadlines of the others end in faults all
+/// the while.
 #[test]
 fn seven_that_burn_their_deadlines_cost_one_slice() {
     let _alone = alone();
     version("hostile");
-    let (mut waits, faults) = on_handler_thread(async {
+    let (mut late, mut waits, faults) = on_handler_thread(async {
         let local = tokio::task::LocalSet::new();
         let over = Arc::new(AtomicBool::new(false));
         let limits = HandlerLimits { running_time: Duration::from_millis(300), ..HandlerLimits::default() };
@@ -89,28 +90,33 @@ fn seven_that_burn_their_deadlines_cost_one_slice() {
             .run_until(async {
                 let (config, _) = config(HandlerLimits::default(), "{}");
                 let mut instance = Instance::start(&version("raw-frames"), &config).await.expect("it starts");
-                let (begin, mut waits) = (Instant::now(), Vec::new());
+                let (begin, mut late, mut waits) = (Instant::now(), Vec::new(), Vec::new());
                 while begin.elapsed() < Duration::from_secs(5) {
                     // As a lane does that is called now and then.
-                    tokio::time::sleep(Duration::from_millis(7)).await;
+                    let due = Instant::now() + Duration::from_millis(7);
+                    tokio::time::sleep_until(due.into()).await;
                     let begin = thread_time();
                     instance.handle_messages(&burst(&["fine"], false)).await.expect("an answer");
                     waits.push(thread_time() - begin);
+                    late.push(due.elapsed());
                 }
                 over.store(true, Ordering::SeqCst);
                 let mut faults = 0;
                 for burning in burning {
                     faults += burning.await.expect("no panic");
                 }
-                (waits, faults)
+                (late, waits, faults)
             })
             .await
     });
+    late.sort_unstable();
     waits.sort_unstable();
-    let at = |percent: usize| waits[(waits.len() - 1) * percent / 100];
-    println!("{} calls beside {faults} deadlines: p50 {:?}, p99 {:?}, most {:?}", waits.len(), at(50), at(99), at(100));
+    let at = |of: &[Duration], percent: usize| of[(of.len() - 1) * percent / 100];
+    let shown = |of: &[Duration]| [50, 90, 99, 100].map(|percent| at(of, percent));
+    println!("{} calls beside {faults} deadlines, p50, p90, p99, most:", late.len());
+    println!("late by {:.1?}, CPU time of others {:.1?}", shown(&late), shown(&waits));
     assert!(waits.len() > 50 && faults >= 7, "{} calls, {faults} deadlines", waits.len());
-    // A slice is 2 ms; the ticker may have to wait for a core, too.
-    assert!(at(50) < Duration::from_millis(4), "{:?}", at(50));
-    assert!(at(90) < Duration::from_millis(12), "{:?}", at(90));
+    // A slice is 2 ms; the thread and its ticker may have to wait for a core, too.
+    assert!(at(&waits, 90) < Duration::from_millis(4), "{waits:?}");
+    assert!(at(&late, 50) < Duration::from_millis(100), "{late:?}");
 }
