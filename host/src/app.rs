@@ -4,7 +4,7 @@
 //! stop: pipelines drain and leave their groups → handler threads → admin.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,12 +13,15 @@ use crate::admin::Admin;
 use crate::components::Components;
 use crate::config::{Diagnostic, Pipeline, Plan, Report};
 use crate::handler_log::PipelineLog;
+use crate::live::Live;
+use crate::live::watch::{FileWatch, Reload};
 use crate::pipeline::budget::Budget;
-use crate::pipeline::handlers::HandlerThreads;
+use crate::pipeline::control::Control;
+use crate::pipeline::handlers::{HandlerThreads, Logs};
 use crate::pipeline::status::PipelineStatus;
 use crate::pipeline::stop::Stop;
 use crate::pipeline::supervise::Supervised;
-use crate::plugin::{Cache, Compiler, Runtime, Version};
+use crate::plugin::{Cache, Compiler, HandlerLog, Runtime, Version};
 use crate::telemetry;
 
 /// A pipeline with its loaded component.
@@ -30,6 +33,8 @@ pub struct App {
     threads: Vec<JoinHandle<()>>,
     stop: Stop,
     admin: Option<Admin>,
+    live: Vec<Live>,
+    watch: Option<FileWatch>,
     // After the pipelines' threads, which use it.
     _handlers: Arc<HandlerThreads>,
 }
@@ -89,7 +94,7 @@ impl App {
     ///
     /// # Errors
     /// When nothing was started.
-    pub fn start(plan: &Plan, loaded: Vec<Loaded>) -> Result<Self, StartError> {
+    pub fn start(plan: &Plan, loaded: Vec<Loaded>, runtime: &Arc<Runtime>) -> Result<Self, StartError> {
         let statuses: Vec<Arc<PipelineStatus>> = loaded
             .iter()
             .map(|(config, version)| {
@@ -108,25 +113,49 @@ impl App {
         let clusters = Arc::new(plan.clusters.clone());
         let budget = Budget::new(plan.memory_budget);
         let stop = Stop::default();
-        let mut app = Self { statuses, threads: Vec::new(), stop, admin, _handlers: Arc::clone(&handlers) };
+        let (threads, live, watch) = (Vec::new(), Vec::new(), None);
+        let mut app = Self { statuses, threads, stop, admin, live, watch, _handlers: Arc::clone(&handlers) };
         for ((config, version), status) in loaded.into_iter().zip(app.statuses.clone()) {
             let source_cluster = clusters.get(&config.source.cluster).cloned();
             let source_cluster = source_cluster.expect("the plan has every cluster that a pipeline names");
+            let logs = logs_of(&config.name, &source_cluster.bootstrap);
+            let name = format!("sb-io-{}", config.name);
+            let control = Control::new(config, version);
+            app.live.push(Live {
+                control: control.clone(),
+                status: Arc::clone(&status),
+                cluster: source_cluster.clone(),
+                runtime: Arc::clone(runtime),
+                logs: Arc::clone(&logs),
+            });
             let supervised = Supervised {
-                log: Arc::new(PipelineLog::new(&config.name, version.digest(), &source_cluster.bootstrap)),
+                control,
+                logs,
                 source_cluster,
                 clusters: Arc::clone(&clusters),
                 handlers: Arc::clone(&handlers),
                 budget: Arc::clone(&budget),
                 stop: app.stop.clone(),
-                config,
-                version,
                 status,
             };
-            let name = format!("sb-io-{}", supervised.config.name);
             app.threads.push(std::thread::Builder::new().name(name).spawn(|| supervised.run())?);
         }
         Ok(app)
+    }
+
+    /// Takes over components that change on disk from here on, and what manifests say.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn watch(&mut self, manifests: Vec<PathBuf>, reload: Reload) -> std::io::Result<()> {
+        self.watch = Some(FileWatch::start(self.live.clone(), manifests, reload)?);
+        Ok(())
+    }
+
+    /// The pipelines, for those who change what they run, in the order of the plan.
+    #[must_use]
+    pub fn live(&self) -> &[Live] {
+        &self.live
     }
 
     /// What the pipelines say of themselves, in the order of the plan.
@@ -161,4 +190,12 @@ impl App {
         }
         clean
     }
+}
+
+/// Logs of a pipeline's handler, one per version.
+fn logs_of(pipeline: &str, bootstrap: &str) -> Logs {
+    let (pipeline, bootstrap) = (pipeline.to_owned(), bootstrap.to_owned());
+    Arc::new(move |version: &Version| -> Arc<dyn HandlerLog> {
+        Arc::new(PipelineLog::new(&pipeline, version.digest(), &bootstrap))
+    })
 }

@@ -53,7 +53,7 @@ fn unloadable(pipeline: &Pipeline, error: &LoadError) -> Diagnostic {
 }
 
 /// Batchers without a handler for them, and the other way round.
-fn unreachable(pipeline: &Pipeline, has_message: bool, has_batch: bool) -> Vec<Diagnostic> {
+pub(crate) fn unreachable(pipeline: &Pipeline, has_message: bool, has_batch: bool) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     for batcher in &pipeline.batchers {
         let at = pipeline.origin.batcher(&batcher.name);

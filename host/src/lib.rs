@@ -14,6 +14,7 @@ mod handler_log;
 pub mod handler_metrics;
 pub mod handler_usage;
 pub mod kafka;
+pub mod live;
 pub mod pipeline;
 pub mod plugin;
 pub mod telemetry;

@@ -50,12 +50,14 @@ mod hits {
         HandlerPanicked BurstNarrowed BatchBisected BareCallFailed VerdictVoid NotStarted Recycled
         // What is held.
         LateAck AcksVoid HoldExpired HeldOfferedAgain FailedAtFarewell
+        // Another version.
+        BatchBeforeSwitch SwitchRefused HeldThroughSwitch SwitchRolledBack SwitchOvertaken LostInSwitch SteppedBack
         // Failed for good.
         Dropped PolicyStopped DeadAlready EmissionStuck SourceReadAgain SourceGone RefusedAsBatch AgainAlready
         // Mode "receive".
         KeptForCommit
         // Memory.
-        Starved BatchRelieved AheadTooFar
+        Starved BatchRelieved AheadTooFar ProducersFull
     }
 
     thread_local! {

@@ -2,11 +2,14 @@
 //! trying again", `error` means that an operator has to act. Metrics are encoded in `admin/metrics.rs` from the same
 //! figures.
 
+use std::path::Path;
 use std::time::Duration;
 
-use crate::config::LostOffset;
+use crate::config::{LostOffset, Report};
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
+use crate::live::admission::Refused;
+use crate::pipeline::control::{Conflict, Progress, Stage};
 use crate::pipeline::sink::Failure;
 use crate::pipeline::status::State;
 use crate::plugin::{CacheError, Fault, Place, TailLine};
@@ -16,12 +19,74 @@ pub fn pipeline_state(pipeline: &str, state: State, reason: Option<&str>) {
     match (state, reason) {
         (State::Waiting, Some(reason)) => tracing::warn!(pipeline, "waiting: {reason}"),
         (State::Stopped, Some(reason)) => {
-            tracing::error!(pipeline, "stopped: {reason}; restart the host when that is dealt with");
+            tracing::error!(
+                pipeline,
+                "stopped: {reason}; when that is dealt with, give it another version of its handler, or restart the host"
+            );
         }
         (State::Paused, Some(reason)) => tracing::error!(pipeline, "paused: {reason}"),
         (_, Some(reason)) => tracing::warn!(pipeline, "{}: {reason}", state.name()),
         (_, None) => tracing::info!(pipeline, "{}", state.name()),
     }
+}
+
+/// The component of a pipeline changed on disk.
+pub fn swap_found(pipeline: &str, path: &Path, digest: &str) {
+    tracing::info!(pipeline, version = digest, "{} changed: trying it", path.display());
+}
+
+/// A component that changed cannot be read; it is tried again when it changes again.
+pub fn swap_unreadable(pipeline: &str, path: &Path, error: &std::io::Error) {
+    tracing::warn!(pipeline, "{} changed and cannot be read: {error}; the version that runs goes on", path.display());
+}
+
+/// What came does not take the place of what runs.
+pub fn swap_refused(pipeline: &str, path: &Path, digest: &str, serving: &str, why: &Refused) {
+    tracing::error!(pipeline, version = digest, serving, "{} is not taken over: {why}", path.display());
+}
+
+/// Somebody else's order was faster.
+pub fn swap_conflict(pipeline: &str, conflict: &Conflict) {
+    tracing::warn!(pipeline, "{conflict}");
+}
+
+/// Manifests changed, and cannot be read as they are.
+pub fn reload_refused(report: &Report) {
+    tracing::error!(
+        "a manifest changed and is not taken over, everything goes on as before:\n{}",
+        report.render(false)
+    );
+}
+
+/// A pipeline is new in the manifests.
+pub fn reload_other(pipeline: &str) {
+    tracing::warn!("pipeline `{pipeline}` is new in the manifests: it begins when the host is restarted");
+}
+
+/// Lanes have switched, or gone back.
+pub fn swapped(pipeline: &str, progress: &Progress) {
+    let Progress { from, to, stage, gaps, in_flight, took, prepared, .. } = progress;
+    let (compile_ms, canary_ms, took_ms) = (ms(prepared.compile), ms(prepared.canary), ms(*took));
+    let (gap_p50_ms, gap_p99_ms, gap_max_ms) = (ms(gaps.p50), ms(gaps.p99), ms(gaps.max));
+    let (from, to, lanes) = (&**from, &**to, gaps.lanes);
+    macro_rules! say {
+        ($level:ident, $($text:tt)*) => {
+            tracing::$level!(
+                pipeline, from, to, compile_ms, canary_ms, took_ms, lanes, gap_p50_ms, gap_p99_ms, gap_max_ms, in_flight,
+                $($text)*
+            )
+        };
+    }
+    match stage {
+        Stage::RolledBack(reason) => say!(error, "went back to the version before: {reason}"),
+        Stage::Canary => say!(info, "the canary runs the new version"),
+        _ => say!(info, "swapped: every partition runs the new version"),
+    }
+}
+
+/// Milliseconds, to a thousandth.
+fn ms(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1000.0
 }
 
 /// Handlers are compiled at every start, because what was compiled cannot be kept.

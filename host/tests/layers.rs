@@ -50,6 +50,7 @@ const RULES: [Rule; 6] = [
         names: &["crate::kafka", "crate::plugin"],
         allowed: &[
             "pipeline/port.rs",
+            "pipeline/control.rs",
             "pipeline/wiring.rs",
             "pipeline/supervise.rs",
             "pipeline/handlers.rs",
@@ -64,6 +65,7 @@ const RULES: [Rule; 6] = [
         names: &["tokio", "Instant::now", "SystemTime::now", "std::thread", "crate::wake"],
         allowed: &[
             "pipeline/wiring.rs",
+            "pipeline/control.rs",
             "pipeline/supervise.rs",
             "pipeline/handlers.rs",
             "pipeline/reread.rs",

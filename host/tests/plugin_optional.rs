@@ -49,14 +49,14 @@ async fn verdict_of(name: &str, value: &str) -> Result<Verdict, Fault> {
 #[test]
 fn the_optional_exports_are_found() {
     let all = version("raw-optional");
-    assert_eq!(all.forms(), ["message-handler", "timer", "partitions", "failures"]);
-    assert!(all.has_tick() && all.has_partitions() && all.has_failures());
+    assert_eq!(all.forms(), ["message-handler", "timer", "partitions", "failures", "state"]);
+    assert!(all.has_tick() && all.has_partitions() && all.has_failures() && all.has_state());
     let holder = version("holder");
-    assert_eq!(holder.forms(), ["message-frames", "lifecycle", "timer", "partitions"]);
+    assert_eq!(holder.forms(), ["message-frames", "lifecycle", "timer", "partitions", "state"]);
     assert!(holder.has_tick() && holder.has_partitions() && !holder.has_failures());
     let judge = version("judge");
     assert_eq!(judge.forms(), ["message-frames", "lifecycle", "failures"]);
-    assert!(!judge.has_tick() && !judge.has_partitions() && judge.has_failures());
+    assert!(!judge.has_tick() && !judge.has_partitions() && judge.has_failures() && !judge.has_state());
 }
 
 /// Proves: an interface of two functions is looked at in both, and other types than the contract's are refused before the
@@ -249,6 +249,41 @@ fn faults_of_these_calls_have_their_class() {
     });
 }
 
+/// Proves: a state crosses whole, with the version that it is from; a refusal and a trap are faults with their texts, and one
+/// that is larger than an answer may be is not taken.
+#[test]
+fn a_state_goes_from_instance_to_instance() {
+    on_handler_thread(async {
+        let (mut old, mut new) = (start("raw-optional").await, start("raw-optional").await);
+        let state = old.snapshot().await.expect("a state");
+        assert_eq!(state, b"state");
+        new.restore(&state, "c0ffee").await.expect("it is taken");
+        assert_eq!(new.snapshot().await.expect("a state"), b"state c0ffee");
+        let fault = old.restore(b"other", "c0ffee").await.expect_err("it is refused");
+        assert_eq!((fault.class, fault.text.as_str()), (FaultClass::Init, "restore: other of c0ffee"));
+        assert_eq!(old.snapshot().await.expect_err("a spent instance").class, FaultClass::Host);
+
+        let mut holder = start("holder").await;
+        holder.handle_messages(&burst(&["a", "b"], false)).await.expect("an answer");
+        let state = holder.snapshot().await.expect("a state");
+        let mut next = start("holder").await;
+        next.restore(&state, "c0ffee").await.expect("it is taken");
+        let answer = next.tick(0).await.expect("an answer");
+        assert_eq!((texts(&answer), checked(&answer).acks().collect::<Vec<_>>()), (vec!["2".to_owned()], vec![500]));
+        let mut refuses = start_with("holder", HandlerLimits::default(), r#"{"refuse":true}"#).await;
+        let fault = refuses.restore(&state, "c0ffee").await.expect_err("it is refused");
+        assert_eq!(fault.text, "restore: 16 bytes of c0ffee are not taken");
+        let mut forgets = start_with("holder", HandlerLimits::default(), r#"{"forget":true}"#).await;
+        let fault = forgets.snapshot().await.expect_err("it traps");
+        assert!(fault.class == FaultClass::Panic && fault.text.contains("snapshot: it forgets"), "{fault}");
+
+        let limits = HandlerLimits { answer_bytes: 1024, ..HandlerLimits::default() };
+        let mut large = start_with("raw-optional", limits, "{}").await;
+        large.restore(&[b"state".to_vec(), vec![b'x'; 2048]].concat(), "c0ffee").await.expect("it is taken");
+        assert_eq!(large.snapshot().await.expect_err("too large").class, FaultClass::OutputLimit);
+    });
+}
+
 /// Proves: a call that a component does not export is the host's mistake, said as one.
 #[test]
 fn what_is_not_exported_is_not_called() {
@@ -260,6 +295,8 @@ fn what_is_not_exported_is_not_called() {
             instance.partition_assigned(topic, 0, None).await.expect_err("no partitions"),
             instance.partition_revoked(topic, 0, RevokeReason::Revoked).await.expect_err("no partitions"),
             instance.handle_failed(&failed(&frame)).await.expect_err("no failures"),
+            instance.snapshot().await.expect_err("no state"),
+            instance.restore(b"", "c0ffee").await.expect_err("no state"),
         ] {
             assert_eq!(fault.class, FaultClass::Host, "{fault}");
         }

@@ -54,6 +54,11 @@ impl Scale {
     const FULL: Scale = Scale { records: 4_000_000, latency_seconds: 8, idle_seconds: 20, soak_seconds: 60 };
     const QUICK: Scale = Scale { records: 200_000, latency_seconds: 2, idle_seconds: 3, soak_seconds: 8 };
 
+    /// Enough records for figures that mean something.
+    pub fn is_full(&self) -> bool {
+        self.records >= Scale::FULL.records
+    }
+
     pub fn latency(&self) -> Duration {
         Duration::from_secs(self.latency_seconds)
     }

@@ -71,7 +71,7 @@ const fn gauge(
 }
 
 /// All of them, in the order of a scrape.
-pub static FAMILIES: [Family; 34] = [
+pub static FAMILIES: [Family; 37] = [
     Family {
         name: "sluicebox_build_info",
         kind: MetricType::Gauge,
@@ -83,7 +83,7 @@ pub static FAMILIES: [Family; 34] = [
         "sluicebox_pipeline_info",
         &["group", "version"],
         "Consumer group and digest of the component; always 1.",
-        |of, samples| samples.count(&[&of.status.group, &of.status.version], 1),
+        |of, samples| samples.count(&[&of.status.group, &of.status.version()], 1),
     ),
     gauge("sluicebox_pipeline_state", &["state"], "1 for the state that the pipeline is in, else 0.", |of, samples| {
         for state in State::ALL {
@@ -245,6 +245,28 @@ pub static FAMILIES: [Family; 34] = [
         |of, samples| samples.count(&[], of.figures.renewed),
     ),
     counter(
+        "sluicebox_swaps_total",
+        &["outcome"],
+        "Swaps of the handler: that went through, that were taken back.",
+        |of, samples| {
+            for (outcome, count) in ["done", "rolled_back"].into_iter().zip(of.figures.swaps) {
+                samples.count(&[outcome], count);
+            }
+        },
+    ),
+    counter(
+        "sluicebox_switched_partitions_total",
+        &[],
+        "Partitions that went over to another version of the handler.",
+        |of, samples| samples.count(&[], of.figures.switched.0),
+    ),
+    counter(
+        "sluicebox_switch_gap_seconds_total",
+        &[],
+        "Time that those partitions were served by no version, all together.",
+        |of, samples| samples.time(&[], Duration::from_nanos(of.figures.switched.1)),
+    ),
+    counter(
         "sluicebox_pauses_total",
         &[],
         "Times that the pipeline paused because most of its records failed.",
@@ -299,7 +321,7 @@ pub static FAMILIES: [Family; 34] = [
         &["limit"],
         "Limits of an instance: bytes, seconds, or a number.",
         |of, samples| {
-            for (name, value) in of.status.limits.all() {
+            for (name, value) in of.status.limits().all() {
                 match value {
                     LimitValue::Bytes(bytes) => samples.count(&[name], bytes),
                     LimitValue::Count(count) => samples.count(&[name], u64::from(count)),

@@ -135,7 +135,7 @@ fn look_at(status: &PipelineStatus, now: Instant, warnings: &mut Vec<String>) ->
     PipelineReport {
         name: name.clone(),
         group: status.group.clone(),
-        version: status.version.clone(),
+        version: status.version().to_string(),
         state: state.name(),
         reason: reason.as_deref().map(clip),
         since_seconds: now.saturating_duration_since(since).as_secs(),

@@ -23,6 +23,7 @@ fn lane(topic: &str, partition: i32, state: LaneState, lag: Option<u64>) -> Lane
         topic: topic.into(),
         partition,
         state,
+        version: "c0ffee".into(),
         committed: Some(5),
         committable: Some(5),
         open: 1,
@@ -67,6 +68,8 @@ fn figures() -> Figures {
         lost_offsets: [("orders".into(), 13)].into(),
         renewed: 5,
         pauses: 8,
+        swaps: [14, 15],
+        switched: (16, 17_000_000),
         lanes: vec![
             lane("orders", 10, LaneState::Running, Some(40)),
             lane("orders", 2, LaneState::Blocked("reject: bad amount (offset 17, attempt 1)".to_owned()), Some(2)),

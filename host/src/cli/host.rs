@@ -52,7 +52,7 @@ pub(super) fn run(args: &HostArgs, colour: bool) -> Exit {
             version.forms().join(", ")
         );
     }
-    let app = match App::start(&plan, loaded) {
+    let mut app = match App::start(&plan, loaded, &runtime) {
         Ok(app) => app,
         Err(error @ StartError::Admin { .. }) => {
             eprintln!("error: {error}");
@@ -65,6 +65,13 @@ pub(super) fn run(args: &HostArgs, colour: bool) -> Exit {
     };
     if let Some(address) = app.admin() {
         tracing::info!("admin http://{address} (/metrics, /livez, /readyz)");
+    }
+    let request = args.load_request();
+    let manifests = plan.pipelines.iter().filter_map(|pipeline| pipeline.origin.file().map(Into::into)).collect();
+    let reload = Box::new(move || config::load(&request, &outside()).map(|plan| plan.pipelines));
+    if let Err(error) = app.watch(manifests, reload) {
+        eprintln!("error: {}", StartError::Threads(error));
+        return Exit::Failed;
     }
     until_stopped(app, plan.drain)
 }

@@ -182,6 +182,11 @@ impl Origins {
         }
     }
 
+    /// The file that it is, unless it stands on the command line.
+    pub fn file(&self) -> Option<&str> {
+        Some(self.root.file()).filter(|_| self.root.source.is_file())
+    }
+
     /// The `component` value, or `--plugin`.
     pub fn component(&self) -> Origin {
         self.of("handler.component")

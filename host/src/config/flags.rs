@@ -14,7 +14,7 @@ use super::start::{START_FORM, parse_start};
 use super::table::Located;
 use super::types::{
     Ack, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits, Hold, Isolation, LostOffset,
-    Output, OutputTimestamp, Pipeline, Process, Protocol, Recycle, Secret, Source, Start, Then,
+    Output, OutputTimestamp, Pipeline, Process, Protocol, Recycle, Secret, Source, Start, Swap, Then,
 };
 
 /// A flag as it was written, and the place of its value (or of a part of it).
@@ -84,6 +84,7 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
         batchers: Vec::new(),
         ack: Ack::default(),
         hold: Hold::default(),
+        swap: Swap::default(),
         tick: None,
         deterministic: false,
         errors,

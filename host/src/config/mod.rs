@@ -17,6 +17,7 @@ mod names;
 mod render;
 mod request;
 mod schema;
+mod source;
 mod start;
 mod table;
 mod types;

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::{Origin, Origins, Report};
+pub use super::source::{Fetch, Isolation, LostOffset, Protocol, Source, Start};
 
 pub const KIB: u64 = 1024;
 pub const MIB: u64 = 1024 * KIB;
@@ -74,6 +75,7 @@ pub struct Pipeline {
     /// How often `timer.tick` of the handler is called; `None` = never.
     pub tick: Option<Duration>,
     pub errors: Errors,
+    pub swap: Swap,
     /// The same record gives the same answer: bursts of one, a clock and random numbers that come from the record.
     pub deterministic: bool,
     /// Topics that the handler may write to, by declared name.
@@ -83,6 +85,40 @@ pub struct Pipeline {
     pub dev: Dev,
     /// Where each key was written, for errors found later.
     pub origin: Origins,
+}
+
+impl Pipeline {
+    /// The same, wherever it was written.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Pipeline) -> bool {
+        let Pipeline {
+            name,
+            description,
+            component,
+            settings,
+            limits,
+            recycle,
+            source,
+            process,
+            batchers,
+            ack,
+            hold,
+            tick,
+            errors,
+            swap,
+            deterministic,
+            outputs,
+            build,
+            dev,
+            origin: _,
+        } = self;
+        (name, description, component, settings, limits, source)
+            == (&other.name, &other.description, &other.component, &other.settings, &other.limits, &other.source)
+            && (process, batchers, ack, hold, tick, errors)
+                == (&other.process, &other.batchers, &other.ack, &other.hold, &other.tick, &other.errors)
+            && (recycle, swap, deterministic, outputs, build, dev)
+                == (&other.recycle, &other.swap, &other.deterministic, &other.outputs, &other.build, &other.dev)
+    }
 }
 
 /// Settings may come from secrets, so they are left out.
@@ -102,6 +138,7 @@ impl fmt::Debug for Pipeline {
             .field("tick", &self.tick)
             .field("deterministic", &self.deterministic)
             .field("errors", &self.errors)
+            .field("swap", &self.swap)
             .field("outputs", &self.outputs)
             .field("build", &self.build)
             .field("dev", &self.dev)
@@ -280,87 +317,6 @@ impl HandlerLimits {
     }
 }
 
-/// What is read, and as whom.
-#[derive(Clone, Debug)]
-pub struct Source {
-    pub cluster: String,
-    /// At least one, each a legal topic name, no two alike.
-    pub topics: Vec<String>,
-    /// Consumer group. Default: the pipeline's name.
-    pub group: String,
-    /// Where a partition without a commit begins. Default earliest.
-    pub start: Start,
-    /// Where a partition goes on whose committed offset is not there any more. Default earliest.
-    pub on_lost_offset: LostOffset,
-    /// Default read_committed.
-    pub isolation: Isolation,
-    /// Default cooperative.
-    pub protocol: Protocol,
-    /// Static membership; `None` = dynamic.
-    pub instance_id: Option<String>,
-    /// Default 45 s. With [`Protocol::Consumer`] the broker decides and this is to be ignored.
-    pub session_timeout: Duration,
-    pub fetch: Fetch,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    Earliest,
-    Latest,
-    /// The first record of this time or later, in ms since 1970.
-    At(i64),
-    /// The first record that is not older than this when the partition is assigned.
-    Ago(Duration),
-    /// Nowhere: the partition waits until somebody commits an offset for it, and says so.
-    None,
-}
-
-/// What follows when retention, or a topic made anew, has taken the record of a committed offset away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LostOffset {
-    /// The oldest record that is there.
-    Earliest,
-    /// The next record that comes.
-    Latest,
-    /// Nothing more is read: the pipeline stops with this as its reason.
-    Stop,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    ReadCommitted,
-    ReadUncommitted,
-}
-
-/// How partitions are shared out in the group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Cooperative-sticky: a rebalance moves only what has to move.
-    Cooperative,
-    Range,
-    RoundRobin,
-    /// The broker assigns (KIP-848).
-    Consumer,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetch {
-    /// Bytes that the broker waits for. Default 1 B.
-    pub min_bytes: u64,
-    /// Bytes per partition and fetch. Default 1 MiB.
-    pub max_per_partition: u64,
-    /// How long the broker waits for `min_bytes`. Default 500 ms.
-    pub max_wait: Duration,
-    /// Bytes fetched ahead by this pipeline. Default 32 MiB, never above the memory budget.
-    pub buffer: u64,
-}
-
-impl Default for Fetch {
-    fn default() -> Self {
-        Fetch { min_bytes: 1, max_per_partition: MIB, max_wait: Duration::from_millis(500), buffer: 32 * MIB }
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// How many done records may wait behind an open one, per partition. Default 50,000.
@@ -481,6 +437,48 @@ impl Default for Breaker {
     fn default() -> Self {
         Breaker { percent: 50, of_at_least: 100, window: Duration::from_secs(60) }
     }
+}
+
+/// How another version of the handler takes the place of the one that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swap {
+    /// A component or manifest that changes on disk is taken over by itself. Default true.
+    pub watch: bool,
+    /// Default fresh.
+    pub on_state_refused: OnStateRefused,
+    pub canary: Canary,
+}
+
+impl Default for Swap {
+    fn default() -> Self {
+        Swap { watch: true, on_state_refused: OnStateRefused::Fresh, canary: Canary::default() }
+    }
+}
+
+/// A canary that is worse than this is taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// By so many of a hundred messages more fail than on the old version. Default 5.
+    pub failed: u32,
+    /// So many times as long do its calls take, per message. Default 3.
+    pub slower: u32,
+    /// Of fewer messages than this nothing is concluded. Default 100.
+    pub of_at_least: u32,
+}
+
+impl Default for Canary {
+    fn default() -> Self {
+        Canary { failed: 5, slower: 3, of_at_least: 100 }
+    }
+}
+
+/// What follows when the old instance's state cannot be handed over to the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStateRefused {
+    /// The new instance begins without one; held messages are offered again.
+    Fresh,
+    /// The swap is refused, and the old version goes on.
+    Refuse,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

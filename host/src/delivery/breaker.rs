@@ -120,6 +120,19 @@ impl Breaker {
         self.total
     }
 
+    /// When it opens.
+    #[must_use]
+    pub const fn rules(&self) -> &BreakerRules {
+        &self.rules
+    }
+
+    /// Somebody says that the cause is gone: a pause ends now.
+    pub fn try_at(&mut self, now: Instant) {
+        if let Phase::Open { until } = &mut self.phase {
+            *until = (*until).min(now);
+        }
+    }
+
     /// What the pipeline may do.
     #[must_use]
     pub const fn phase(&self) -> Phase {

@@ -6,6 +6,7 @@
 //! - [`retry`]: attempts and back-off.
 //! - [`breaker`]: is most of it failing?
 //! - [`stall`]: does a partition stand still?
+//! - [`rollout`]: is a canary worse than what it is to replace?
 //! - [`position`], [`retention`]: records that were deleted before they were read, or soon will be.
 //! - [`burst`]: how many messages cross to a handler at once.
 //! - [`outgoing`]: one record on its way out.
@@ -25,6 +26,7 @@ pub mod policy;
 pub mod position;
 pub mod retention;
 pub mod retry;
+pub mod rollout;
 pub mod stall;
 pub mod ticket;
 pub mod verdict;

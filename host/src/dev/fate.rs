@@ -96,6 +96,7 @@ mod tests {
             topic: "t".into(),
             partition,
             state,
+            version: "v".into(),
             committed,
             committable: Some(committable),
             open,

@@ -57,6 +57,24 @@ pub(super) fn text(pointer: *const c_char) -> String {
 /// A configuration that is being put together.
 pub struct Conf(NonNull<rd::rd_kafka_conf_t>);
 
+/// Sets one property of a configuration.
+///
+/// # Safety
+/// `conf` is live, and nobody else changes it.
+pub(super) unsafe fn set(conf: *mut rd::rd_kafka_conf_t, key: &str, value: &str) -> Result<(), String> {
+    let (c_key, c_value) = (c_string(key)?, c_string(value).map_err(|_| format!("`{key}`: value contains a NUL"))?);
+    let mut message = [0 as c_char; 512];
+    // SAFETY: live configuration, NUL-terminated strings, a buffer of the length that is given.
+    let result =
+        unsafe { rd::rd_kafka_conf_set(conf, c_key.as_ptr(), c_value.as_ptr(), message.as_mut_ptr(), message.len()) };
+    match result {
+        rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
+        // librdkafka's message repeats the value; keys that hold secrets must not end up in a log.
+        _ if is_secret(key) => Err(format!("librdkafka refuses the value of `{key}`")),
+        _ => Err(text(message.as_ptr())),
+    }
+}
+
 impl Conf {
     /// librdkafka's defaults.
     #[must_use]
@@ -71,24 +89,8 @@ impl Conf {
     /// # Errors
     /// librdkafka's own text (which names the property, never a secret's value).
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let (c_key, c_value) = (c_string(key)?, c_string(value).map_err(|_| format!("`{key}`: value contains a NUL"))?);
-        let mut message = [0 as c_char; 512];
-        // SAFETY: live configuration, NUL-terminated strings, a buffer of the length that is given.
-        let result = unsafe {
-            rd::rd_kafka_conf_set(
-                self.0.as_ptr(),
-                c_key.as_ptr(),
-                c_value.as_ptr(),
-                message.as_mut_ptr(),
-                message.len(),
-            )
-        };
-        match result {
-            rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
-            // librdkafka's message repeats the value; keys that hold secrets must not end up in a log.
-            _ if is_secret(key) => Err(format!("librdkafka refuses the value of `{key}`")),
-            _ => Err(text(message.as_ptr())),
-        }
+        // SAFETY: live configuration.
+        unsafe { set(self.0.as_ptr(), key, value) }
     }
 
     pub(super) fn as_ptr(&mut self) -> *mut rd::rd_kafka_conf_t {

@@ -14,6 +14,7 @@
 //! - [`members`]: who is in a group.
 //! - [`aging`]: how long records have left at which partitions stand.
 //! - `topic_config`: what brokers say of topics' configuration.
+//! - [`fetch_wait`]: how long brokers wait for records before they answer.
 //! - [`lookup`]: where a group stands in partitions that it was just given.
 //! - [`metadata`]: do the topics exist, how many partitions have they.
 //! - [`mock`]: a broker in memory, for `sluicebox dev`.
@@ -24,7 +25,9 @@ pub mod aging;
 mod chunk;
 pub mod consumer;
 pub mod event_time;
+pub mod fetch_wait;
 pub mod ffi;
+mod held;
 pub mod limits;
 mod log;
 pub mod lookup;

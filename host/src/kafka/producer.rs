@@ -17,6 +17,7 @@ use rdkafka_sys as rd;
 use super::chunk::{CHUNK_BYTES, Chunk, Entry, Place};
 use super::event_time::{self, Extras};
 use super::ffi::{self, Client, Conf, Queue, Topic};
+use super::held::Held;
 use super::limits::TopicLimits;
 use super::problem::{self, Delivery};
 use crate::config::{Compression, OutputTimestamp};
@@ -73,8 +74,7 @@ pub struct Producer {
     spare: Vec<Chunk>,
     spare_bytes: usize,
     native: Vec<rd::rd_kafka_message_t>,
-    bytes: usize,
-    records: usize,
+    held: Held,
     /// Lanes whose partitions were given back while something was with librdkafka.
     forgotten: BTreeSet<LaneId>,
     /// Clock time of the last [`Producer::send`], ms since 1970: near enough for limits of timestamps.
@@ -155,8 +155,7 @@ impl Producer {
             spare: Vec::new(),
             spare_bytes: 0,
             native: Vec::new(),
-            bytes: 0,
-            records: 0,
+            held: Held::default(),
             forgotten: BTreeSet::new(),
             clock: clock(),
         })
@@ -219,8 +218,8 @@ impl Producer {
         }
         if let Some(chunk) = out.gathered.back_mut() {
             chunk.sealed = alone;
-            self.bytes += chunk.push(record, timestamp, ticket, place) + size_of::<Entry>();
-            self.records += 1;
+            let bytes = chunk.push(record, timestamp, ticket, place) + size_of::<Entry>();
+            self.held.take(ticket.lane, bytes);
         }
         if !out.is_due && out.in_flight.is_none() && out.not_before.is_none() {
             out.is_due = true;
@@ -294,8 +293,7 @@ impl Producer {
                 // librdkafka looked at this record by itself, so its word is about this one alone.
                 code if problem::delivery(code) == Delivery::Refused => {
                     let entry = &chunk.entries[i];
-                    self.bytes -= entry.held();
-                    self.records -= 1;
+                    self.held.release(entry.ticket.lane, entry.held());
                     output.refused += 1;
                     refused.push((entry.ticket, refusal(code, &output.name, entry, &chunk)));
                 }
@@ -332,8 +330,7 @@ impl Producer {
             let out = &mut output.partitions[place.partition as usize];
             out.left -= 1;
             if code == 0 {
-                self.bytes -= size + size_of::<Entry>();
-                self.records -= 1;
+                self.held.release(ticket.lane, size + size_of::<Entry>());
                 output.produced += 1;
                 output.produced_bytes += size as u64;
                 delivered(ticket);
@@ -352,7 +349,7 @@ impl Producer {
 
     /// Nothing of forgotten lanes can come back once nothing is with librdkafka.
     fn recall(&mut self) {
-        if self.records == 0 && !self.forgotten.is_empty() {
+        if self.held.records == 0 && !self.forgotten.is_empty() {
             self.forgotten.clear();
         }
     }
@@ -368,8 +365,7 @@ impl Producer {
                 let entry = &chunk.entries[*i];
                 let stays = !self.forgotten.contains(&entry.ticket.lane);
                 if !stays {
-                    self.bytes -= entry.held();
-                    self.records -= 1;
+                    self.held.release(entry.ticket.lane, entry.held());
                 }
                 stays
             });
@@ -388,8 +384,7 @@ impl Producer {
                 }
                 Some(code) => {
                     let entry = &chunk.entries[indices[0]];
-                    self.bytes -= entry.held();
-                    self.records -= 1;
+                    self.held.release(entry.ticket.lane, entry.held());
                     output.refused += 1;
                     refused.push((entry.ticket, refusal(code, &output.name, entry, &chunk)));
                 }
@@ -441,13 +436,12 @@ impl Producer {
     /// fails, it is not sent again.
     pub fn forget(&mut self, lanes: &[LaneId]) {
         self.forgotten.extend(lanes);
-        let (bytes, records) = (&mut self.bytes, &mut self.records);
+        let held = &mut self.held;
         for chunk in self.topics.iter_mut().flat_map(|topic| &mut topic.partitions).flat_map(|out| &mut out.gathered) {
             chunk.entries.retain(|entry| {
                 let stays = !lanes.contains(&entry.ticket.lane);
                 if !stays {
-                    *bytes -= entry.held();
-                    *records -= 1;
+                    held.release(entry.ticket.lane, entry.held());
                 }
                 stays
             });
@@ -467,13 +461,20 @@ impl Producer {
     /// Bytes taken in and not reported on.
     #[must_use]
     pub const fn bytes(&self) -> usize {
-        self.bytes
+        self.held.bytes
+    }
+
+    /// Bytes of one lane, taken in and not reported on.
+    #[inline]
+    #[must_use]
+    pub fn bytes_of(&self, lane: LaneId) -> usize {
+        self.held.of(lane)
     }
 
     /// Records taken in and not reported on.
     #[must_use]
     pub const fn records(&self) -> usize {
-        self.records
+        self.held.records
     }
 
     /// Records and bytes that a topic took since the start.

@@ -3,6 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Bytes that a pipeline's producers may hold before its lanes are held back. More than the brokers take in a few round trips
+/// does not make them faster: measured at full speed on two cores, 46 MB in flight instead of 16 cost 60 MiB of memory.
+pub const AHEAD: usize = 16 * 1024 * 1024;
+/// A lane may always have so much with the producers, however many lanes there are.
+const AHEAD_OF_A_LANE: usize = 256 * 1024;
+
+/// A lane's part of what a pipeline's producers may hold. Each has its own, so that one whose records nobody takes holds
+/// back no other.
+#[must_use]
+pub const fn ahead_of_a_lane(ahead: usize, lanes: usize) -> usize {
+    let least = if ahead < AHEAD_OF_A_LANE { ahead } else { AHEAD_OF_A_LANE };
+    let part = ahead / if lanes == 0 { 1 } else { lanes };
+    if part < least { least } else { part }
+}
+
 /// What all pipelines hold together.
 #[derive(Debug)]
 pub struct Budget {

@@ -11,7 +11,7 @@ use crate::telemetry;
 impl<E: Edges> Run<E> {
     pub(super) fn commit(&mut self, now: Instant) -> Result<(), String> {
         // With mode "receive" messages wait for it.
-        let awaited = self.parts.rules.receive && !self.commit_in_flight && self.any_awaits_commit();
+        let awaited = self.swap.serving().rules.receive && !self.commit_in_flight && self.any_awaits_commit();
         let due = now >= self.last_commit + self.parts.config.ack.commit_interval;
         if (due || awaited) && self.leaving.is_none() {
             let all = self.active.clone();

@@ -20,8 +20,6 @@ pub struct Origin<'a> {
     pub partition: i32,
     /// Pipeline.
     pub pipeline: &'a str,
-    /// Digest of the component.
-    pub version: &'a str,
 }
 
 /// Writes the header block of a dead letter.
@@ -51,7 +49,7 @@ pub fn headers(block: &mut Vec<u8>, letter: &DeadLetter<'_>, origin: &Origin<'_>
         letter.attempts.to_string(),
         letter.stage.to_owned(),
         origin.pipeline.to_owned(),
-        origin.version.to_owned(),
+        letter.version.to_owned(),
     ];
     for (name, value) in NAMES.iter().zip(&values) {
         writer.push(format!("{}-{name}", origin.prefix).as_bytes(), Some(value.as_bytes()));
@@ -80,8 +78,9 @@ mod tests {
     fn write(carried: Headers<'_>, reason: &str) -> Vec<(String, Option<String>)> {
         let failure = Failure { class: "reject", reason: reason.to_owned() };
         let record = Outgoing { key: None, value: None, headers: [carried, Headers::default()], timestamp: 1234 };
-        let letter = DeadLetter { record, offset: Some(9), failure: &failure, attempts: 3, stage: "message" };
-        let origin = Origin { prefix: "sb", topic: "in", partition: 2, pipeline: "p", version: "abc" };
+        let letter =
+            DeadLetter { record, offset: Some(9), failure: &failure, attempts: 3, stage: "message", version: "abc" };
+        let origin = Origin { prefix: "sb", topic: "in", partition: 2, pipeline: "p" };
         let mut block = Vec::new();
         headers(&mut block, &letter, &origin);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

@@ -32,6 +32,8 @@ impl Fates {
 pub(super) const COUNT: Duration = Duration::from_millis(5);
 /// Figures are published this often.
 const PUBLISH: Duration = Duration::from_millis(250);
+/// A partition with more records than these to catch up with has a backlog.
+const BACKLOG: i64 = 1_000;
 /// Looks at everything this often though nobody woke it: a lost wake-up must not stop a pipeline for ever.
 pub(super) const SWEEP: Duration = Duration::from_millis(500);
 
@@ -63,6 +65,7 @@ impl<E: Edges> Run<E> {
             self.ask_for_ages(now);
             self.look_for_partitions(now);
             self.publish(now);
+            self.judge_canary(now);
         }
     }
 
@@ -70,11 +73,13 @@ impl<E: Edges> Run<E> {
         self.last_publish = now;
         let mut figures: Figures = self.parts.outlets.figures.clone();
         let mut fates = self.retired.clone();
+        let mut behind = false;
         for id in &self.active {
             let Some(slot) = &mut self.lanes[*id as usize] else { continue };
             let end = self.parts.group.log_end(&slot.lane.topic, slot.lane.partition);
             let done = slot.lane.committable().or(slot.committed);
             let lag = end.zip(done).map(|(end, done)| u64::try_from(end - done).unwrap_or(0));
+            behind |= end.zip(slot.lane.next_offset()).is_some_and(|(end, next)| end - next > BACKLOG);
             let committed = slot.committed.or(done);
             if let (Some(next), Some(committed)) = (slot.lane.next_offset(), committed) {
                 figures.uncommitted += u64::try_from(next - committed).unwrap_or(0);
@@ -89,6 +94,7 @@ impl<E: Edges> Run<E> {
                 topic: Arc::clone(&slot.lane.topic),
                 partition: slot.lane.partition,
                 state: slot.lane.state(),
+                version: Arc::clone(slot.revision.digest()),
                 committed: slot.committed,
                 committable: slot.lane.committable(),
                 open: slot.lane.open() as u64,
@@ -97,6 +103,7 @@ impl<E: Edges> Run<E> {
                 danger: slot.danger,
             });
         }
+        self.parts.group.catching_up(behind);
         for (topic, count) in fates {
             let topic = figures.topics.entry(topic).or_default();
             (topic.settled, topic.dead_lettered) = (count.settled, count.dead_lettered);
@@ -106,6 +113,7 @@ impl<E: Edges> Run<E> {
         figures.buffer_bytes = self.parts.share.held();
         figures.add_counters(&self.earlier);
         self.parts.status.publish(figures);
+        self.publish_swap();
     }
 
     /// Names of the lanes that are not drained, for people.

@@ -3,6 +3,7 @@
 //!
 //! Knows plugin/ and channels. One message per call crosses to the lane's thread, one comes back.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -11,16 +12,22 @@ use std::time::{Duration, Instant};
 use sluicebox_frames::{Frame, Messages};
 use tokio::sync::{mpsc, oneshot};
 
-use super::lane::{Call, CallKind, Reply};
+use super::lane::{Call, CallKind, Exports, Reply, Switched};
 use super::port::{Answered, Handle, Handlers};
+use super::revision::{self, Build, Offered, Revision};
 use super::sink::Failure;
+use crate::config::{OnStateRefused, Pipeline};
 use crate::delivery::ticket::LaneId;
 use crate::delivery::verdict::FailedMessage;
-use crate::plugin::{Fault, Instance, InstanceConfig, Place, Version};
+use crate::handler_metrics::HandlerMetrics;
+use crate::handler_usage::Usage;
+use crate::plugin::{Fault, HandlerLog, Instance, InstanceConfig, OutputInfo, Place, Version};
 use crate::wake::Waker;
 
 /// Answers of one pipeline that may wait for its I/O thread. Lanes have one call each, so more never wait for long.
 const ANSWERS: usize = 1024;
+/// Revisions that lanes may be on their way between: the one before, the canary, the one after.
+const REVISIONS: usize = 4;
 
 /// The handler threads of the process.
 pub struct HandlerThreads {
@@ -36,12 +43,39 @@ struct HandlerThread {
 
 /// Sends calls to a lane's instance. Dropping it ends the instance after the call that is under way.
 pub struct LaneHandle {
-    calls: mpsc::Sender<Call>,
+    jobs: mpsc::Sender<Job>,
+}
+
+/// What a lane's task does.
+enum Job {
+    Call(Call),
+    Switch { place: Place, to: Handler, must: bool },
+}
+
+impl LaneHandle {
+    fn send(&self, job: Job) -> Result<(), String> {
+        self.jobs.try_send(job).map_err(|error| format!("the lane's handler takes no call: {error}"))
+    }
 }
 
 impl Handle for LaneHandle {
     fn call(&self, call: Call) -> Result<(), String> {
-        self.calls.try_send(call).map_err(|error| format!("the lane's handler takes no call: {error}"))
+        self.send(Job::Call(call))
+    }
+}
+
+impl Build for Arc<Version> {
+    fn digest(&self) -> &str {
+        Version::digest(self)
+    }
+
+    fn offers(&self) -> Offered {
+        Offered {
+            messages: self.has_message(),
+            batches: self.has_batch(),
+            tick: self.has_tick(),
+            exports: Exports { partitions: self.has_partitions(), failures: self.has_failures() },
+        }
     }
 }
 
@@ -52,35 +86,101 @@ struct AnswerSender {
     waker: Waker,
 }
 
+/// Makes the log of a version's instances.
+pub type Logs = Arc<dyn Fn(&Version) -> Arc<dyn HandlerLog> + Send + Sync>;
+
+/// What instances of a pipeline have in common, whatever the version.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Declared outputs, in the order of the configuration.
+    pub outputs: Arc<[OutputInfo]>,
+    /// Where lines go.
+    pub logs: Logs,
+    /// Where it is counted what instances use.
+    pub usage: Arc<Usage>,
+    /// Figures of the handlers' own.
+    pub metrics: Arc<HandlerMetrics>,
+}
+
+impl Surroundings {
+    /// What instances of a build are started with.
+    #[must_use]
+    pub fn instance(&self, config: &Pipeline, version: &Version) -> InstanceConfig {
+        let batchers = revision::batchers(config, version.has_batch());
+        InstanceConfig {
+            limits: config.limits.clone(),
+            recycle: config.recycle.clone(),
+            settings: config.settings.to_string().into(),
+            outputs: Arc::clone(&self.outputs),
+            batchers: batchers.into_iter().map(|batcher| batcher.name).collect(),
+            log: (self.logs)(version),
+            usage: Arc::clone(&self.usage),
+            metrics: Arc::clone(&self.metrics),
+        }
+    }
+}
+
+/// A version with what its instances are started with.
+#[derive(Clone)]
+struct Handler {
+    version: Arc<Version>,
+    config: Arc<InstanceConfig>,
+    on_state_refused: OnStateRefused,
+}
+
 /// The handler threads, for the lanes of one run.
 pub struct LaneHandlers {
     threads: Arc<HandlerThreads>,
-    version: Arc<Version>,
-    config: Arc<InstanceConfig>,
+    surroundings: Surroundings,
+    /// By number of the revision; the newest few.
+    known: VecDeque<(u64, Handler)>,
     answers: AnswerSender,
     answered: mpsc::Receiver<Answered>,
 }
 
 impl LaneHandlers {
-    /// Instances of this version, with this configuration; answers wake the waker.
+    /// Instances in these surroundings; answers wake the waker.
     #[must_use]
-    pub fn new(
-        threads: &Arc<HandlerThreads>,
-        version: &Arc<Version>,
-        config: Arc<InstanceConfig>,
-        waker: &Waker,
-    ) -> Self {
+    pub fn new(threads: &Arc<HandlerThreads>, surroundings: Surroundings, waker: &Waker) -> Self {
         let (answers, answered) = mpsc::channel(ANSWERS);
         let answers = AnswerSender { answers, waker: waker.clone() };
-        Self { threads: Arc::clone(threads), version: Arc::clone(version), config, answers, answered }
+        Self { threads: Arc::clone(threads), surroundings, known: VecDeque::new(), answers, answered }
+    }
+
+    /// The same for all lanes that come to a revision: they share a log, which bounds what it says.
+    fn handler(&mut self, revision: &Revision<Arc<Version>>) -> Handler {
+        if let Some((_, known)) = self.known.iter().find(|(number, _)| *number == revision.number) {
+            return known.clone();
+        }
+        let handler = Handler {
+            version: Arc::clone(&revision.build),
+            config: Arc::new(self.surroundings.instance(&revision.config, &revision.build)),
+            on_state_refused: revision.config.swap.on_state_refused,
+        };
+        self.known.truncate(REVISIONS - 1);
+        self.known.push_front((revision.number, handler.clone()));
+        handler
     }
 }
 
 impl Handlers for LaneHandlers {
+    type Build = Arc<Version>;
     type Handle = LaneHandle;
 
-    fn open(&mut self, lane: LaneId) -> LaneHandle {
-        self.threads.open(lane, &self.version, &self.config, &self.answers)
+    fn open(&mut self, lane: LaneId, revision: &Arc<Revision<Arc<Version>>>) -> LaneHandle {
+        let handler = self.handler(revision);
+        self.threads.open(lane, handler, &self.answers)
+    }
+
+    fn switch(
+        &mut self,
+        handle: &LaneHandle,
+        (topic, partition): (&Arc<str>, i32),
+        to: &Arc<Revision<Arc<Version>>>,
+        must: bool,
+    ) -> Result<(), String> {
+        let place = Place::of_partition(topic, partition.unsigned_abs());
+        handle.send(Job::Switch { place, to: self.handler(to), must })
     }
 
     #[inline]
@@ -89,11 +189,13 @@ impl Handlers for LaneHandlers {
     }
 
     fn show_partitions(&mut self, output: usize, partitions: u32) {
-        let mut config = InstanceConfig::clone(&self.config);
-        let mut outputs = config.outputs.to_vec();
+        let mut outputs = self.surroundings.outputs.to_vec();
         outputs[output].partitions = partitions;
-        config.outputs = outputs.into();
-        self.config = Arc::new(config);
+        self.surroundings.outputs = outputs.into();
+        for (_, handler) in &mut self.known {
+            let config = InstanceConfig::clone(&handler.config);
+            handler.config = Arc::new(InstanceConfig { outputs: Arc::clone(&self.surroundings.outputs), ..config });
+        }
     }
 }
 
@@ -108,24 +210,12 @@ impl HandlerThreads {
     }
 
     /// Gives a lane its place on one of the threads. Its instance is started by its first call.
-    fn open(
-        &self,
-        lane: LaneId,
-        version: &Arc<Version>,
-        config: &Arc<InstanceConfig>,
-        answers: &AnswerSender,
-    ) -> LaneHandle {
-        let (calls, received) = mpsc::channel(1);
+    fn open(&self, lane: LaneId, handler: Handler, answers: &AnswerSender) -> LaneHandle {
+        let (jobs, received) = mpsc::channel(1);
         let place = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
-        let task = LaneTask {
-            lane,
-            version: Arc::clone(version),
-            config: Arc::clone(config),
-            instance: None,
-            answers: answers.clone(),
-        };
+        let task = LaneTask { lane, handler, instance: None, answers: answers.clone() };
         self.threads[place].runtime.spawn(task.run(received));
-        LaneHandle { calls }
+        LaneHandle { jobs }
     }
 
     /// Runs something on one of the threads and waits for it.
@@ -195,25 +285,32 @@ fn now_ms() -> i64 {
 
 struct LaneTask {
     lane: LaneId,
-    version: Arc<Version>,
-    config: Arc<InstanceConfig>,
+    handler: Handler,
     instance: Option<Instance>,
     answers: AnswerSender,
 }
 
 impl LaneTask {
-    async fn run(mut self, mut calls: mpsc::Receiver<Call>) {
-        while let Some(call) = calls.recv().await {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.recv().await {
             let started = Instant::now();
             let _alarm = Alarm { lane: self.lane, answers: &self.answers.clone() };
-            let reply = Some(self.reply(&call).await);
+            let (frame, reply) = match job {
+                Job::Call(call) => {
+                    let reply = self.reply(&call).await;
+                    (call.frame, reply)
+                }
+                Job::Switch { place, to, must } => {
+                    (Frame::default(), Reply::Switched(self.switch(place, to, must).await))
+                }
+            };
             let took = started.elapsed();
             let recycled = self.instance.as_ref().and_then(Instance::worn).is_some();
             if recycled {
                 self.instance = None;
             }
             let memory = self.instance.as_ref().map_or(0, Instance::memory_bytes);
-            let answered = Answered { lane: self.lane, frame: call.frame, reply, took, memory, recycled };
+            let answered = Answered { lane: self.lane, frame, reply: Some(reply), took, memory, recycled };
             if self.answers.answers.send(answered).await.is_err() {
                 return; // the pipeline has stopped
             }
@@ -221,17 +318,53 @@ impl LaneTask {
         }
     }
 
+    /// A new instance first, then the old one's state for it, then the end of the old one.
+    async fn switch(&mut self, place: Place, to: Handler, must: bool) -> Switched {
+        let refused = |fault: &Fault, lost| Switched::Refused { failure: failure(fault), lost };
+        let start = || Instance::start_for(&to.version, &to.config, Some(place.clone()));
+        let mut new = match start().await {
+            Ok(new) => Some(new),
+            Err(_) if must => None, // reported; its next call tries again, as after any fault
+            Err(fault) => return refused(&fault, false),
+        };
+        let mut restored = false;
+        if let (Some(old), Some(into)) = (&mut self.instance, &mut new)
+            && self.handler.version.has_state()
+            && to.version.has_state()
+        {
+            match hand_over(old, into, &self.handler.version).await {
+                Ok(()) => restored = true,
+                Err((fault, lost)) => {
+                    if lost {
+                        self.instance = None;
+                    }
+                    if to.on_state_refused == OnStateRefused::Refuse && !must {
+                        return refused(&fault, lost);
+                    }
+                    // One that has seen half of a state is no fresh one.
+                    drop(new.take());
+                    new = match start().await {
+                        Ok(new) => Some(new),
+                        Err(_) if must => None,
+                        Err(fault) => return refused(&fault, lost),
+                    };
+                }
+            }
+        }
+        (self.handler, self.instance) = (to, new);
+        Switched::Over { restored }
+    }
+
     async fn reply(&mut self, call: &Call) -> Reply {
-        let failure = |fault: Fault| Failure { class: fault.class.name(), reason: fault.summary() };
         let instance = match &mut self.instance {
             Some(instance) => instance,
             none => {
                 // The first call may be one without messages: a tick, or that the partition has come.
                 let messages = (!call.frame.index.is_empty()).then(|| Messages::new(&call.frame));
                 let place = messages.and_then(|messages| Place::of(&messages)).map(Place::without_messages);
-                match Instance::start_for(&self.version, &self.config, place).await {
+                match Instance::start_for(&self.handler.version, &self.handler.config, place).await {
                     Ok(instance) => none.insert(instance),
-                    Err(fault) => return Reply::NotStarted(failure(fault)),
+                    Err(fault) => return Reply::NotStarted(failure(&fault)),
                 }
             }
         };
@@ -240,7 +373,7 @@ impl LaneTask {
             Err(fault) => {
                 // After any error the store is poisoned or leaks: a new one is made for the next call.
                 self.instance = None;
-                Reply::Fault(failure(fault))
+                Reply::Fault(failure(&fault))
             }
         }
     }
@@ -264,6 +397,17 @@ impl LaneTask {
                 let failed = FailedMessage { frame: &call.frame, stage, class, reason, attempts: *attempts };
                 instance.handle_failed(&failed).await.map(Reply::Verdict)
             }
+            CallKind::Switch => unreachable!("a switch is a job of its own"),
         }
     }
+}
+
+fn failure(fault: &Fault) -> Failure {
+    Failure { class: fault.class.name(), reason: fault.summary() }
+}
+
+/// Gives the old instance's state to the new one. The error says whether the old one is lost by it.
+async fn hand_over(old: &mut Instance, new: &mut Instance, from: &Version) -> Result<(), (Fault, bool)> {
+    let state = old.snapshot().await.map_err(|fault| (fault, true))?;
+    new.restore(&state, from.digest()).await.map_err(|fault| (fault, false))
 }

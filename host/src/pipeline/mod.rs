@@ -9,13 +9,17 @@
 //! - `commits`, `figures`: the parts of the loop that commit and count.
 //! - [`supervise`]: starts the loop, says what it waits for, starts it again; [`stop`]: asks it to end; `watch`: asks
 //!   whether a cluster is back.
+//! - [`control`]: telling it which version to run, and to pause; [`revision`]: what lanes run; `swap`: the part of the loop
+//!   that brings lanes from one revision to another.
 //! - [`status`]: what the outside sees.
 //! - [`budget`]: bytes in flight of the process.
 
 pub mod budget;
 mod commits;
+pub mod control;
 pub mod dead_letter;
 mod figures;
+mod fill;
 mod growth;
 pub mod handlers;
 pub mod lane;
@@ -26,6 +30,7 @@ mod pause;
 mod place;
 pub mod port;
 mod reread;
+pub mod revision;
 mod run;
 #[cfg(test)]
 pub(crate) mod sim;
@@ -35,6 +40,7 @@ pub mod status;
 pub mod stop;
 pub mod supervise;
 mod survey;
+mod swap;
 mod trouble;
 mod watch;
 mod wiring;

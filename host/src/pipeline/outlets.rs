@@ -8,7 +8,7 @@ use super::port::{Produce, Refusal, TopicNumber, Trouble};
 use super::sink::{DeadLetter, Failure, Notice, OutputNumber, Sink};
 use super::status::{Figures, OutputFigures};
 use crate::delivery::outgoing::Outgoing;
-use crate::delivery::ticket::Ticket;
+use crate::delivery::ticket::{LaneId, Ticket};
 use crate::telemetry::{self, At};
 
 /// A topic of one of the producers.
@@ -34,7 +34,6 @@ pub struct DeadLetterOutlet {
 /// See the module's text.
 pub struct Outlets<P> {
     pipeline: String,
-    version: String,
     producers: Vec<P>,
     outputs: Vec<(String, Outlet)>,
     dead_letter: Option<DeadLetterOutlet>,
@@ -44,6 +43,8 @@ pub struct Outlets<P> {
     refusals: Vec<(Ticket, Refusal)>,
     /// Records that failed for good, blocked ones included.
     pub failed: u64,
+    /// Attempts at records that failed, the last ones included.
+    pub failed_attempts: u64,
     /// The last of them, and why.
     pub last_failure: Option<String>,
     /// Counts of the pipeline.
@@ -57,7 +58,6 @@ impl<P: Produce> Outlets<P> {
     #[must_use]
     pub fn new(
         pipeline: &str,
-        version: &str,
         producers: Vec<P>,
         outputs: Vec<(String, Outlet)>,
         dead_letter: Option<DeadLetterOutlet>,
@@ -65,13 +65,13 @@ impl<P: Produce> Outlets<P> {
     ) -> Self {
         Self {
             pipeline: pipeline.to_owned(),
-            version: version.to_owned(),
             producers,
             outputs,
             dead_letter,
             block: Vec::new(),
             refusals: Vec::new(),
             failed: 0,
+            failed_attempts: 0,
             last_failure: None,
             figures: Figures { batchers, ..Figures::default() },
             at: ("".into(), 0),
@@ -149,7 +149,7 @@ impl<P: Produce> Outlets<P> {
     }
 
     /// Drops what waits to be sent for lanes whose partitions are given back.
-    pub fn forget(&mut self, lanes: &[crate::delivery::ticket::LaneId]) {
+    pub fn forget(&mut self, lanes: &[LaneId]) {
         for producer in &mut self.producers {
             producer.forget(lanes);
         }
@@ -164,6 +164,12 @@ impl<P: Produce> Outlets<P> {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.producers.iter().map(P::bytes).sum()
+    }
+
+    /// Bytes of one lane that are not reported on.
+    #[must_use]
+    pub fn bytes_of(&self, lane: LaneId) -> usize {
+        self.producers.iter().map(|producer| producer.bytes_of(lane)).sum()
     }
 
     /// Records that are not reported on.
@@ -195,6 +201,7 @@ impl<P: Produce> Outlets<P> {
     /// A record failed for good.
     fn failed(&mut self, offset: i64, failure: &Failure) {
         self.failed += 1;
+        self.failed_attempts += 1;
         let (topic, partition) = &self.at;
         self.last_failure = Some(format!("{topic}[{partition}]@{offset}: {}: {}", failure.class, failure.reason));
     }
@@ -223,13 +230,7 @@ impl<P: Produce> Sink for Outlets<P> {
         let Some(dead) = &self.dead_letter else {
             panic!("a lane without a dead-letter topic wrote a dead letter");
         };
-        let origin = Origin {
-            prefix: &dead.prefix,
-            topic: &self.at.0,
-            partition: self.at.1,
-            pipeline: &self.pipeline,
-            version: &self.version,
-        };
+        let origin = Origin { prefix: &dead.prefix, topic: &self.at.0, partition: self.at.1, pipeline: &self.pipeline };
         dead_letter::headers(&mut self.block, letter, &origin);
         // The same key goes to the same place; without one, records of a partition stay together.
         let partition = match letter.record.key {
@@ -252,6 +253,7 @@ impl<P: Produce> Sink for Outlets<P> {
         match notice {
             Notice::Retrying { offset, attempt, failure, wait } => {
                 telemetry::retrying(self.at(offset), attempt, failure, wait);
+                self.failed_attempts += 1;
                 *self.figures.retries.entry(failure.class).or_default() += 1;
             }
             Notice::Blocked { offset, attempt, failure, first, wait } => {

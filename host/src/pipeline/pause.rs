@@ -1,4 +1,4 @@
-//! Pauses the pipeline while most of its records fail (`delivery/breaker.rs` says when). Then the cause is more likely one
+//! Pauses the pipeline while its operator wants that, and while most of its records fail (`delivery/breaker.rs` says when). Then the cause is more likely one
 //! that a person can take away than the records themselves, and a topic would drain into the dead-letter topic. What is
 //! under way is finished; nothing new is offered. It goes on by itself, one call at a time at first.
 
@@ -24,21 +24,40 @@ pub(super) struct Pause {
     next_look: Instant,
     /// Why it pauses, while it does.
     reason: Option<String>,
+    /// The same of the operator's pause.
+    operator: Option<String>,
 }
 
 impl Pause {
     pub(super) fn new(errors: &Errors, now: Instant) -> Self {
-        let rules = errors.breaker.as_ref().map(|breaker| BreakerRules {
-            percent: breaker.percent,
-            of_at_least: u64::from(breaker.of_at_least),
-            window: breaker.window,
-        });
-        Self { breaker: rules.map(Breaker::new), seen: (0, 0), next_look: now, reason: None }
+        Self { breaker: rules(errors).map(Breaker::new), seen: (0, 0), next_look: now, reason: None, operator: None }
     }
 
     /// Why nothing new is offered.
     pub(super) fn reason(&self) -> Option<&str> {
-        self.reason.as_deref()
+        self.operator.as_deref().or(self.reason.as_deref())
+    }
+
+    /// What the operator wants. True when that is another thing than before.
+    pub(super) fn ordered(&mut self, reason: Option<String>, resumes: bool, now: Instant) -> bool {
+        let reason = reason.map(|reason| format!("{reason} (`sluicebox resume` goes on)"));
+        if let Some(breaker) = self.breaker.as_mut().filter(|_| resumes) {
+            breaker.try_at(now);
+        }
+        let changed = reason != self.operator;
+        self.operator = reason;
+        changed
+    }
+
+    /// The version is another one, and maybe the configuration: that may have been the cause.
+    pub(super) fn follow(&mut self, errors: &Errors, now: Instant) {
+        let rules = rules(errors);
+        if let Some(breaker) = &mut self.breaker {
+            breaker.try_at(now);
+        }
+        if self.breaker.as_ref().map(Breaker::rules) != rules.as_ref() {
+            (self.breaker, self.reason) = (rules.map(Breaker::new), None);
+        }
     }
 
     /// One call at a time.
@@ -99,6 +118,12 @@ impl<E: Edges> Run<E> {
         let dropped: u64 = self.parts.outlets.figures.topics.values().map(|topic| topic.dropped).sum();
         (here + gone).saturating_sub(dropped)
     }
+}
+
+fn rules(errors: &Errors) -> Option<BreakerRules> {
+    let breaker = errors.breaker.as_ref()?;
+    let (percent, of_at_least) = (breaker.percent, u64::from(breaker.of_at_least));
+    Some(BreakerRules { percent, of_at_least, window: breaker.window })
 }
 
 /// For people: what failed, what happens by itself, and where to look.

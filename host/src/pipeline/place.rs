@@ -136,21 +136,22 @@ impl<E: Edges> Run<E> {
         committed: Option<i64>,
         now: Instant,
     ) -> Result<(), String> {
-        let topic = self.topics.entry(topic.to_owned()).or_insert_with(|| topic.into());
+        let topic = Arc::clone(self.topics.entry(topic.to_owned()).or_insert_with(|| topic.into()));
         let id = LaneId::try_from(self.lanes.len()).map_err(|_| "too many assignments in one run".to_owned())?;
-        let (epoch, rules) = (self.parts.group.next_epoch(), Arc::clone(&self.parts.rules));
+        let revision = self.swap.revision_of(&topic, partition, &self.parts.inputs);
+        let (epoch, rules) = (self.parts.group.next_epoch(), self.swap.rules_of(&revision));
         let start = Some(begin).filter(|begin| *begin >= 0);
-        let mut lane = Lane::new(id, Arc::clone(topic), partition, epoch, rules, start, now);
+        let mut lane = Lane::new(id, Arc::clone(&topic), partition, epoch, rules, start, now);
         if let Some(start) = start {
             lane.skip_to(start);
         }
         if let Some(committed) = committed {
             lane.on_committed(committed);
         }
-        let handle = self.parts.handlers.open(id);
+        let handle = self.parts.handlers.open(id, &revision);
         #[cfg(test)]
-        self.former.push((Arc::clone(topic), partition));
-        self.lanes.push(Some(Box::new(Slot::new(queue, lane, handle, begin, committed))));
+        self.former.push((Arc::clone(&topic), partition));
+        self.lanes.push(Some(Box::new(Slot::new(queue, lane, handle, revision, begin, committed))));
         self.active.push(id);
         Ok(())
     }

@@ -5,11 +5,13 @@
 //! it comes as an argument.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluicebox_frames::{Frame, MessagesWriter};
 
 use super::lane::{Call, Reply};
+use super::revision::{Build, Revision};
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::{LaneId, Ticket};
 
@@ -42,6 +44,8 @@ pub trait Edges {
 pub type QueueOf<E> = <<E as Edges>::Group as Group>::Queue;
 /// The way to a lane's handler instance.
 pub type HandleOf<E> = <<E as Edges>::Handlers as Handlers>::Handle;
+/// Builds of the handler.
+pub type BuildOf<E> = <<E as Edges>::Handlers as Handlers>::Build;
 
 /// A member of a consumer group. Events come by polling; a rebalance is answered by `assign` or `unassign` when the loop is
 /// ready.
@@ -51,6 +55,8 @@ pub trait Group {
 
     /// The next event, without waiting.
     fn poll(&mut self) -> Option<Event>;
+    /// Says whether some partition has a backlog, which makes fetches wait less for those that have nothing.
+    fn catching_up(&mut self, behind: bool);
     /// Takes in that partitions were assigned, and asks where to begin with them; answered by an [`Event::Placed`] of the
     /// number that this gives. Partitions that are here already are read on meanwhile, where the protocol allows it.
     ///
@@ -145,6 +151,8 @@ pub trait Produce {
     fn deadline(&self) -> Option<Instant>;
     /// Bytes that were not reported on.
     fn bytes(&self) -> usize;
+    /// The same of one lane.
+    fn bytes_of(&self, lane: LaneId) -> usize;
     /// Records that were not reported on.
     fn records(&self) -> usize;
     /// Records and bytes that a topic took.
@@ -157,11 +165,25 @@ pub trait Produce {
 
 /// Calls handlers, off the loop's thread.
 pub trait Handlers {
+    /// A build of the handler.
+    type Build: Build;
     /// The way to one lane's instance. Dropping it ends the instance.
     type Handle: Handle;
 
     /// Gives a lane its instance, which its first call starts.
-    fn open(&mut self, lane: LaneId) -> Self::Handle;
+    fn open(&mut self, lane: LaneId, revision: &Arc<Revision<Self::Build>>) -> Self::Handle;
+    /// Hands over a switch, which is a call like others: a new instance, then the old one's state for it, then the end of
+    /// the old one. `must`: the lane goes over also when the new instance does not start; its next call starts it.
+    ///
+    /// # Errors
+    /// As [`Handle::call`].
+    fn switch(
+        &mut self,
+        handle: &Self::Handle,
+        at: (&Arc<str>, i32),
+        to: &Arc<Revision<Self::Build>>,
+        must: bool,
+    ) -> Result<(), String>;
     /// The next call that ended, without waiting.
     fn answered(&mut self) -> Option<Answered>;
     /// Instances of lanes that are opened from now on see so many partitions of an output.

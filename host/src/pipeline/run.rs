@@ -8,25 +8,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::budget::Share;
+use super::budget::{Share, ahead_of_a_lane};
+use super::control::Control;
 use super::figures::{COUNT, Fates, SWEEP};
-use super::lane::{Fetched, Lane, LaneRules, RefusedEmission, Reply};
+use super::fill::{Fill, fill};
+use super::lane::{CallKind, Lane, RefusedEmission, Reply};
 use super::leave::{Abandoned, LEFT, Leaving};
 use super::outlets::Outlets;
 use super::pause::Pause;
-use super::place::{Jump, Placing, Renewal};
+use super::place::{Placing, Renewal};
 use super::port::{
-    Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Reread, Trouble, Watch, code_name,
-    problem,
+    BuildOf, Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Reread, Trouble, Watch,
+    code_name, problem,
 };
+use super::revision::Revision;
 use super::standstill::AgingWatch;
 use super::status::{Figures, PipelineStatus, Stalled, State};
 use super::stop::Stop;
+use super::swap::{Handed, Swap};
 use super::trouble::Troubles;
 use crate::config::{Cluster, Pipeline};
-use crate::delivery::burst::MAX_BYTES;
-use crate::delivery::offset_tracker::PositionReset;
-use crate::delivery::position::{self, Next};
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Stall;
 use crate::delivery::ticket::{LaneId, Ticket};
@@ -38,9 +39,11 @@ pub(super) struct Parts<E: Edges> {
     pub cluster: Cluster,
     /// Partitions of the input topics when the run began.
     pub inputs: BTreeMap<String, u32>,
-    pub rules: Arc<LaneRules>,
+    pub control: Control<BuildOf<E>>,
     pub status: Arc<PipelineStatus>,
     pub share: Share,
+    /// Bytes that the producers may hold before lanes are held back.
+    pub ahead: usize,
     pub stop: Stop,
     pub group: E::Group,
     pub outlets: Outlets<E::Producer>,
@@ -58,6 +61,15 @@ pub(super) struct Slot<E: Edges> {
     pub(super) queue: QueueOf<E>,
     pub(super) lane: Lane,
     pub(super) handle: HandleOf<E>,
+    /// What it runs, and what it was told to go over to: the same, most of the time.
+    pub(super) revision: Arc<Revision<BuildOf<E>>>,
+    pub(super) target: Arc<Revision<BuildOf<E>>>,
+    /// A switch is with the handler.
+    pub(super) handed: Option<Handed<BuildOf<E>>>,
+    /// A canary failed at this offset, and the version before tries.
+    pub(super) replays: Option<i64>,
+    /// How long the last one took.
+    pub(super) gap: Option<Duration>,
     pub(super) committed: Option<i64>,
     pub(super) committing: Option<i64>,
     /// The last commit of it did not work: the next one comes with the interval.
@@ -78,10 +90,11 @@ pub(super) struct Slot<E: Edges> {
 }
 
 impl<E: Edges> Slot<E> {
-    pub(super) const fn new(
+    pub(super) fn new(
         queue: QueueOf<E>,
         lane: Lane,
         handle: HandleOf<E>,
+        revision: Arc<Revision<BuildOf<E>>>,
         begin: i64,
         committed: Option<i64>,
     ) -> Self {
@@ -89,6 +102,11 @@ impl<E: Edges> Slot<E> {
             queue,
             lane,
             handle,
+            target: Arc::clone(&revision),
+            revision,
+            handed: None,
+            replays: None,
+            gap: None,
             committed,
             committing: None,
             commit_failed: false,
@@ -155,8 +173,10 @@ pub(super) struct Run<E: Edges> {
     pub(super) stopped: Option<String>,
     /// Assigned partitions whose places are not known yet.
     pub(super) placing: Placing,
-    /// Most records fail, or did.
+    /// Most records fail, or did; or the operator wants nothing offered.
     pub(super) pause: Pause,
+    /// Which revision lanes run, and are to run.
+    pub(super) swap: Swap<BuildOf<E>>,
     /// Something could not be fetched or called because too many bytes are in flight.
     pub(super) starved: bool,
     pub(super) commit_in_flight: bool,
@@ -185,6 +205,7 @@ impl<E: Edges> Run<E> {
         parts.status.set(State::Joining, None);
         let earlier = parts.status.figures().at_rest();
         let (pause, refresh) = (Pause::new(&parts.config.errors, now), parts.refresh);
+        let swap = Swap::new(&parts.control);
         let mut topics = BTreeMap::new();
         for topic in &parts.config.source.topics {
             let shared: Arc<str> = topic.as_str().into();
@@ -203,6 +224,7 @@ impl<E: Edges> Run<E> {
             stopped: None,
             placing: Placing::new(),
             pause,
+            swap,
             starved: false,
             commit_in_flight: false,
             topics,
@@ -246,10 +268,12 @@ impl<E: Edges> Run<E> {
     }
 
     fn turn(&mut self, now: Instant) -> Result<Step, String> {
-        let mut worked = self.take_events(now)?;
+        let mut worked = self.take_orders(now);
+        worked |= self.take_events(now)?;
         worked |= self.take_answers(now)?;
         worked |= self.take_reports(now)?;
         worked |= self.watch_failures(now);
+        worked |= self.go_on_swapping(now);
         worked |= self.serve_lanes(now)?;
         worked |= self.renew(now)?;
         self.parts.outlets.send(now, &mut self.refused);
@@ -405,17 +429,32 @@ impl<E: Edges> Run<E> {
                 return Err(format!("{}: a handler thread panicked, a bug of the host's", slot.name()));
             };
             slot.memory = answered.memory;
-            let figures = &mut self.parts.outlets.figures;
-            let calls = &mut figures.calls[usize::from(slot.lane.is_running_batch())];
-            calls.0 += 1;
-            calls.1 += u64::try_from(answered.took.as_nanos()).unwrap_or(u64::MAX);
-            if let Reply::Fault(failure) | Reply::NotStarted(failure) = &reply {
-                *figures.faults.entry(failure.class).or_default() += 1;
+            let outlets = &mut self.parts.outlets;
+            if let Reply::Switched(switched) = &reply {
+                if let Some(gap) = self.swap.ended(slot, switched, now) {
+                    let (partitions, nanos) = &mut outlets.figures.switched;
+                    *partitions += 1;
+                    *nanos += u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX);
+                }
+            } else {
+                let calls = &mut outlets.figures.calls[usize::from(slot.lane.is_running_batch())];
+                calls.0 += 1;
+                calls.1 += u64::try_from(answered.took.as_nanos()).unwrap_or(u64::MAX);
             }
-            self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
-            slot.lane.on_reply(answered.frame, reply, answered.took, now, &mut self.parts.outlets);
+            if let Reply::Fault(failure) | Reply::NotStarted(failure) = &reply {
+                *outlets.figures.faults.entry(failure.class).or_default() += 1;
+            }
+            outlets.serve(&slot.lane.topic, slot.lane.partition);
+            let (messages, failed) = (slot.lane.running_count(), outlets.failed_attempts);
+            slot.lane.on_reply(answered.frame, reply, answered.took, now, outlets);
             if answered.recycled {
                 slot.lane.on_recycled(now);
+            }
+            if messages > 0 {
+                self.swap.served(&slot.revision, messages, outlets.failed_attempts - failed, answered.took);
+                if slot.lane.steps_back().is_some() {
+                    self.swap.look_again();
+                }
             }
             if let Some(reason) = slot.lane.stopped() {
                 self.stopped.get_or_insert_with(|| format!("{}: {reason}", slot.name()));
@@ -432,6 +471,7 @@ impl<E: Edges> Run<E> {
         }
         self.starved = false;
         let no_calls = self.parts.share.is_filled_by(self.parts.outlets.bytes());
+        let ahead = ahead_of_a_lane(self.parts.ahead, self.active.len());
         let (paused, trial) = (self.pause.reason().is_some(), self.pause.is_trial());
         let mut one_runs = trial && self.lanes.iter().flatten().any(|slot| slot.lane.is_running());
         for place in 0..self.active.len() {
@@ -441,12 +481,17 @@ impl<E: Edges> Run<E> {
             if slot.lane.is_running() {
                 continue;
             }
-            // What it has to finish on its way out, a lane may call for in any case.
-            let finishes = slot.lane.is_draining();
+            // What it has to finish on its way out, or to another version, a lane may call for in any case.
+            let finishes = slot.lane.is_draining() || slot.lane.is_switching();
             if paused && !finishes {
                 continue;
             }
             let outlets = &mut self.parts.outlets;
+            if outlets.bytes_of(id) >= ahead && !finishes {
+                mark!(ProducersFull);
+                self.starved = true;
+                continue;
+            }
             outlets.serve(&slot.lane.topic, slot.lane.partition);
             let ready = slot.renewal.is_none() && slot.lane.wants_messages() && slot.queue.is_ready();
             if ready && !self.parts.share.admits() {
@@ -471,14 +516,18 @@ impl<E: Edges> Run<E> {
                 jumps.extend(jump.map(|jump| (id, jump)));
                 taints.extend(trouble.map(|trouble| (id, trouble)));
             }
-            if no_calls || one_runs && !finishes {
+            if no_calls && !slot.lane.is_switching() || one_runs && !finishes {
                 self.starved = true;
                 continue;
             }
             if let Some(call) = slot.lane.next_call(now, outlets) {
                 any = true;
-                one_runs |= trial;
-                slot.handle.call(call)?;
+                if call.kind == CallKind::Switch {
+                    self.swap.hand_over(slot, &mut self.parts.handlers, now)?;
+                } else {
+                    one_runs |= trial;
+                    slot.handle.call(call)?;
+                }
             }
         }
         if !self.active.is_empty() {
@@ -582,52 +631,4 @@ impl<E: Edges> Run<E> {
         self.retired.entry(Arc::clone(&slot.lane.topic)).or_default().add(&slot.lane);
         Some(slot.queue)
     }
-}
-
-/// What was fetched for a lane.
-struct Fill {
-    fetched: Fetched,
-    /// Something else than the expected message is next.
-    jump: Option<Jump>,
-    /// librdkafka reports an error of the partition.
-    trouble: Option<(Code, String)>,
-}
-
-/// Lets a lane take messages in, up to one that is not the expected one: that is looked at when it is the first of all.
-fn fill<E: Edges>(
-    slot: &mut Slot<E>,
-    group: &E::Group,
-    outlets: &mut Outlets<E::Producer>,
-    now: Instant,
-) -> Result<Fill, String> {
-    let limit = slot.lane.burst_limit();
-    let (topic, partition) = (Arc::clone(&slot.lane.topic), slot.lane.partition);
-    let mut expected = slot.lane.next_offset();
-    let queue = &mut slot.queue;
-    let filled = slot.lane.fill(now, outlets, |burst, offer| {
-        let filled = queue.fill(burst, limit, MAX_BYTES, |offset| {
-            if let Some(expected) = expected.filter(|expected| *expected != offset) {
-                let next = position::next(expected, offset, group.log_start(&topic, partition));
-                if next != Next::InOrder {
-                    return Err(Break::Jump(Jump { expected, came: offset, next }));
-                }
-            }
-            expected = Some(offset + 1);
-            offer(offset).map_err(Break::Reset)
-        });
-        match filled {
-            Ok(filled) => Ok((None, filled.problem)),
-            Err(Break::Jump(jump)) => Ok((Some(jump), None)),
-            Err(Break::Reset(reset)) => Err(reset),
-        }
-    });
-    let (fetched, (jump, trouble)) = filled.map_err(|reset| format!("{}: {reset}", slot.name()))?;
-    let jump = jump.filter(|_| fetched.messages == 0);
-    Ok(Fill { fetched, jump, trouble })
-}
-
-/// Why no more messages are taken in.
-enum Break {
-    Jump(Jump),
-    Reset(PositionReset),
 }

@@ -9,6 +9,9 @@ use crate::delivery::ticket::Ticket;
 /// Place of a declared output in the pipeline's list.
 pub type OutputNumber = usize;
 
+/// Class of a failure that is a broker's refusal.
+pub const REFUSED: &str = "refused";
+
 /// Why a record failed for good, or for now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
@@ -19,6 +22,12 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// A broker's word, not the handler's: it will never take what was made of the record.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.class == REFUSED
+    }
+
     /// With the record and the attempt that it is about.
     #[must_use]
     pub fn at(&self, offset: i64, attempt: u32) -> String {
@@ -39,6 +48,8 @@ pub struct DeadLetter<'a> {
     pub attempts: u32,
     /// The stage: `message`, `produce` or the batcher's name.
     pub stage: &'a str,
+    /// Digest of the version that failed.
+    pub version: &'a str,
 }
 
 /// Things worth counting and saying. Never more than one per failed record or per batch.

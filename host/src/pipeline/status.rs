@@ -102,6 +102,8 @@ pub struct LaneFigures {
     pub partition: i32,
     /// What it is doing.
     pub state: LaneState,
+    /// Digest of the component that it runs.
+    pub version: Arc<str>,
     /// Committed (next) offset.
     pub committed: Option<i64>,
     /// Everything below is settled: the oldest open record, if there is one.
@@ -141,6 +143,10 @@ pub struct Figures {
     pub lost_offsets: BTreeMap<Arc<str>, u64>,
     /// Ownership epochs that ended because a position was lost.
     pub renewed: u64,
+    /// Orders to switch the handler's version: that went through, that were taken back.
+    pub swaps: [u64; 2],
+    /// Partitions that went over to another version, and how long all of them together were served by none, ns.
+    pub switched: (u64, u64),
     /// Times that the pipeline paused because most of its records failed.
     pub pauses: u64,
     /// Assigned partitions.
@@ -200,6 +206,11 @@ impl Figures {
         }
         self.renewed += earlier.renewed;
         self.pauses += earlier.pauses;
+        let (partitions, nanos) = earlier.switched;
+        self.switched = (self.switched.0 + partitions, self.switched.1 + nanos);
+        for (sum, count) in self.swaps.iter_mut().zip(earlier.swaps) {
+            *sum += count;
+        }
         for (sum, count) in self.commits.iter_mut().zip(earlier.commits) {
             *sum += count;
         }
@@ -230,10 +241,6 @@ pub struct PipelineStatus {
     pub name: String,
     /// Its consumer group.
     pub group: String,
-    /// Digest of its component.
-    pub version: String,
-    /// What an instance of its handler may use.
-    pub limits: HandlerLimits,
     /// What its handler's instances used since the process began.
     pub usage: Arc<Usage>,
     /// Figures of the handler's own.
@@ -248,6 +255,9 @@ struct Inner {
     state: State,
     reason: Option<String>,
     since: Instant,
+    /// Digest of the component that is served.
+    version: Arc<str>,
+    limits: HandlerLimits,
     figures: Figures,
 }
 
@@ -255,12 +265,12 @@ impl PipelineStatus {
     /// A pipeline that has not begun.
     #[must_use]
     pub fn new(name: &str, group: &str, version: &str) -> Self {
-        let inner = Inner { state: State::Starting, reason: None, since: Instant::now(), figures: Figures::default() };
+        let (version, since) = (version.into(), Instant::now());
+        let (state, limits, figures) = (State::Starting, HandlerLimits::default(), Figures::default());
+        let inner = Inner { state, reason: None, since, version, limits, figures };
         Self {
             name: name.to_owned(),
             group: group.to_owned(),
-            version: version.to_owned(),
-            limits: HandlerLimits::default(),
             usage: Arc::default(),
             handler_metrics: Arc::default(),
             unfinished: false.into(),
@@ -271,7 +281,8 @@ impl PipelineStatus {
     /// With the limits of its handler.
     #[must_use]
     pub fn with_limits(self, limits: &HandlerLimits) -> Self {
-        Self { limits: limits.clone(), ..self }
+        self.inner().limits = limits.clone();
+        self
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -299,6 +310,25 @@ impl PipelineStatus {
     pub fn state(&self) -> (State, Option<String>, Instant) {
         let inner = self.inner();
         (inner.state, inner.reason.clone(), inner.since)
+    }
+
+    /// Digest of the component that is served.
+    #[must_use]
+    pub fn version(&self) -> Arc<str> {
+        Arc::clone(&self.inner().version)
+    }
+
+    /// What an instance of the handler may use.
+    #[must_use]
+    pub fn limits(&self) -> HandlerLimits {
+        self.inner().limits.clone()
+    }
+
+    /// Another version is served, or under other limits.
+    pub fn serves(&self, digest: &Arc<str>, limits: &HandlerLimits) {
+        let mut inner = self.inner();
+        inner.version = Arc::clone(digest);
+        inner.limits = limits.clone();
     }
 
     /// Says that a shutdown left something to the next owner.

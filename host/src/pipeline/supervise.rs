@@ -7,25 +7,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::budget::{Budget, Share};
-use super::handlers::{HandlerThreads, LaneHandlers};
-use super::lane::{EmissionRules, Exports, HoldRules, LaneRules};
+use super::budget::{AHEAD, Budget, Share};
+use super::control::Control;
+use super::handlers::{HandlerThreads, LaneHandlers, Logs, Surroundings};
 use super::names::names;
 use super::outlets::{DeadLetterOutlet, Outlet, Outlets};
 use super::place::nowhere;
 use super::port::{Code, END, PartitionOffset};
 use super::reread::TopicRereader;
+use super::revision::{Revision, batchers};
 use super::run::{Ended, Parts, Run};
 use super::status::{Figures, OutputFigures, PipelineStatus, State, TopicFigures};
 use super::stop::Stop;
 use super::survey::TopicSurvey;
 use super::watch::ClusterWatch;
 use super::wiring::{Member, Real, drive};
-use crate::config::{AckMode, Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Start, Then};
-use crate::delivery::batcher::BatchRules;
-use crate::delivery::burst;
-use crate::delivery::policy;
-use crate::delivery::retry::RetryRules;
+use crate::config::{Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Start, Then};
 use crate::kafka::consumer::Consumer;
 use crate::kafka::limits::TopicLimits;
 use crate::kafka::members::Members;
@@ -50,16 +47,14 @@ type ByTopic<T> = BTreeMap<(String, String), T>;
 
 /// What pipelines of a process share, and what this one is.
 pub struct Supervised {
-    /// Checked configuration.
-    pub config: Arc<Pipeline>,
+    /// What it runs, and what it is told.
+    pub control: Control,
     /// The cluster that it reads from.
     pub source_cluster: Cluster,
     /// All clusters by name.
     pub clusters: Arc<BTreeMap<String, Cluster>>,
-    /// The loaded component.
-    pub version: Arc<Version>,
     /// Where the handler's lines go.
-    pub log: Arc<dyn crate::plugin::HandlerLog>,
+    pub logs: Logs,
     /// Handler threads of the process.
     pub handlers: Arc<HandlerThreads>,
     /// Bytes in flight of the process.
@@ -76,16 +71,24 @@ impl Supervised {
         let waker = Waker::default();
         waker.attach();
         self.stop.wake(&waker);
-        self.show_names();
+        self.control.wake(&waker);
+        self.show_names(&self.control.serving());
         let mut wait = RETRY.0;
         let fenced = Arc::new(AtomicBool::new(false));
         while !self.stop.requested() {
+            self.control.settle();
+            let orders = self.control.changes();
+            let serving = self.control.serving();
+            self.status.serves(serving.digest(), &serving.config.limits);
             let started = Instant::now();
             // A bug of the host's ends the run before anything more is committed; the next one begins from what is.
-            let run = || self.start(&waker, &fenced).and_then(|run| drive(run, &waker));
+            let run = || self.start(&serving, &waker, &fenced).and_then(|run| drive(run, &waker));
             let reason = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
                 Ok(Ok(Ended::Asked)) => break,
-                Ok(Ok(Ended::Policy(reason))) => return self.stay_stopped(reason, &waker),
+                Ok(Ok(Ended::Policy(reason))) => {
+                    self.stay_stopped(reason, &waker);
+                    continue;
+                }
                 Ok(Err(reason)) => reason,
                 Err(_) => "the host stopped this pipeline because of a bug of its own, see the log; it starts again"
                     .to_owned(),
@@ -95,7 +98,8 @@ impl Supervised {
             }
             self.status.set(State::Waiting, Some(reason));
             let until = Instant::now() + wait;
-            while !self.stop.requested() && Instant::now() < until {
+            // What was ordered meanwhile may be what it waits for.
+            while !self.stop.requested() && self.control.changes() == orders && Instant::now() < until {
                 waker.wait(until.saturating_duration_since(Instant::now()));
             }
             wait = (wait * 2).min(RETRY.1);
@@ -103,18 +107,20 @@ impl Supervised {
         self.status.set(State::Stopped, None);
     }
 
-    /// The failure policy, or a lost offset, stopped the pipeline. The process goes on, and so do the other pipelines.
+    /// The failure policy, or a lost offset, stopped the pipeline. The process goes on, and so do the other pipelines; this
+    /// one does when its operator says so, or gives it another version.
     fn stay_stopped(&self, reason: String, waker: &Waker) {
         self.status.set(State::Stopped, Some(reason));
-        while !self.stop.requested() {
+        let orders = self.control.changes();
+        while !self.stop.requested() && self.control.changes() == orders {
             waker.wait(HEALTHY);
         }
     }
 
     /// With `start = "none"` nobody joins a group that has no place in some partition: an operator can give it one only
     /// while the group has no members.
-    fn check_commits(&self, partitions: impl Fn(&str) -> Option<u32>) -> Result<(), String> {
-        let source = &self.config.source;
+    fn check_commits(&self, config: &Pipeline, partitions: impl Fn(&str) -> Option<u32>) -> Result<(), String> {
+        let source = &config.source;
         if source.start != Start::None {
             return Ok(());
         }
@@ -137,31 +143,35 @@ impl Supervised {
     }
 
     /// Counters are there from the beginning, as zeros: rates and alerts need that.
-    fn show_names(&self) {
+    fn show_names(&self, revision: &Revision<Arc<Version>>) {
+        let config = &revision.config;
         let mut figures = Figures::default();
-        for topic in &self.config.source.topics {
+        for topic in &config.source.topics {
             figures.topics.insert(topic.as_str().into(), TopicFigures::default());
         }
-        let dead = matches!(self.config.errors.then, Then::DeadLetter(_)).then_some("dead-letter");
-        let names = self.config.outputs.iter().map(|output| output.name.as_str()).chain(dead);
+        let dead = matches!(config.errors.then, Then::DeadLetter(_)).then_some("dead-letter");
+        let names = config.outputs.iter().map(|output| output.name.as_str()).chain(dead);
         figures.outputs =
             names.map(|name| OutputFigures { name: name.to_owned(), ..OutputFigures::default() }).collect();
-        figures.batchers = self.batchers().into_iter().map(|batcher| batcher.name).collect();
+        let batchers = batchers(config, revision.build.has_batch());
+        figures.batchers = batchers.into_iter().map(|batcher| batcher.name).collect();
         self.status.publish(figures);
     }
 
     /// Everything a run needs, or why it cannot be had yet.
-    fn start(&self, waker: &Waker, fenced: &Arc<AtomicBool>) -> Result<Run<Real>, String> {
-        let config = &self.config;
-        self.wait_for_instance_id(fenced)?;
-        let (counts, limits) = self.ask_topics()?;
-        let batchers = self.batchers();
+    fn start(
+        &self,
+        revision: &Revision<Arc<Version>>,
+        waker: &Waker,
+        fenced: &Arc<AtomicBool>,
+    ) -> Result<Run<Real>, String> {
+        let config = &revision.config;
+        self.wait_for_instance_id(config, fenced)?;
+        let (counts, limits) = self.ask_topics(config)?;
+        let batchers = batchers(config, revision.build.has_batch());
         let count = |cluster: &str, topic: &str| counts.get(&(cluster.to_owned(), topic.to_owned())).copied();
-        self.check_commits(|topic| count(&config.source.cluster, topic))?;
-        let instance = Arc::new(InstanceConfig {
-            limits: config.limits.clone(),
-            recycle: config.recycle.clone(),
-            settings: config.settings.to_string().into(),
+        self.check_commits(config, |topic| count(&config.source.cluster, topic))?;
+        let surroundings = Surroundings {
             outputs: config
                 .outputs
                 .iter()
@@ -170,12 +180,11 @@ impl Supervised {
                     partitions: count(&output.cluster, &output.topic).unwrap_or(1),
                 })
                 .collect(),
-            batchers: batchers.iter().map(|batcher| batcher.name.clone()).collect(),
-            log: Arc::clone(&self.log),
+            logs: Arc::clone(&self.logs),
             usage: Arc::clone(&self.status.usage),
             metrics: Arc::clone(&self.status.handler_metrics),
-        });
-        self.try_instance(&instance)?;
+        };
+        self.try_instance(&revision.build, Arc::new(surroundings.instance(config, &revision.build)))?;
         let topics = config.source.topics.iter();
         let inputs: BTreeMap<String, u32> =
             topics.filter_map(|topic| Some((topic.clone(), count(&config.source.cluster, topic)?))).collect();
@@ -186,30 +195,24 @@ impl Supervised {
         };
         let conf = settings::consumer(&config.source, &self.source_cluster, &config.name, fetch)?;
         let consumer = Consumer::new(conf, waker)?;
-        let outlets = self.outlets(&count, &limits, &batchers, waker)?;
+        let outlets = self.outlets(config, &count, &limits, &batchers, waker)?;
         consumer.subscribe(&config.source.topics)?;
-        let offered = Offered {
-            messages: self.version.has_message(),
-            tick: self.version.has_tick(),
-            exports: Exports { partitions: self.version.has_partitions(), failures: self.version.has_failures() },
-            version: self.version.digest().into(),
-        };
-        let rules = lane_rules(config, &batchers, offered);
         let topic = config.source.topics.first().map_or("", String::as_str);
         let parts = Parts {
             config: Arc::clone(config),
             cluster: self.source_cluster.clone(),
             inputs,
-            rules: Arc::new(rules),
+            control: self.control.clone(),
             status: Arc::clone(&self.status),
             share: Share::new(Arc::clone(&self.budget)),
+            ahead: AHEAD,
             stop: self.stop.clone(),
-            group: Member::new(consumer, fenced),
+            group: Member::new(consumer, fenced, config.source.fetch.max_wait)?,
             outlets,
-            handlers: LaneHandlers::new(&self.handlers, &self.version, instance, waker),
+            handlers: LaneHandlers::new(&self.handlers, surroundings, waker),
             watch: ClusterWatch::new(self.source_cluster.clone(), topic, waker),
             rereader: TopicRereader::new(&config.source, &self.source_cluster, waker),
-            survey: self.survey(waker)?,
+            survey: self.survey(config, waker)?,
             refresh: settings::topic_refresh(&self.source_cluster),
         };
         Ok(Run::new(parts, Instant::now()))
@@ -217,8 +220,8 @@ impl Supervised {
 
     /// Whoever joins with an instance id throws out the member that has it. So who was thrown out asks first whether the
     /// other one is still there: two hosts of one name would throw each other out for ever.
-    fn wait_for_instance_id(&self, fenced: &AtomicBool) -> Result<(), String> {
-        let source = &self.config.source;
+    fn wait_for_instance_id(&self, config: &Pipeline, fenced: &AtomicBool) -> Result<(), String> {
+        let source = &config.source;
         let Some(id) = source.instance_id.as_ref().filter(|_| fenced.load(Ordering::Acquire)) else { return Ok(()) };
         let members = Members::new(&self.source_cluster)?.instance_ids(&source.group, ASK)?;
         if members.contains(id) {
@@ -232,32 +235,22 @@ impl Supervised {
         Ok(())
     }
 
-    /// Declared batchers; `default` exists without being declared when the handler takes batches.
-    fn batchers(&self) -> Vec<Batcher> {
-        let mut batchers = self.config.batchers.clone();
-        let declared = batchers.iter().any(|batcher| batcher.name == crate::config::DEFAULT_BATCHER);
-        if !declared && self.version.has_batch() {
-            batchers.push(Batcher::default());
-        }
-        batchers
-    }
-
     /// Topics that the pipeline writes with their clusters, in the order of its outlets: dead letters last.
-    fn written(&self) -> impl Iterator<Item = (&str, &str)> {
-        let dead = match &self.config.errors.then {
+    fn written(config: &Pipeline) -> impl Iterator<Item = (&str, &str)> {
+        let dead = match &config.errors.then {
             Then::DeadLetter(dead) => Some((dead.cluster.as_str(), dead.topic.as_str())),
             Then::Block | Then::Drop | Then::Stop => None,
         };
-        self.config.outputs.iter().map(|output| (output.cluster.as_str(), output.topic.as_str())).chain(dead)
+        config.outputs.iter().map(|output| (output.cluster.as_str(), output.topic.as_str())).chain(dead)
     }
 
     /// Partitions of every topic that the pipeline reads or writes, and what those that it writes say that they take. One
     /// that does not tell has Kafka's defaults: it only decides what travels together.
-    fn ask_topics(&self) -> Result<(ByTopic<u32>, ByTopic<TopicLimits>), String> {
-        let source = &self.config.source;
+    fn ask_topics(&self, config: &Pipeline) -> Result<(ByTopic<u32>, ByTopic<TopicLimits>), String> {
+        let source = &config.source;
         let read = source.topics.iter().map(|topic| (source.cluster.as_str(), topic.as_str()));
         let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (cluster, topic) in self.written().chain(read) {
+        for (cluster, topic) in Self::written(config).chain(read) {
             wanted.entry(cluster).or_default().push(topic);
         }
         let (mut counts, mut limits) = (BTreeMap::new(), BTreeMap::new());
@@ -268,7 +261,8 @@ impl Supervised {
                 error.to_string()
             });
             counts.extend(found?.into_iter().map(|(topic, count)| ((cluster.to_owned(), topic), count)));
-            let written: Vec<&str> = self.written().filter(|(of, _)| *of == cluster).map(|(_, topic)| topic).collect();
+            let written: Vec<&str> =
+                Self::written(config).filter(|(of, _)| *of == cluster).map(|(_, topic)| topic).collect();
             let found = probe.limits(&written, ASK_LIMITS)?;
             limits.extend(found.into_iter().map(|(topic, found)| ((cluster.to_owned(), topic), found)));
         }
@@ -276,8 +270,9 @@ impl Supervised {
     }
 
     /// Counts the topics behind the outlets.
-    fn survey(&self, waker: &Waker) -> Result<TopicSurvey, String> {
-        let topics = self.written().map(|(cluster, topic)| Ok((self.cluster(cluster)?.clone(), topic.to_owned())));
+    fn survey(&self, config: &Pipeline, waker: &Waker) -> Result<TopicSurvey, String> {
+        let topics =
+            Self::written(config).map(|(cluster, topic)| Ok((self.cluster(cluster)?.clone(), topic.to_owned())));
         Ok(TopicSurvey::new(topics.collect::<Result<_, String>>()?, waker))
     }
 
@@ -286,8 +281,8 @@ impl Supervised {
     }
 
     /// An instance that cannot start says so before partitions are taken.
-    fn try_instance(&self, config: &Arc<InstanceConfig>) -> Result<(), String> {
-        let (version, config) = (Arc::clone(&self.version), Arc::clone(config));
+    fn try_instance(&self, version: &Arc<Version>, config: Arc<InstanceConfig>) -> Result<(), String> {
+        let version = Arc::clone(version);
         let tried = self.handlers.run(async move { Instance::start(&version, &config).await.map(drop) });
         match tried {
             Some(Ok(())) => Ok(()),
@@ -300,12 +295,12 @@ impl Supervised {
 
     fn outlets(
         &self,
+        config: &Pipeline,
         count: &dyn Fn(&str, &str) -> Option<u32>,
         limits: &ByTopic<TopicLimits>,
         batchers: &[Batcher],
         waker: &Waker,
     ) -> Result<Outlets<Producer>, String> {
-        let config = &self.config;
         let mut producers: Vec<(String, Producer)> = Vec::new();
         let mut outlet = |cluster: &str, topic: &str, timestamp, compression| -> Result<Outlet, String> {
             let place = match producers.iter().position(|(name, _)| name == cluster) {
@@ -335,62 +330,6 @@ impl Supervised {
         };
         let producers = producers.into_iter().map(|(_, producer)| producer).collect();
         let names = batchers.iter().map(|batcher| batcher.name.clone()).collect();
-        Ok(Outlets::new(&config.name, self.version.digest(), producers, outputs, dead_letter, names))
-    }
-}
-
-/// What a component has, as far as lanes care.
-pub(super) struct Offered {
-    pub(super) messages: bool,
-    pub(super) tick: bool,
-    pub(super) exports: Exports,
-    /// Digest.
-    pub(super) version: Arc<str>,
-}
-
-/// What lanes go by. `batchers`: the declared ones, and `default` where the handler takes batches.
-pub(super) fn lane_rules(config: &Pipeline, batchers: &[Batcher], offered: Offered) -> LaneRules {
-    LaneRules {
-        outputs: config.outputs.iter().map(|output| output.name.clone()).collect(),
-        straight_to: if offered.messages {
-            None
-        } else {
-            batchers.iter().position(|batcher| batcher.name == crate::config::DEFAULT_BATCHER)
-        },
-        batchers: batchers
-            .iter()
-            .map(|batcher| {
-                let rules = BatchRules {
-                    max_messages: batcher.max_messages,
-                    max_bytes: batcher.max_bytes,
-                    max_wait: batcher.max_wait,
-                };
-                (batcher.name.as_str().into(), rules)
-            })
-            .collect(),
-        max_burst: if config.deterministic { 1 } else { burst::MAX_MESSAGES },
-        retry: RetryRules {
-            attempts: config.errors.attempts,
-            backoff: config.errors.backoff,
-            max_backoff: config.errors.max_backoff,
-            jitter: config.errors.jitter,
-        },
-        then: match config.errors.then {
-            Then::Block => policy::Then::Block,
-            Then::DeadLetter(_) => policy::Then::DeadLetter,
-            Then::Drop => policy::Then::Drop,
-            Then::Stop => policy::Then::Stop,
-        },
-        provenance: config.outputs.iter().map(|output| output.provenance).collect(),
-        version: offered.version,
-        emissions: EmissionRules {
-            per_message: config.limits.emissions as usize,
-            bytes: usize::try_from(config.limits.emission_bytes).unwrap_or(usize::MAX),
-        },
-        hold: HoldRules { max: config.hold.max as usize, timeout: config.hold.timeout },
-        tick: config.tick.filter(|_| offered.tick),
-        exports: offered.exports,
-        receive: config.ack.mode == AckMode::Receive,
-        max_ahead: config.process.max_ahead as usize,
+        Ok(Outlets::new(&config.name, producers, outputs, dead_letter, names))
     }
 }

@@ -17,6 +17,7 @@ use super::watch::ClusterWatch;
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::{LaneId, Ticket};
 use crate::kafka::consumer::Consumer;
+use crate::kafka::fetch_wait::FetchWait;
 use crate::kafka::lookup::From;
 use crate::kafka::partition::PartitionQueue;
 use crate::kafka::producer::Producer;
@@ -50,14 +51,17 @@ pub(super) fn drive(mut run: Run<Real>, waker: &Waker) -> Result<Ended, String> 
 
 /// A consumer.
 pub(super) struct Member {
+    fetch_wait: FetchWait,
     consumer: Consumer,
     /// Set when another member took our instance id; outlives the run, which ends by it.
     fenced: Arc<AtomicBool>,
 }
 
 impl Member {
-    pub(super) fn new(consumer: Consumer, fenced: &Arc<AtomicBool>) -> Self {
-        Self { consumer, fenced: Arc::clone(fenced) }
+    /// A member whose fetches wait for records so long at most.
+    pub(super) fn new(consumer: Consumer, fenced: &Arc<AtomicBool>, max_wait: Duration) -> Result<Self, String> {
+        let fetch_wait = FetchWait::new(consumer.client(), max_wait)?;
+        Ok(Self { fetch_wait, consumer, fenced: Arc::clone(fenced) })
     }
 }
 
@@ -87,6 +91,10 @@ impl Group for Member {
             self.fenced.store(true, Ordering::Release);
         }
         event
+    }
+
+    fn catching_up(&mut self, behind: bool) {
+        self.fetch_wait.catching_up(behind);
     }
 
     fn look_up(&mut self, partitions: &[PartitionOffset], start: Start) -> Result<u64, String> {
@@ -212,6 +220,11 @@ impl Produce for Producer {
     #[inline]
     fn bytes(&self) -> usize {
         Self::bytes(self)
+    }
+
+    #[inline]
+    fn bytes_of(&self, lane: LaneId) -> usize {
+        Self::bytes_of(self, lane)
     }
 
     #[inline]

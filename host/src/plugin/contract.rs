@@ -26,7 +26,7 @@ struct Export {
     check: fn(&ComponentFunc, &types::Component) -> wasmtime::Result<()>,
 }
 
-const EXPORTS: [Export; 9] = [
+const EXPORTS: [Export; 11] = [
     Export {
         interface: "message-frames",
         function: "handle-messages",
@@ -82,6 +82,18 @@ const EXPORTS: [Export; 9] = [
         function: "handle-failed",
         wit: "func(failed: list<failed-message>) -> list<verdict>",
         check: |function, ty| function.typecheck::<(Vec<FailedMessage<'_>>,), (Vec<Verdict>,)>(&ty.instance_type()),
+    },
+    Export {
+        interface: "state",
+        function: "snapshot",
+        wit: "func() -> list<u8>",
+        check: |function, ty| function.typecheck::<(), (Vec<u8>,)>(&ty.instance_type()),
+    },
+    Export {
+        interface: "state",
+        function: "restore",
+        wit: "func(state: list<u8>, from-version: string) -> result<_, string>",
+        check: |function, ty| function.typecheck::<(&[u8], &str), (Result<(), String>,)>(&ty.instance_type()),
     },
 ];
 

@@ -74,6 +74,8 @@ struct Calls {
     partition_assigned: Option<Func>,
     partition_revoked: Option<Func>,
     handle_failed: Option<Func>,
+    snapshot: Option<Func>,
+    restore: Option<Func>,
 }
 
 /// Time that a call may take.
@@ -311,6 +313,38 @@ impl Instance {
         verdicts::only(answer, self.answer_bytes(input)).map_err(|fault| self.spent(fault))
     }
 
+    /// The handler's state, for an instance of another version; under the limits of a batch, and no larger than an answer
+    /// may be.
+    ///
+    /// # Errors
+    /// When the call does not return, or the component has no state.
+    pub async fn snapshot(&mut self) -> Result<Vec<u8>, Fault> {
+        let Some(function) = self.calls.snapshot else {
+            return Err(Fault::new(FaultClass::Host, "a snapshot of a component without a state"));
+        };
+        self.about(|place| *place = place.take().map(Place::without_messages));
+        // SAFETY: the export's type was compared with these types when the component was loaded.
+        let call = unsafe { Call::<_, (Vec<u8>,)>::new(function, ()) };
+        let (state,) = self.enter(self.batch_times(), 0, true, call).await?;
+        Ok(state)
+    }
+
+    /// Gives the handler the state of an instance of another version, right after its start.
+    ///
+    /// # Errors
+    /// Class `init` when the handler refuses it; also when the call does not return, or the component has no state.
+    pub async fn restore(&mut self, state: &[u8], from_version: &str) -> Result<(), Fault> {
+        let Some(function) = self.calls.restore else {
+            return Err(Fault::new(FaultClass::Host, "a state for a component without one"));
+        };
+        // SAFETY: as above.
+        let call = unsafe { Call::<_, (Result<(), String>,)>::new(function, (state, from_version)) };
+        match self.enter(self.batch_times(), state.len(), true, call).await? {
+            (Ok(()),) => Ok(()),
+            (Err(text),) => Err(self.spent(Fault::new(FaultClass::Init, format!("restore: {text}")))),
+        }
+    }
+
     /// A call that brings no message, under the limits of a batch.
     async fn aside<P>(&mut self, call: Call<P, (TickAnswer,)>) -> Result<TickAnswer, Fault>
     where
@@ -482,6 +516,8 @@ impl Entry for Starting {
             partition_assigned: find(&exports.partition_assigned),
             partition_revoked: find(&exports.partition_revoked),
             handle_failed: find(&exports.handle_failed),
+            snapshot: find(&exports.snapshot),
+            restore: find(&exports.restore),
         }))
     }
 }

@@ -30,6 +30,12 @@ impl Place {
         place
     }
 
+    /// A topic-partition's own.
+    #[must_use]
+    pub fn of_partition(topic: &Arc<str>, partition: u32) -> Self {
+        Self { topic: Arc::clone(topic), partition, offsets: None, messages: 0, attempt: 1 }
+    }
+
     /// The same topic-partition, without messages.
     #[must_use]
     pub fn without_messages(self) -> Self {

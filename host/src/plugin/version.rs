@@ -179,6 +179,8 @@ pub(super) struct Exports {
     pub partition_assigned: Option<ComponentExportIndex>,
     pub partition_revoked: Option<ComponentExportIndex>,
     pub handle_failed: Option<ComponentExportIndex>,
+    pub snapshot: Option<ComponentExportIndex>,
+    pub restore: Option<ComponentExportIndex>,
 }
 
 /// Where a version's native code came from.
@@ -315,6 +317,12 @@ impl Version {
         self.exports.handle_failed.is_some()
     }
 
+    /// It hands its state over when another version takes its place, and takes one over.
+    #[must_use]
+    pub const fn has_state(&self) -> bool {
+        self.exports.snapshot.is_some() && self.exports.restore.is_some()
+    }
+
     /// Interfaces by which it is called, for logs.
     #[must_use]
     pub fn forms(&self) -> Vec<&'static str> {
@@ -333,7 +341,8 @@ impl Version {
         let timer = self.has_tick().then_some("timer");
         let partitions = self.has_partitions().then_some("partitions");
         let failures = self.has_failures().then_some("failures");
-        [message, batch, lifecycle, timer, partitions, failures].into_iter().flatten().collect()
+        let state = self.has_state().then_some("state");
+        [message, batch, lifecycle, timer, partitions, failures, state].into_iter().flatten().collect()
     }
 }
 
@@ -396,6 +405,8 @@ fn find_exports(component: &Component, survey: &Survey) -> Exports {
         partition_assigned: find("partitions", "partition-assigned"),
         partition_revoked: find("partitions", "partition-revoked"),
         handle_failed: find("failures", "handle-failed"),
+        snapshot: find("state", "snapshot"),
+        restore: find("state", "restore"),
     }
 }
 

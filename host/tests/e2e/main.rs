@@ -31,6 +31,7 @@
 //! | `faults` | a trap, a panic, an endless loop, a memory hog fail their own record only |
 //! | `dead_letters` | one dead letter per failed record, with all that it was and why; none is acked unwritten |
 //! | `bad_answers` | an answer that breaks the contract fails its own record only |
+//! | `swap` | another version of the handler under load; what does not fit leaves the old one serving |
 //! | `bad_input` | mistakes of the command line end it at once with their reason |
 //! | `manifests` | mistakes of manifests are named all at once, by `check` and by a start |
 //! | `admin` | health and metrics agree with Kafka; a port in use |
@@ -68,6 +69,7 @@ mod security;
 mod signals;
 mod standstill;
 mod stopping;
+mod swap;
 mod throughput;
 mod zombies;
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::check::{Stage, number, numbered};
+use crate::check::{Stage, number, numbered, output};
 use crate::support::client::{partition_of, read_all};
 use crate::support::guests::guest;
 use crate::support::kafka::kafka_or_not_run;
@@ -49,4 +49,19 @@ fn a_million_records_arrive_exactly() {
     for position in positions {
         assert_eq!((position.committed, position.lag), (Some(position.log_end), Some(0)), "{position:?}");
     }
+}
+
+/// Proves: a partition with a backlog is read on though its neighbours have nothing. librdkafka has one fetch under way; one
+/// for those neighbours would be answered after ten seconds, here, twenty times over.
+#[test]
+fn neighbours_without_records_do_not_hold_up_a_backlog() {
+    let kafka = kafka_or_not_run!("neighbours_without_records_do_not_hold_up_a_backlog");
+    let stage = Stage::new(kafka, "backlog", PARTITIONS);
+    let one_key = 1;
+    stage.produce_numbered(0, 200_000, SIZE, one_key);
+    let host =
+        stage.manifest(&guest("uppercase"), "fetch = { max_wait = \"10s\" }\n", &output("out", &stage.output)).start();
+    stage.wait_committed();
+    host.stop();
+    assert_eq!(read_all(kafka, &stage.output).len(), 200_000);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sluicebox::plugin::{FaultClass, HandlerLimits, Instance, LoadRules, Version};
 
-use crate::beside::{Peak, beside};
+use crate::beside::{Peak, alone, beside};
 use crate::plugin_support::{config, guest, on_handler_thread, runtime};
 
 fn leb(mut number: u64) -> Vec<u8> {
@@ -75,17 +75,24 @@ fn with_instances(module: &[u8], count: u64) -> Arc<Version> {
 /// large ones, behind a good handler; the fault names the limit, and the host's memory hardly grows meanwhile.
 #[test]
 fn f06_a_component_of_many_parts_is_refused() {
-    let cases = [
-        (with_instances(&module(&[]), 500), "more than 64 core instances, its limit (`instances` in"),
-        (with_instances(&memory(1), 20), "more than 8 memories, its limit (`memories` in"),
-        (with_instances(&memory(1200), 1), "bytes of memory in all, its limit is 67108864"),
-        (with_instances(&memory(400), 4), "bytes of memory in all, its limit is 67108864"),
-        (with_instances(&tables(90, 1), 1), "more than 64 tables, its limit (`tables` in"),
-        (with_instances(&tables(1, 9_000_000), 1), "table elements in all, its limit is 100000 (`table_elements` in"),
-    ];
-    // What is kept per component comes with its first instance.
-    let start = |version| on_handler_thread(Instance::start(version, &config(HandlerLimits::default(), "{}").0));
-    cases.iter().for_each(|(version, expected)| drop(start(version).expect_err(expected)));
+    let cases = {
+        let _alone = alone();
+        let cases = [
+            (with_instances(&module(&[]), 500), "more than 64 core instances, its limit (`instances` in"),
+            (with_instances(&memory(1), 20), "more than 8 memories, its limit (`memories` in"),
+            (with_instances(&memory(1200), 1), "bytes of memory in all, its limit is 67108864"),
+            (with_instances(&memory(400), 4), "bytes of memory in all, its limit is 67108864"),
+            (with_instances(&tables(90, 1), 1), "more than 64 tables, its limit (`tables` in"),
+            (
+                with_instances(&tables(1, 9_000_000), 1),
+                "table elements in all, its limit is 100000 (`table_elements` in",
+            ),
+        ];
+        // What is kept per component comes with its first instance.
+        let start = |version| on_handler_thread(Instance::start(version, &config(HandlerLimits::default(), "{}").0));
+        cases.iter().for_each(|(version, expected)| drop(start(version).expect_err(expected)));
+        cases
+    };
     beside(async || {
         let peak = Peak::begin();
         for (version, expected) in &cases {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use sluicebox::handler_usage::Worn;
 use sluicebox::plugin::{FaultClass, HandlerLimits, Instance, Recycle};
 
-use crate::beside::{Peak, beside, deed, fault, start, start_with};
+use crate::beside::{Peak, alone, beside, deed, fault, start, start_with};
 use crate::plugin_support::{burst, config, on_handler_thread, recycled, thread_time, version};
 
 const MIB: u64 = 1 << 20;
@@ -138,8 +138,11 @@ fn f08_a_large_or_forged_answer_is_refused_unread() {
 #[test]
 fn f08_answers_of_millions_of_parts_are_refused() {
     // What is kept per component comes with its first instance.
-    let (first, _) = config(limits(), "{}");
-    drop(on_handler_thread(Instance::start(&version("raw-typed"), &first)).expect("it starts"));
+    {
+        let _alone = alone();
+        let (first, _) = config(limits(), "{}");
+        on_handler_thread(Instance::start(&version("raw-typed"), &first)).expect("it starts");
+    }
     beside(async || {
         let limits = HandlerLimits { memory: 256 * MIB, running_time: Duration::from_secs(30), ..limits() };
         let peak = Peak::begin();

@@ -231,6 +231,11 @@ pub fn set_trigger(frame: &mut Frame, trigger: Trigger) {
     put(&mut frame.index, 48, (trigger as u32).to_le_bytes());
 }
 
+/// Says whether the answer to a burst has to stop at the first reject.
+pub fn set_stop_at_reject(frame: &mut Frame, stop: bool) {
+    put(&mut frame.index, 8, (u32::from(stop) * STOP_AT_REJECT).to_le_bytes());
+}
+
 /// Sets the attempt number of one message.
 pub fn set_attempt(frame: &mut Frame, message: usize, attempt: u32) {
     let sources = u32_at(&frame.index, 12) as usize;

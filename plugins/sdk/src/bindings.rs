@@ -64,6 +64,17 @@ pub mod partitions {
     });
 }
 
+pub mod state {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        world: "state-plugin",
+        pub_export_macro: true,
+        export_macro_name: "__export_state",
+        default_bindings_module: "sluicebox_sdk::__private::bindings::state",
+        type_section_suffix: "-state",
+    });
+}
+
 pub mod failures {
     wit_bindgen::generate!({
         path: "../../wit",

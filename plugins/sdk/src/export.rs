@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use crate::instance::Instance;
-use crate::{BatchHandler, FailureHandler, Handler, MessageHandler, PartitionHandler, TickHandler};
+use crate::{BatchHandler, FailureHandler, Handler, MessageHandler, PartitionHandler, StateHandler, TickHandler};
 
 /// The one handler of a component's instance. There is one thread and the host makes one call at a time, so the cell is
 /// never found borrowed.
@@ -43,11 +43,13 @@ pub const fn tick<H: TickHandler>() {}
 pub const fn partitions<H: PartitionHandler>() {}
 /// As [`message`].
 pub const fn failures<H: FailureHandler>() {}
+/// As [`message`].
+pub const fn state<H: StateHandler>() {}
 
 /// Makes a handler the component's own: `export!(Orders: message, batch);` with what it implements, `message`
 /// ([`MessageHandler`](crate::MessageHandler)), `batch` ([`BatchHandler`](crate::BatchHandler)), `tick`
-/// ([`TickHandler`](crate::TickHandler)), `partitions` ([`PartitionHandler`](crate::PartitionHandler)) and `failures`
-/// ([`FailureHandler`](crate::FailureHandler)). Exports nothing on a native target, so the crate can be tested there.
+/// ([`TickHandler`](crate::TickHandler)), `partitions` ([`PartitionHandler`](crate::PartitionHandler)), `failures`
+/// ([`FailureHandler`](crate::FailureHandler)) and `state` ([`StateHandler`](crate::StateHandler)). Exports nothing on a native target, so the crate can be tested there.
 #[macro_export]
 macro_rules! export {
     ($handler:ty: $($what:ident),+ $(,)?) => {
@@ -136,6 +138,21 @@ macro_rules! __export_one {
             }
         }
         $crate::__private::bindings::partitions::__export_partitions!($component with_types_in $crate::__private::bindings::partitions);
+    };
+    ($component:ident $slot:ident state) => {
+        impl $crate::__private::bindings::state::exports::sluicebox::plugin::state::Guest for $component {
+            fn snapshot() -> ::std::vec::Vec<u8> {
+                $slot.with(|slot| slot.with(|handler| handler.snapshot()))
+            }
+
+            fn restore(
+                state: ::std::vec::Vec<u8>,
+                from_version: ::std::string::String,
+            ) -> ::std::result::Result<(), ::std::string::String> {
+                $slot.with(|slot| slot.with(|handler| handler.restore(&state, &from_version)))
+            }
+        }
+        $crate::__private::bindings::state::__export_state!($component with_types_in $crate::__private::bindings::state);
     };
     ($component:ident $slot:ident failures) => {
         impl $crate::__private::bindings::failures::exports::sluicebox::plugin::failures::Guest for $component {

@@ -64,6 +64,25 @@ pub trait PartitionHandler: Handler {
     }
 }
 
+/// A handler whose state goes over to the next version when it is swapped. Where it is not implemented, or the versions do
+/// not agree, the next version begins afresh, and messages that are held are offered again.
+pub trait StateHandler: Handler {
+    /// The state, in bytes that another version of this handler understands: begin them with a version of their own. The
+    /// last call.
+    ///
+    /// # Errors
+    /// An error traps: there is nothing to hand over then.
+    fn snapshot(&mut self) -> Result<Vec<u8>>;
+
+    /// Takes over what another version's [`StateHandler::snapshot`] gave; `from_version` is the SHA-256 of that component.
+    /// Right after [`Handler::new`]. Messages that it held are held by this instance from here on, with the same tokens.
+    ///
+    /// # Errors
+    /// When it does not understand the bytes. Then this instance is dropped, and what follows is for the pipeline's
+    /// configuration to say.
+    fn restore(&mut self, state: &[u8], from_version: &str) -> Result<()>;
+}
+
 /// A handler that has a say in what becomes of messages that failed for good, at whichever stage.
 pub trait FailureHandler: Handler {
     /// Called when a message's attempts are used up, or when it was rejected. It may change what becomes of the message,

@@ -10,7 +10,7 @@ use crate::failed::Cause;
 use crate::outcome::{Error, Outcome, Result};
 use crate::{
     Aside, Assigned, Batch, BatchHandler, Failed, FailureHandler, Handler, Message, MessageHandler, PartitionHandler,
-    RevokeReason, Revoked, Settings, Tick, TickHandler, Verdict,
+    RevokeReason, Revoked, Settings, StateHandler, Tick, TickHandler, Verdict,
 };
 
 /// A handler with what is kept from call to call.
@@ -114,6 +114,24 @@ impl<H: PartitionHandler> Instance<H> {
         self.aside("partition revoked", |handler, aside| {
             handler.partition_revoked(Revoked { topic, partition, reason, aside })
         })
+    }
+}
+
+impl<H: StateHandler> Instance<H> {
+    /// The handler's state.
+    ///
+    /// # Panics
+    /// When the handler has none to give: the contract knows no other way to say so.
+    pub fn snapshot(&mut self) -> Vec<u8> {
+        self.handler.snapshot().unwrap_or_else(|error| panic!("snapshot: {}", error.text))
+    }
+
+    /// Gives the handler a state.
+    ///
+    /// # Errors
+    /// The text of the handler's error.
+    pub fn restore(&mut self, state: &[u8], from_version: &str) -> std::result::Result<(), String> {
+        self.handler.restore(state, from_version).map_err(|error| error.text)
     }
 }
 

@@ -24,7 +24,7 @@ pub use aside::{Aside, Assigned, RevokeReason, Revoked, Tick};
 pub use batch::{Batch, Item, Items};
 pub use emission::Emission;
 pub use failed::{Failed, Verdict};
-pub use handler::{BatchHandler, FailureHandler, Handler, MessageHandler, PartitionHandler, TickHandler};
+pub use handler::{BatchHandler, FailureHandler, Handler, MessageHandler, PartitionHandler, StateHandler, TickHandler};
 pub use imports::{Output, batchers, outputs};
 pub use message::Message;
 pub use outcome::{Error, JsonError, OrReject, Outcome, Result};
@@ -38,7 +38,8 @@ pub use serde_json::{self, json};
 pub mod prelude {
     pub use crate::{
         Assigned, Batch, BatchHandler, Error, Failed, FailureHandler, Handler, Item, Message, MessageHandler, OrReject,
-        Outcome, PartitionHandler, Result, RevokeReason, Revoked, Settings, Tick, TickHandler, Verdict, log, metrics,
+        Outcome, PartitionHandler, Result, RevokeReason, Revoked, Settings, StateHandler, Tick, TickHandler, Verdict,
+        log, metrics,
     };
 }
 
@@ -46,6 +47,6 @@ pub mod prelude {
 #[doc(hidden)]
 pub mod __private {
     pub use crate::bindings;
-    pub use crate::export::{Slot, batch, failures, message, partitions, tick};
+    pub use crate::export::{Slot, batch, failures, message, partitions, state, tick};
     pub use crate::typed::{aside, handle_failed};
 }

@@ -17,7 +17,9 @@ use crate::imports::Output;
 use crate::imports::host::{SERIES, STAND_IN};
 use crate::instance::Instance;
 use crate::log::Level;
-use crate::{BatchHandler, FailureHandler, Handler, MessageHandler, PartitionHandler, RevokeReason, TickHandler};
+use crate::{
+    BatchHandler, FailureHandler, Handler, MessageHandler, PartitionHandler, RevokeReason, StateHandler, TickHandler,
+};
 
 /// Headers, owned.
 pub type OwnedHeaders = Vec<(Vec<u8>, Option<Vec<u8>>)>;
@@ -439,6 +441,24 @@ impl<H: PartitionHandler> TestHandler<H> {
     /// What the handler does when its partition goes.
     pub fn revoked(&mut self, topic: &str, partition: u32, reason: RevokeReason) -> TickAnswer {
         aside(&self.instance.partition_revoked(topic, partition, reason))
+    }
+}
+
+impl<H: StateHandler> TestHandler<H> {
+    /// The state that the next version would get.
+    ///
+    /// # Panics
+    /// When the handler has none to give.
+    pub fn snapshot(&mut self) -> Vec<u8> {
+        self.instance.snapshot()
+    }
+
+    /// Gives the handler a state.
+    ///
+    /// # Errors
+    /// The text of its error.
+    pub fn restore(&mut self, state: &[u8], from_version: &str) -> Result<(), String> {
+        self.instance.restore(state, from_version)
     }
 }
 

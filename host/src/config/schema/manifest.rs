@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::words::{
-    ACK_MODE, ACKS, COMPRESSION, GROUP_BY, ISOLATION, MODE, ON_LOST_OFFSET, ORDERING, PARTITIONER, PROTOCOL, THEN,
-    TIMESTAMP, ThenWord,
+    ACK_MODE, ACKS, COMPRESSION, GROUP_BY, ISOLATION, MODE, ON_LOST_OFFSET, ON_STATE_REFUSED, ORDERING, PARTITIONER,
+    PROTOCOL, THEN, TIMESTAMP, ThenWord,
 };
 use super::{GIB, HOUR, MILLISECOND, SECOND, check_schema, parse, read_limits, read_vars, suggested_name};
 use crate::config::codes;
@@ -17,8 +17,9 @@ use crate::config::diagnostic::{Diagnostic, Origin, Origins, Report, SourceText}
 use crate::config::names::{listed, pipeline_fault, topic_fault};
 use crate::config::table::{Located, Reader, Table};
 use crate::config::types::{
-    Ack, Batcher, Breaker, Build, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits, Hold,
-    Isolation, KIB, LostOffset, Output, OutputTimestamp, Pipeline, Process, Protocol, Recycle, Source, Start, Then,
+    Ack, Batcher, Breaker, Build, Canary, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits,
+    Hold, Isolation, KIB, LostOffset, Output, OutputTimestamp, Pipeline, Process, Protocol, Recycle, Source, Start,
+    Swap, Then,
 };
 use crate::config::vars::Env;
 
@@ -43,7 +44,7 @@ fn read_root(root: &mut Table<'_>, path: &Path, directory: &Path) -> Pipeline {
     check_schema(root);
     let name = read_name(root, path);
     let description = root.string("description").map(|text| text.value).unwrap_or_default();
-    for key in ["telemetry", "swap", "profile"] {
+    for key in ["telemetry", "profile"] {
         root.not_yet(key, "");
     }
     let handler = read_handler(root, directory);
@@ -65,6 +66,7 @@ fn read_root(root: &mut Table<'_>, path: &Path, directory: &Path) -> Pipeline {
         deterministic: handler.deterministic,
         outputs: read_outputs(root),
         dev: read_dev(root, directory),
+        swap: read_swap(root),
         errors,
         source,
         origin: Origins::new(root.origin()),
@@ -328,6 +330,24 @@ fn read_errors(root: &mut Table<'_>, source_cluster: &str) -> Errors {
         (None, _) => Then::Block,
     };
     errors
+}
+
+fn read_swap(root: &mut Table<'_>) -> Swap {
+    let mut swap = Swap::default();
+    let Some(mut table) = root.table("swap") else {
+        return swap;
+    };
+    swap.watch = table.boolean("watch", swap.watch);
+    swap.on_state_refused = table.choice("on_state_refused", swap.on_state_refused, &ON_STATE_REFUSED);
+    if let Some(mut canary) = table.table("canary") {
+        let default = Canary::default();
+        swap.canary = Canary {
+            failed: canary.percent("failed", default.failed, 1..=100),
+            slower: canary.count("slower", default.slower, 1..=1_000),
+            of_at_least: canary.count("of_at_least", default.of_at_least, 1..=1_000_000),
+        };
+    }
+    swap
 }
 
 /// `breaker = false`, or a table of what it looks at.

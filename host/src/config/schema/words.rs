@@ -1,6 +1,6 @@
 //! The words that keys of a manifest take: those that work, and those that are specified for later.
 
-use crate::config::types::{AckMode, Compression, Isolation, LostOffset, OutputTimestamp, Protocol};
+use crate::config::types::{AckMode, Compression, Isolation, LostOffset, OnStateRefused, OutputTimestamp, Protocol};
 use crate::config::values::Choices;
 
 pub const ON_LOST_OFFSET: Choices<LostOffset> = Choices {
@@ -24,6 +24,8 @@ pub const ORDERING: Choices<()> = Choices { now: &[("partition", ())], later: &[
 pub const GROUP_BY: Choices<()> = Choices { now: &[("partition", ())], later: &["none"] };
 pub const ACK_MODE: Choices<AckMode> =
     Choices { now: &[("success", AckMode::Success), ("receive", AckMode::Receive)], later: &[] };
+pub const ON_STATE_REFUSED: Choices<OnStateRefused> =
+    Choices { now: &[("fresh", OnStateRefused::Fresh), ("refuse", OnStateRefused::Refuse)], later: &[] };
 pub const MODE: Choices<()> = Choices { now: &[("auto", ())], later: &["message", "batch"] };
 pub const PARTITIONER: Choices<()> = Choices { now: &[("murmur2", ())], later: &[] };
 pub const ACKS: Choices<()> = Choices { now: &[("all", ())], later: &[] };

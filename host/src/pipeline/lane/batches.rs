@@ -3,6 +3,7 @@
 //! Batches of one batcher and key run in order: a batch that waits for another attempt holds back those of its key behind
 //! it, and nothing else.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluicebox_frames::messages::{set_attempt, set_first_token, set_trigger};
@@ -42,6 +43,19 @@ pub(super) struct DueBatch {
 impl DueBatch {
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.is_some()
+    }
+
+    /// No handler has seen it.
+    pub(super) const fn is_fresh(&self) -> bool {
+        self.announced.is_some()
+    }
+
+    /// Another version of the handler gets it at attempt 1. Where an emission of its record was refused there is nothing to
+    /// try: what has to be decided stays.
+    pub(super) fn begin_anew(&mut self) {
+        if !self.verdict.as_ref().is_some_and(Failure::is_refusal) {
+            (self.failed, self.not_before, self.blocked, self.verdict) = (0, None, None, None);
+        }
     }
 
     /// A part of it with other content.
@@ -122,11 +136,16 @@ impl Lane {
         })
     }
 
-    /// The first batch whose time has come and whose key has no earlier one waiting.
-    pub(super) fn next_batch(&mut self, now: Instant, sink: &mut dyn Sink) -> Option<Call> {
+    /// The first such batch whose time has come and whose key has no earlier one waiting.
+    pub(super) fn next_batch(
+        &mut self,
+        now: Instant,
+        sink: &mut dyn Sink,
+        such: impl Fn(&DueBatch) -> bool,
+    ) -> Option<Call> {
         let place = (0..self.due.len()).find(|i| {
             let batch = &self.due[*i];
-            batch.not_before.is_none_or(|at| at <= now) && !self.is_held_back(*i) && self.may_run(batch)
+            such(batch) && batch.not_before.is_none_or(|at| at <= now) && !self.is_held_back(*i) && self.may_run(batch)
         })?;
         let mut batch = self.due.remove(place)?;
         let messages = batch.content.messages();
@@ -135,7 +154,7 @@ impl Lane {
         }
         let mut frame = std::mem::take(&mut batch.content.frame);
         if let Some(failure) = batch.verdict.clone() {
-            let stage = self.rules.batchers[batch.batcher].0.clone();
+            let stage = self.stage_of(&batch);
             let attempts = batch.failed;
             return Some(self.ask(frame, failure, attempts, stage, Of::Item(batch)));
         }
@@ -146,6 +165,11 @@ impl Lane {
         }
         self.running = Some(Running::Batch(batch));
         Some(Call { kind: CallKind::Batch, frame })
+    }
+
+    /// Where its messages are, by name.
+    pub(super) fn stage_of(&self, batch: &DueBatch) -> Arc<str> {
+        Arc::clone(&self.rules.batchers[batch.batcher].0)
     }
 
     pub(super) fn on_batch_reply(&mut self, batch: DueBatch, reply: Reply, now: Instant, sink: &mut dyn Sink) {
@@ -304,13 +328,18 @@ impl Lane {
 
     /// The attempts of an item, alone in its batch, are over.
     fn over_item(&mut self, mut batch: DueBatch, failure: &Failure, now: Instant, sink: &mut dyn Sink) {
+        if self.rules.trial {
+            batch.not_before = Some(now + self.step_back(batch.offset(), batch.failed, failure, sink));
+            self.put_back(batch);
+            return;
+        }
         if self.rules.exports.failures {
             batch.not_before = None;
             batch.verdict = Some(failure.clone());
             self.put_back(batch);
             return;
         }
-        let stage = self.rules.batchers[batch.batcher].0.clone();
+        let stage = self.stage_of(&batch);
         self.rule_item(batch, self.rules.then, failure, &stage, None, now, sink);
     }
 
@@ -335,8 +364,9 @@ impl Lane {
             self.put_back(batch);
             return;
         }
-        let failed =
-            Failed { source: batch.content.source(0), target: batch.content.owners[0], failure, attempts, stage };
+        let (source, target) = (batch.content.source(0), batch.content.owners[0]);
+        let version = Arc::clone(&self.rules.version);
+        let failed = Failed { source, target, failure, attempts, stage, version: &version };
         match then {
             Then::DeadLetter => self.dead_letter(&failed, letter, sink),
             Then::Drop => self.give_up(&failed, sink),

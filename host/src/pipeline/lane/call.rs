@@ -43,6 +43,8 @@ pub enum CallKind {
         /// Attempts so far.
         attempts: u32,
     },
+    /// Nothing of the handler's: its instance is replaced by one of another version.
+    Switch,
 }
 
 /// A call to make. The frame comes back with the answer; it is empty where the call takes none.
@@ -63,10 +65,29 @@ pub enum Reply {
     BatchError(String),
     /// `handle-failed` said what becomes of the message.
     Verdict(Verdict),
+    /// The instance was replaced, or not.
+    Switched(Switched),
     /// The instance is gone.
     Fault(Failure),
     /// There was none, and none could be started.
     NotStarted(Failure),
+}
+
+/// How a switch ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Switched {
+    /// The new version serves.
+    Over {
+        /// The new instance has the old one's state.
+        restored: bool,
+    },
+    /// The lane stays with the version that it has.
+    Refused {
+        /// Why.
+        failure: Failure,
+        /// The old instance did not outlive the attempt.
+        lost: bool,
+    },
 }
 
 impl Reply {
@@ -75,7 +96,7 @@ impl Reply {
         match self {
             Self::Fault(failure) | Self::NotStarted(failure) => failure,
             Self::BatchError(reason) => Failure { class: "retry", reason },
-            Self::Answer(_) | Self::Verdict(_) => {
+            Self::Answer(_) | Self::Verdict(_) | Self::Switched(_) => {
                 Failure { class: "host", reason: "an answer of another call's kind".to_owned() }
             }
         }

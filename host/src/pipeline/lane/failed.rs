@@ -45,6 +45,8 @@ pub(super) struct Failed<'a> {
     pub failure: &'a Failure,
     pub attempts: u32,
     pub stage: &'a str,
+    /// Digest of the version that failed.
+    pub version: &'a str,
 }
 
 impl Lane {
@@ -140,7 +142,7 @@ impl Lane {
         self.rule(work, self.rules.then, failure, None, now, sink)
     }
 
-    fn rule(
+    pub(super) fn rule(
         &mut self,
         work: &mut Work,
         then: Then,
@@ -150,7 +152,8 @@ impl Lane {
         sink: &mut dyn Sink,
     ) -> bool {
         let (message, target) = (read(&work.frame).get(work.decided), work.owner(work.decided));
-        let failed = Failed { source: message, target, failure, attempts: work.head.failed, stage: "message" };
+        let (attempts, version) = (work.head.failed, Arc::clone(&self.rules.version));
+        let failed = Failed { source: message, target, failure, attempts, stage: "message", version: &version };
         match then {
             Then::Block => {
                 self.block_head(work, failure, now, sink);
@@ -180,8 +183,9 @@ impl Lane {
         attempts: u32,
         sink: &mut dyn Sink,
     ) {
-        let target = work.owner(place);
-        let failed = Failed { source: read(&work.frame).get(place), target, failure, attempts, stage: "message" };
+        let (target, version) = (work.owner(place), Arc::clone(&self.rules.version));
+        let source = read(&work.frame).get(place);
+        let failed = Failed { source, target, failure, attempts, stage: "message", version: &version };
         match self.rules.then {
             Then::DeadLetter => self.dead_letter(&failed, None, sink),
             _ => self.give_up(&failed, sink),
@@ -207,7 +211,7 @@ impl Lane {
                 timestamp: failed.source.timestamp(),
             },
         };
-        let Failed { failure, attempts, stage, .. } = *failed;
+        let Failed { failure, attempts, stage, version, .. } = *failed;
         let offset = Some(failed.source.offset()).filter(|offset| *offset >= 0);
         let gate = self.gates.close_of(self.record_of(failed.target), 1, vec![failed.target]);
         self.letters.insert(gate);
@@ -217,7 +221,7 @@ impl Lane {
                 self.settle(mark);
             }
         });
-        sink.dead_letter(&DeadLetter { record, offset, failure, attempts, stage }, ticket);
+        sink.dead_letter(&DeadLetter { record, offset, failure, attempts, stage, version }, ticket);
     }
 
     /// The record is dropped by declared policy. It counts once, however many batch items it has.

@@ -56,6 +56,13 @@ impl Head {
     fn is_due(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|at| at <= now)
     }
+
+    /// As [`DueBatch::begin_anew`](super::batches::DueBatch::begin_anew).
+    pub(super) fn begin_anew(&mut self) {
+        if !self.verdict.as_ref().is_some_and(Failure::is_refusal) {
+            *self = Self::default();
+        }
+    }
 }
 
 impl Work {
@@ -136,9 +143,9 @@ impl Lane {
             part
         };
         messages::set_first_token(&mut frame, token);
-        if attempt > 1 || whole {
-            messages::set_attempt(&mut frame, 0, attempt);
-        }
+        // The frame may say otherwise: it may have been packed for, and offered to, another version of the handler.
+        messages::set_attempt(&mut frame, 0, attempt);
+        messages::set_stop_at_reject(&mut frame, self.rules.stops_at_reject());
         self.running = Some(Running::Messages { count, whole, token });
         Some(Call { kind: CallKind::Messages, frame })
     }
@@ -157,6 +164,7 @@ impl Lane {
         let mut frame = std::mem::take(&mut work.frame);
         messages::set_first_token(&mut frame, token);
         messages::set_attempt(&mut frame, 0, work.head.failed + 1);
+        messages::set_stop_at_reject(&mut frame, self.rules.stops_at_reject());
         self.running = Some(Running::Again { work, token });
         Some(Call { kind: CallKind::Messages, frame })
     }
@@ -295,6 +303,12 @@ impl Lane {
         work.head.failed = work.head.failed.saturating_add(1);
         let attempt = work.head.failed;
         if final_answer || self.rules.retry.exhausted(attempt) {
+            if self.rules.trial {
+                let offset = read(&work.frame).get(work.decided).offset();
+                let wait = self.step_back(offset, attempt, &failure, sink);
+                (work.head.not_before, work.head.reason) = (Some(now + wait), Some(failure.at(offset, attempt)));
+                return false;
+            }
             if self.rules.exports.failures {
                 work.head.not_before = None;
                 work.head.verdict = Some(failure);

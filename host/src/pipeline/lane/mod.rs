@@ -21,6 +21,7 @@ mod refused;
 mod restart;
 mod rules;
 mod state;
+mod switch;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -32,7 +33,7 @@ use std::time::{Duration, Instant};
 use sluicebox_frames::{Frame, Messages, MessagesWriter, Source};
 
 use self::batches::DueBatch;
-pub use self::call::{Call, CallKind, Reply};
+pub use self::call::{Call, CallKind, Reply, Switched};
 use self::failed::Asked;
 use self::held::Held;
 use self::items::BatchContent;
@@ -42,6 +43,7 @@ use self::refused::{Stuck, Wanted};
 use self::restart::Restart;
 pub use self::rules::{EmissionRules, Exports, HoldRules, LaneRules};
 pub use self::state::LaneState;
+use self::switch::Switching;
 use self::timer::{Attempts, Farewell, Timer};
 use super::sink::Sink;
 use crate::delivery::batcher::{Batcher, Trigger};
@@ -92,6 +94,10 @@ pub struct Lane {
     start: Option<i64>,
     /// Why it drains, once it does.
     draining: Option<Trigger>,
+    /// It is to get another version, at its next burst boundary.
+    switching: Option<Switching>,
+    /// Its version is a canary and failed for good at this offset: the old one is to try.
+    steps_back: Option<i64>,
     /// Bytes of the frame that is with the handler.
     running_bytes: usize,
     /// Number of the next batch to close.
@@ -134,6 +140,7 @@ enum Running {
     Tick,
     Assigned,
     Revoked,
+    Switch(Switching),
 }
 
 /// What [`Lane::fill`] found.
@@ -183,6 +190,8 @@ impl Lane {
             restart: Restart::default(),
             start,
             draining: None,
+            switching: None,
+            steps_back: None,
             running_bytes: 0,
             next_batch: 0,
             in_flight: 0,
@@ -204,6 +213,7 @@ impl Lane {
         self.running.is_none()
             && self.pending.is_none()
             && self.draining.is_none()
+            && self.switching.is_none()
             && self.stopped.is_none()
             && self.tracker.span() < self.rules.max_ahead
             && !self.is_blocked()
@@ -279,13 +289,16 @@ impl Lane {
         if self.farewell == Farewell::Done {
             return None; // what waits between attempts is the next owner's
         }
+        if self.switching.is_some() {
+            return self.next_switch(now, sink);
+        }
         if self.restart.holds(now) {
             return None;
         }
         if self.greeting.is_some() {
             return self.next_greeting(now);
         }
-        self.next_batch(now, sink)
+        self.next_batch(now, sink, |_| true)
             .or_else(|| if self.again.is_empty() { None } else { self.next_again(now) })
             .or_else(|| if self.timer.is_some() { self.next_tick(now) } else { None })
             .or_else(|| self.next_messages(now))
@@ -301,7 +314,7 @@ impl Lane {
         };
         if faulted {
             self.lose_instance(now);
-        } else {
+        } else if !matches!(running, Running::Switch(_)) {
             self.alive = true;
             self.restart.works(now);
         }
@@ -338,8 +351,9 @@ impl Lane {
             Running::Tick => self.on_tick_reply(reply, now, sink),
             Running::Assigned => self.on_greeting_reply(reply, now, sink),
             Running::Revoked => self.on_farewell_reply(reply, now, sink),
+            Running::Switch(switching) => self.on_switched(switching, reply, now, sink),
         }
-        match self.draining {
+        match self.draining.or(self.switching.as_ref().map(|_| Trigger::Swap)) {
             // What this call put into batches goes with the rest.
             Some(trigger) => self.close_all(trigger),
             None => self.end_of_burst(),
@@ -447,6 +461,7 @@ impl Lane {
             return;
         }
         self.draining = Some(trigger);
+        self.stay();
         if self.running_messages().is_none() {
             self.abandon_pending();
         }

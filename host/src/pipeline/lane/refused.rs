@@ -5,6 +5,7 @@
 //! until its emissions are durable. With policy `block`, and for a dead letter itself, only the writing is tried again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sluicebox_frames::{Frame, MessagesWriter, Source};
@@ -16,7 +17,7 @@ use super::{Lane, read};
 use crate::delivery::outgoing::Owned;
 use crate::delivery::policy::Then;
 use crate::delivery::ticket::{Seq, Target};
-use crate::pipeline::sink::{Failure, Notice, OutputNumber, Sink};
+use crate::pipeline::sink::{Failure, Notice, OutputNumber, REFUSED, Sink};
 
 /// What the broker refused.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub(super) struct Wanted {
     seq: Seq,
     target: Target,
     failure: Failure,
+    /// Digest of the version that made what was refused.
+    version: Arc<str>,
 }
 
 impl Lane {
@@ -75,11 +78,14 @@ impl Lane {
             return;
         }
         sink.notice(Notice::Refused { offset, reason: &emission.reason });
-        let failure = Failure { class: "refused", reason: emission.reason };
+        let failure = Failure { class: REFUSED, reason: emission.reason };
         for (seq, mark) in self.take_records_behind(target) {
             let offset = self.tracker.offset_of(seq).unwrap_or(-1);
             match then {
-                Then::DeadLetter => self.want(offset, Wanted { seq, target: mark, failure: failure.clone() }),
+                Then::DeadLetter => self.want(
+                    offset,
+                    Wanted { seq, target: mark, failure: failure.clone(), version: Arc::clone(&self.rules.version) },
+                ),
                 Then::Drop => {
                     if self.tracker.mark_failed(seq) {
                         sink.notice(Notice::Dropped { offset, attempts: 1, failure: &failure });
@@ -127,7 +133,7 @@ impl Lane {
         let attempt = 1 + earlier.and_then(|place| self.stuck.remove(place)).map_or(0, |stuck| stuck.attempt);
         mark!(EmissionStuck);
         let wait = self.rules.retry.blocked_wait(self.chance.draw());
-        let failure = Failure { class: "refused", reason: emission.reason.clone() };
+        let failure = Failure { class: REFUSED, reason: emission.reason.clone() };
         let reason = failure.at(offset, attempt);
         sink.notice(Notice::Blocked { offset, attempt, failure: &failure, first: attempt == 1, wait });
         self.stuck.push_back(Stuck { emission, target, attempt, not_before: now + wait, sent: false, reason });
@@ -184,7 +190,7 @@ impl Lane {
             offsets.iter().filter_map(|offset| Some((*offset, self.asked.remove(offset)?))).collect();
         if !frame.is_empty() {
             for message in read(frame).iter() {
-                let Some(Wanted { seq, target, failure }) = asked.remove(&message.offset()) else { continue };
+                let Some(Wanted { seq, target, failure, version }) = asked.remove(&message.offset()) else { continue };
                 mark!(SourceReadAgain);
                 if self.rules.exports.failures {
                     if let Some(batcher) = self.rules.straight_to {
@@ -205,7 +211,14 @@ impl Lane {
                     self.offer_again(work);
                     continue;
                 }
-                let failed = Failed { source: message, target, failure: &failure, attempts: 1, stage: "produce" };
+                let failed = Failed {
+                    source: message,
+                    target,
+                    failure: &failure,
+                    attempts: 1,
+                    stage: "produce",
+                    version: &version,
+                };
                 self.dead_letter(&failed, None, sink);
             }
         }

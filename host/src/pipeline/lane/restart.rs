@@ -44,6 +44,11 @@ impl Restart {
         self.not_before.is_some()
     }
 
+    /// Another version may start where this one did not.
+    pub(super) fn go_on(&mut self) {
+        (self.not_before, self.reason) = (None, None);
+    }
+
     /// A call was answered.
     pub(super) fn works(&mut self, now: Instant) {
         if self.works.is_none() {
@@ -105,7 +110,7 @@ impl Lane {
                     self.put_back(batch);
                 }
             },
-            Running::Tick | Running::Assigned | Running::Revoked => {}
+            Running::Tick | Running::Assigned | Running::Revoked | Running::Switch(_) => {}
         }
         let wait = self.restart.fail(failure, now);
         let attempt = self.restart.failed;

@@ -8,7 +8,7 @@ use crate::delivery::policy::Then;
 use crate::delivery::retry::RetryRules;
 
 /// The rules of a pipeline's lanes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LaneRules {
     /// Names of the declared outputs.
     pub outputs: Vec<String>,
@@ -36,6 +36,8 @@ pub struct LaneRules {
     pub tick: Option<Duration>,
     /// Optional exports that the handler has.
     pub exports: Exports,
+    /// The version is a canary: what it fails at for good is for the old version to try, and no verdict on the record.
+    pub trial: bool,
     /// Mode "receive": offsets are committed before their messages are offered.
     pub receive: bool,
 }
@@ -82,7 +84,7 @@ pub struct Exports {
 impl LaneRules {
     /// Messages after a rejected one must not be handled before its fate is known.
     pub(super) fn stops_at_reject(&self) -> bool {
-        self.then.stops_at_reject() || self.exports.failures
+        self.then.stops_at_reject() || self.exports.failures || self.trial
     }
 
     /// Source records are kept beside batches, for dead letters.

@@ -119,6 +119,17 @@ impl Lane {
         matches!(self.running, Some(Running::Batch(_)))
     }
 
+    /// Messages of the call that is under way.
+    #[must_use]
+    pub fn running_count(&self) -> usize {
+        match &self.running {
+            Some(Running::Messages { count, .. }) => *count,
+            Some(Running::Again { .. }) => 1,
+            Some(Running::Batch(batch)) => batch.content.owners.len(),
+            _ => 0,
+        }
+    }
+
     /// It takes nothing in any more.
     #[must_use]
     pub const fn is_draining(&self) -> bool {

@@ -5,6 +5,7 @@ mod giving_back;
 mod held;
 mod limits;
 mod restart;
+mod switching;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -127,6 +128,7 @@ fn rules(dead_letter: bool, max_ahead: usize) -> LaneRules {
         hold: HoldRules::default(),
         tick: None,
         exports: Exports::default(),
+        trial: false,
         receive: false,
     }
 }

@@ -71,6 +71,12 @@ impl Timer {
         Self { interval, next: now + interval, attempts: Attempts::default() }
     }
 
+    /// That of another version. With the same interval it goes on in the same rhythm.
+    pub(super) fn after_switch(before: Option<Self>, interval: Duration, now: Instant) -> Self {
+        let next = before.filter(|before| before.interval == interval).map(|before| before.next);
+        Self { next: next.unwrap_or(now + interval), ..Self::new(interval, now) }
+    }
+
     pub(super) fn next(&self) -> Instant {
         self.attempts.not_before.unwrap_or(self.next)
     }
@@ -90,7 +96,7 @@ impl Lane {
         due.then(|| self.bare(CallKind::Tick, Running::Tick))
     }
 
-    fn bare(&mut self, kind: CallKind, running: Running) -> Call {
+    pub(super) fn bare(&mut self, kind: CallKind, running: Running) -> Call {
         self.running = Some(running);
         Call { kind, frame: Frame::default() }
     }

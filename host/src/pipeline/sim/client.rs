@@ -253,6 +253,8 @@ impl port::Group for ScriptedGroup {
         partitions.map(stands).collect()
     }
 
+    fn catching_up(&mut self, _behind: bool) {}
+
     fn log_end(&self, topic: &str, partition: i32) -> Option<i64> {
         let world = self.world.borrow();
         Some(world.ledger.inputs[world.input(topic, partition)].end)

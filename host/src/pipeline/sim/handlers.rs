@@ -1,18 +1,38 @@
 //! Handler threads by script: calls go to [`super::script`], and answers come back when the time has come.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluicebox_frames::Messages;
 
 use super::group::Answer;
+use super::knobs::Fault;
 use super::ledger::Said;
 use super::script::{DEADLINE, Handled, fault, handle};
 use super::world::{Happening, Point, Shared, World};
 use crate::delivery::ticket::LaneId;
 use crate::delivery::verdict::Disposition;
-use crate::pipeline::lane::{Call, CallKind, Reply};
+use crate::pipeline::lane::{Call, CallKind, Reply, Switched};
 use crate::pipeline::port::{self, Answered};
+use crate::pipeline::revision::{Build, Offered, Revision};
 use crate::pipeline::sink::Failure;
+
+/// A version of the handler. All do the same; what matters is which is called when.
+#[derive(Clone, Debug)]
+pub(super) struct ScriptedBuild {
+    pub(super) digest: String,
+    pub(super) offers: Offered,
+}
+
+impl Build for ScriptedBuild {
+    fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    fn offers(&self) -> Offered {
+        self.offers
+    }
+}
 
 /// A host's handlers.
 pub(super) struct ScriptedHandlers {
@@ -29,11 +49,57 @@ pub(super) struct ScriptedHandle {
 }
 
 impl port::Handlers for ScriptedHandlers {
+    type Build = ScriptedBuild;
     type Handle = ScriptedHandle;
 
-    fn open(&mut self, lane: LaneId) -> ScriptedHandle {
-        let ownership = self.world.borrow_mut().opened(self.member, lane);
-        ScriptedHandle { world: self.world.clone(), member: self.member, lane, ownership }
+    fn open(&mut self, lane: LaneId, revision: &Arc<Revision<ScriptedBuild>>) -> ScriptedHandle {
+        let world = &mut *self.world.borrow_mut();
+        let ownership = world.opened(self.member, lane);
+        world.ledger.ownerships[ownership].version = revision.number;
+        ScriptedHandle { world: Shared::clone(&self.world), member: self.member, lane, ownership }
+    }
+
+    fn switch(
+        &mut self,
+        handle: &ScriptedHandle,
+        _at: (&Arc<str>, i32),
+        to: &Arc<Revision<ScriptedBuild>>,
+        must: bool,
+    ) -> Result<(), String> {
+        World::passes(&self.world, self.member, Point::BeforeHandler);
+        {
+            let world = &mut *self.world.borrow_mut();
+            let (member, lane, ownership) = (self.member, handle.lane, handle.ownership);
+            let rule = world.ledger.called(ownership, 0, &[]);
+            world.check(rule);
+            let took = match world.strikes(Fault::SwapSlow, 3) {
+                true => world.chance.millis(10, 4_000),
+                false => world.chance.micros(50, 2_000),
+            };
+            let switched = match !must && world.strikes(Fault::SwapRefused, 4) {
+                true => {
+                    world.taken_back.insert(to.number);
+                    let lost = world.chance.one_in(2);
+                    if lost {
+                        world.forget_instance(ownership);
+                    }
+                    let failure = Failure { class: "init", reason: "by script".to_owned() };
+                    Switched::Refused { failure, lost }
+                }
+                false => {
+                    let restored = world.chance.one_in(2);
+                    let rule = world.switch_instance(ownership, to.number, restored);
+                    world.check(rule);
+                    Switched::Over { restored }
+                }
+            };
+            world.note(format_args!("member {member} switches lane {lane} to {}: {switched:?} in {took:?}", to.number));
+            let (frame, reply) = (sluicebox_frames::Frame::default(), Some(Reply::Switched(switched)));
+            let answered = Box::new(Answered { lane, frame, reply, took, memory: 1 << 20, recycled: false });
+            world.after(took, Happening::Answered { member, answered, said: Vec::new(), ownership });
+        }
+        World::passes(&self.world, self.member, Point::InHandler);
+        Ok(())
     }
 
     fn show_partitions(&mut self, _output: usize, _partitions: u32) {}

@@ -5,23 +5,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client::ScriptedGroup;
-use super::handlers::ScriptedHandlers;
+use super::handlers::{ScriptedBuild, ScriptedHandlers};
 use super::knobs::{Batches, Knobs};
 use super::producer::{DEAD, PARTITIONS, ScriptedProducer};
 use super::source::ScriptedRereader;
-use super::world::{Happening, Killed, Shared};
+use super::world::{Happening, Killed, Shared, World};
 use crate::config::{
     AckMode, Cluster, DeadLetter, Hold, InlinePipeline, LoadRequest, Outside, Pipeline, Purpose, Then,
 };
 use crate::delivery::policy;
 use crate::pipeline::budget::{Budget, Share};
+use crate::pipeline::control::{Control, Lanes, Prepared, Strategy, SwapOrder};
 use crate::pipeline::lane::Exports;
 use crate::pipeline::outlets::{DeadLetterOutlet, Outlet, Outlets};
 use crate::pipeline::port::{Counted, Edges, Survey, TopicNumber, Watch};
+use crate::pipeline::revision::Offered;
 use crate::pipeline::run::{Ended, Parts, Run, Step};
 use crate::pipeline::status::PipelineStatus;
 use crate::pipeline::stop::Stop;
-use crate::pipeline::supervise::{Offered, lane_rules};
 
 /// How long a shutdown may take.
 const DRAIN: Duration = Duration::from_secs(15);
@@ -79,7 +80,8 @@ impl Survey for NoSurvey {
 /// One host.
 pub(super) struct Host {
     number: usize,
-    config: Arc<Pipeline>,
+    control: Control<ScriptedBuild>,
+    offers: Offered,
     status: Arc<PipelineStatus>,
     budget: Arc<Budget>,
     up: Option<Up>,
@@ -140,10 +142,76 @@ pub(super) fn config(knobs: &Knobs) -> Arc<Pipeline> {
 }
 
 impl Host {
-    pub(super) fn new(number: usize, config: &Arc<Pipeline>, budget: u64) -> Self {
-        let status = Arc::new(PipelineStatus::new("simulated", "group", "digest"));
-        let (config, budget) = (Arc::clone(config), Budget::new(budget));
-        Self { number, config, status, budget, up: None, frozen: false, ended: false }
+    pub(super) fn new(number: usize, config: &Arc<Pipeline>, knobs: &Knobs) -> Self {
+        let status = Arc::new(PipelineStatus::new("simulated", "group", "0"));
+        let offers = Offered {
+            messages: knobs.batches != Batches::Only,
+            batches: false, // its batcher is declared
+            tick: true,
+            exports: Exports { partitions: knobs.partitions, failures: knobs.failures },
+        };
+        let control = Control::new(Arc::clone(config), ScriptedBuild { digest: "0".to_owned(), offers });
+        let budget = Budget::new(knobs.budget);
+        Self { number, control, offers, status, budget, up: None, frozen: false, ended: false }
+    }
+
+    /// The operator gives the pipeline another version.
+    pub(super) fn order(&mut self, world: &mut World, host: usize) {
+        world.last_order += 1;
+        let number = world.last_order;
+        world.ordered.insert(number, host);
+        let lanes = match world.chance.one_in(3) {
+            true => Lanes::Percent(world.chance.between(1, 100) as u8),
+            false => Lanes::All,
+        };
+        let strategy = *world.chance.pick(&[Strategy::Drain, Strategy::Drain, Strategy::Immediate]);
+        world.note(format_args!("host {host} gets version {number} for {lanes:?}, {strategy:?}"));
+        if lanes != Lanes::All {
+            let (wait, promoted) = (world.chance.millis(1, 20_000), world.chance.one_in(2));
+            world.after(wait, Happening::CanaryEnds { host, number, promoted });
+            world.canaries.insert(number);
+        }
+        let build = ScriptedBuild { digest: number.to_string(), offers: self.offers };
+        let config = Arc::clone(&self.control.serving().config);
+        let order =
+            SwapOrder { number, config, build, lanes, promote_after: None, strategy, prepared: Prepared::default() };
+        self.control.switch(order).expect("numbers grow");
+        self.look_at_once();
+    }
+
+    /// The operator has seen enough of a canary, or not.
+    pub(super) fn end_canary(&mut self, world: &Shared, number: u64, promoted: bool) {
+        let world = &mut *world.borrow_mut();
+        let told = match promoted {
+            true => self.control.promote(number),
+            false => self.control.take_back(number, "by script"),
+        };
+        match promoted {
+            true if told => _ = world.canaries.remove(&number),
+            false if told => _ = world.taken_back.insert(number),
+            _ => {}
+        }
+        world.note(format_args!("order {number} of host {}: promoted {promoted}, told {told}", self.number));
+        self.look_at_once();
+    }
+
+    /// The operator pauses the pipeline.
+    pub(super) fn pause(&mut self) {
+        self.control.pause("by script");
+        self.look_at_once();
+    }
+
+    /// The operator ends a pause.
+    pub(super) fn resume(&mut self, world: &Shared) {
+        world.borrow_mut().note(format_args!("host {} goes on", self.number));
+        self.control.resume();
+        self.look_at_once();
+    }
+
+    fn look_at_once(&mut self) {
+        if let Some(up) = &mut self.up {
+            up.due = Duration::ZERO;
+        }
     }
 
     pub(super) fn start(&mut self, world: &Shared, start: Instant) {
@@ -162,31 +230,28 @@ impl Host {
             outlet: Outlet { producer: 0, topic: DEAD, partitions: PARTITIONS },
             prefix: "sluicebox-error".to_owned(),
         };
-        let batchers: Vec<String> = self.config.batchers.iter().map(|batcher| batcher.name.clone()).collect();
+        self.control.settle();
+        let config = Arc::clone(&self.control.serving().config);
+        let batchers: Vec<String> = config.batchers.iter().map(|batcher| batcher.name.clone()).collect();
         let outputs = vec![("out".to_owned(), outlet(0)), ("totals".to_owned(), outlet(1))];
         let producer = ScriptedProducer { world: world.clone(), member };
         let dead = (knobs.then == policy::Then::DeadLetter).then_some(dead);
-        let offered = Offered {
-            messages: knobs.batches != Batches::Only,
-            tick: true,
-            exports: Exports { partitions: knobs.partitions, failures: knobs.failures },
-            version: "digest".into(),
-        };
         let stop = Stop::default();
         let parts = Parts::<Script> {
-            config: Arc::clone(&self.config),
+            config,
             cluster: Cluster { name: "default".to_owned(), bootstrap: "nowhere".to_owned(), properties: Vec::new() },
             inputs: ["in", "more"]
                 .map(str::to_owned)
                 .into_iter()
                 .zip(knobs.topics.iter().map(|n| n.unsigned_abs()))
                 .collect(),
-            rules: Arc::new(lane_rules(&self.config, &self.config.batchers, offered)),
+            control: self.control.clone(),
             status: Arc::clone(&self.status),
             share: Share::new(Arc::clone(&self.budget)),
+            ahead: knobs.ahead,
             stop: stop.clone(),
             group: ScriptedGroup { world: world.clone(), member, epochs: 0, lookups: 0, log_start: knobs.first_offset },
-            outlets: Outlets::new("simulated", "digest", vec![producer], outputs, dead, batchers),
+            outlets: Outlets::new("simulated", vec![producer], outputs, dead, batchers),
             handlers: ScriptedHandlers { world: world.clone(), member },
             watch: ScriptedWatch { world: world.clone(), member },
             rereader: ScriptedRereader { world: world.clone(), member },
@@ -286,6 +351,7 @@ impl Host {
             let place = format!("{}[{}]", lane.topic, lane.partition);
             format!("{place} {:?} committed {committed:?} committable {done:?} open {}", lane.state, lane.open)
         });
-        format!("host {}: {:?}; {}", self.number, self.status.state(), lanes.collect::<Vec<_>>().join(", "))
+        let stage = self.control.progress().stage;
+        format!("host {}: {:?}; {stage:?}; {}", self.number, self.status.state(), lanes.collect::<Vec<_>>().join(", "))
     }
 }

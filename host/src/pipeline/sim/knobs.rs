@@ -32,6 +32,8 @@ faults! {
     ReportSlow ProduceError ProduceFatal Refuse RefuseLetter SourceSlow SourceGone
     // Handlers.
     SlowHandler StuckRecord Trap BadAnswer Retry Reject HandlerPanic Hold CallTrap BadVerdict
+    // The operator.
+    Swap SwapRefused SwapSlow Pause
     // The machine.
     LostWake TinyBudget
     // Instances.
@@ -54,7 +56,15 @@ const VERDICTS: [Disposition; 11] = [
 ];
 
 /// With mode `receive` and none but these, every record is handled: no fault that may cost one.
-const QUIET: [Fault; 5] = [Fault::CommitDoubled, Fault::Gaps, Fault::Reject, Fault::LostWake, Fault::TinyBudget];
+const QUIET: [Fault; 7] = [
+    Fault::CommitDoubled,
+    Fault::Gaps,
+    Fault::Reject,
+    Fault::Swap,
+    Fault::SwapSlow,
+    Fault::LostWake,
+    Fault::TinyBudget,
+];
 
 /// See the module's text.
 #[derive(Clone, Debug)]
@@ -75,6 +85,8 @@ pub(super) struct Knobs {
     pub(super) disruptions: Duration,
     pub(super) commit_interval: Duration,
     pub(super) max_ahead: u32,
+    /// Bytes that producers may hold.
+    pub(super) ahead: usize,
     pub(super) attempts: u32,
     pub(super) max_backoff: Duration,
     pub(super) then: Then,
@@ -146,6 +158,7 @@ impl Knobs {
             disruptions: chance.millis(300, 8_000),
             commit_interval: chance.millis(10, 5_000),
             max_ahead: *chance.pick(&[3, 10, 100, 50_000]),
+            ahead: *chance.pick(&[1, 300, 1 << 20, 1 << 24]),
             attempts: chance.between(1, 5) as u32,
             max_backoff: seconds(*chance.pick(&[1, 5, 30])),
             then,
@@ -210,7 +223,7 @@ impl Knobs {
             flush: chance.one_in(20),
             stop_after: chance.one_in(30),
             runs_on: chance.one_in(2),
-            refused: self.has(Fault::Refuse) && chance.one_in(150),
+            refused: self.has(Fault::Refuse) && chance.one_in(100),
             letter_refused: self.has(Fault::RefuseLetter) && chance.one_in(10),
             gone: self.has(Fault::SourceGone) && chance.one_in(3),
             verdict: *chance.pick(&VERDICTS),

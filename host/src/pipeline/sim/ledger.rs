@@ -6,6 +6,8 @@
 //! - *Order*: the handler sees no message before the fate of the one before it is decided, or that one is held; effects of
 //!   the message stage leave in the partition's order, each once per ownership.
 //! - *A dead letter has a reason*: attempts used up, a reject, or a refused emission.
+//! - *No way back*: a partition that went over to another version does not return to one before it, within an ownership,
+//!   unless that order was taken back, or is a canary that failed.
 //! - With ack mode `receive` instead of the first two: a record is shown to the handler by one ownership at most, and not
 //!   before the group's commit is past it.
 
@@ -51,6 +53,8 @@ pub(super) struct Ownership {
     pub(super) member: usize,
     pub(super) input: usize,
     pub(super) over: bool,
+    /// Number of the order that brought the version that is called.
+    pub(super) version: u64,
     /// Offered and not known to be finished.
     records: BTreeMap<i64, Record>,
     /// Of those, what the message stage has not decided.
@@ -141,7 +145,7 @@ impl Ledger {
     pub(super) fn own(&mut self, member: usize, input: usize) -> usize {
         let (records, undecided, sent) = (BTreeMap::new(), BTreeSet::new(), None);
         let last_out = None;
-        self.ownerships.push(Ownership { member, input, over: false, records, undecided, sent, last_out });
+        self.ownerships.push(Ownership { member, input, over: false, version: 0, records, undecided, sent, last_out });
         self.ownerships.len() - 1
     }
 

@@ -24,6 +24,7 @@ pub(super) struct Lines {
     reports: Vec<((u16, u32), Vec<Sent>)>,
     records: usize,
     bytes: usize,
+    of_lanes: BTreeMap<LaneId, usize>,
     /// Lanes whose partitions were given back.
     forgotten: BTreeSet<LaneId>,
 }
@@ -55,7 +56,7 @@ impl World {
             self.note(format_args!("member {member}: {} records for {place:?} are not taken", chunk.len()));
             let at = self.now + RESEND;
             let this = &mut self.members[member];
-            let Lines { lines, records, bytes, forgotten, .. } = &mut this.lines;
+            let Lines { lines, records, bytes, of_lanes, forgotten, .. } = &mut this.lines;
             let line = lines.get_mut(&(place.0.0, place.1)).expect("a line");
             line.in_flight = None;
             line.not_before = Some(at);
@@ -63,6 +64,7 @@ impl World {
                 if forgotten.contains(&record.ticket.lane) {
                     *records -= 1;
                     *bytes -= record.bytes;
+                    *of_lanes.entry(record.ticket.lane).or_default() -= record.bytes;
                     mark!(FailedForgotten);
                     continue;
                 }
@@ -154,6 +156,7 @@ impl port::Produce for ScriptedProducer {
             let lines = &mut world.members[self.member].lines;
             lines.records += 1;
             lines.bytes += record.bytes();
+            *lines.of_lanes.entry(ticket.lane).or_default() += record.bytes();
             let bytes = record.bytes();
             lines.lines.entry((topic.0, partition)).or_default().gathered.push_back(Sent {
                 ticket,
@@ -220,6 +223,7 @@ impl port::Produce for ScriptedProducer {
             for record in reports.iter().flat_map(|(_, chunk)| chunk) {
                 this.lines.records -= 1;
                 this.lines.bytes -= record.bytes;
+                *this.lines.of_lanes.entry(record.ticket.lane).or_default() -= record.bytes;
                 if record.refused.is_some() {
                     world.ledger.refused(record.effect);
                 } else if world.ledger.reported(record.effect) {
@@ -262,7 +266,7 @@ impl port::Produce for ScriptedProducer {
 
     fn forget(&mut self, lanes: &[LaneId]) {
         let world = &mut *self.world.borrow_mut();
-        let Lines { lines, records, bytes, forgotten, .. } = &mut world.members[self.member].lines;
+        let Lines { lines, records, bytes, of_lanes, forgotten, .. } = &mut world.members[self.member].lines;
         forgotten.extend(lanes);
         for line in lines.values_mut() {
             line.gathered.retain(|record| {
@@ -270,6 +274,7 @@ impl port::Produce for ScriptedProducer {
                 if !stays {
                     *records -= 1;
                     *bytes -= record.bytes;
+                    *of_lanes.entry(record.ticket.lane).or_default() -= record.bytes;
                     mark!(UnsentForgotten);
                 }
                 stays
@@ -286,6 +291,10 @@ impl port::Produce for ScriptedProducer {
 
     fn bytes(&self) -> usize {
         self.world.borrow().members[self.member].lines.bytes
+    }
+
+    fn bytes_of(&self, lane: LaneId) -> usize {
+        self.world.borrow().members[self.member].lines.of_lanes.get(&lane).copied().unwrap_or(0)
     }
 
     fn records(&self) -> usize {

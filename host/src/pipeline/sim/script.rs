@@ -241,6 +241,28 @@ impl World {
         recycles
     }
 
+    /// An instance of another version takes the place of the one that there is. Back to an older version goes only what was
+    /// taken back, and what a canary could not do.
+    pub(super) fn switch_instance(&mut self, ownership: usize, to: u64, restored: bool) -> Result<(), String> {
+        let old = self.instances.remove(&ownership).unwrap_or_default();
+        if old.left {
+            return Err("another version after `partition-revoked`".to_owned());
+        }
+        if restored && !old.held.is_empty() {
+            self.saw("held messages went over to another version");
+        }
+        let held = if restored { old.held } else { BTreeMap::new() };
+        self.instances.insert(ownership, Instance { started: true, left: old.left, held, ..Instance::default() });
+        let before = std::mem::replace(&mut self.ledger.ownerships[ownership].version, to);
+        // An order that takes the place of one under way goes back behind both.
+        let host = self.ordered.get(&before);
+        let taken_back = self.taken_back.range(before..).any(|order| self.ordered.get(order) == host);
+        match to < before && !taken_back && !self.canaries.contains(&before) {
+            true => Err(format!("version {before} was replaced by {to}, though nobody took it back")),
+            false => Ok(()),
+        }
+    }
+
     /// The instance knows that its partition came, and does not know yet that it goes.
     fn check_manners(&mut self, ownership: usize, call: &Call) {
         if !self.knobs.partitions {
@@ -291,6 +313,7 @@ pub(super) fn handle(world: &mut World, ownership: usize, call: &Call) -> Handle
             handle_tick(world, ownership, false)
         }
         CallKind::Failed { .. } => handle_failed(world, input, &messages()),
+        CallKind::Switch => unreachable!("a switch is handed over by itself"),
     };
     if matches!(handled.reply, Reply::Fault(_)) {
         world.forget_instance(ownership);
@@ -311,8 +334,9 @@ fn unasked(world: &mut World) -> Option<Handled> {
 
 fn handle_messages(world: &mut World, ownership: usize, input: usize, messages: &Messages<'_>) -> Handled {
     let mut answer = Answering::new(world, ownership);
-    let stops_at_reject = world.knobs.stops_at_reject();
-    if messages.stop_at_reject() != stops_at_reject {
+    // A canary's answers always stop there.
+    let stops_at_reject = messages.stop_at_reject();
+    if world.knobs.stops_at_reject() && !stops_at_reject {
         world.check(Err("the frame does not say when to stop".to_owned()));
     }
     let alone = |offset, attempt| match messages.len() {

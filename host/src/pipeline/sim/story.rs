@@ -50,7 +50,7 @@ pub(super) fn play(seed: u64, without: &[Fault], start: Instant, aloud: Option<f
         aloud(&format!("{knobs:?}\n{:?}", knobs.faults()));
     }
     let config = config(&knobs);
-    let hosts = (0..knobs.hosts).map(|number| Host::new(number, &config, knobs.budget)).collect();
+    let hosts = (0..knobs.hosts).map(|number| Host::new(number, &config, &knobs)).collect();
     let world = Rc::new(RefCell::new(World::new(knobs, seed, start, aloud)));
     let mut story = Story { world, start, hosts, steps: 0, disruptions: 0 };
     let broken = story.run().err();
@@ -164,6 +164,10 @@ impl Story {
             Some(Happening::Start(host)) => self.hosts[host].start(&self.world, self.start),
             Some(Happening::Thaw(host)) => self.hosts[host].frozen = false,
             Some(Happening::Kill(host)) => self.hosts[host].drop_run(&self.world),
+            Some(Happening::CanaryEnds { host, number, promoted }) => {
+                self.hosts[host].end_canary(&self.world, number, promoted);
+            }
+            Some(Happening::Resume(host)) => self.hosts[host].resume(&self.world),
             Some(Happening::Disrupt) => self.disrupt(),
             Some(Happening::Heal) => self.heal(),
             Some(what) => self.world.borrow_mut().happen(what),
@@ -173,7 +177,7 @@ impl Story {
 
     /// One of the faults that come from outside.
     fn disrupt(&mut self) {
-        const FROM_OUTSIDE: [Fault; 10] = [
+        const FROM_OUTSIDE: [Fault; 12] = [
             Fault::Kill,
             Fault::KillAtPoint,
             Fault::Stop,
@@ -184,6 +188,8 @@ impl Story {
             Fault::Problem,
             Fault::ProduceFatal,
             Fault::HandlerPanic,
+            Fault::Swap,
+            Fault::Pause,
         ];
         let shared = self.world.clone();
         let world = &mut *shared.borrow_mut();
@@ -225,6 +231,12 @@ impl Story {
                 }
                 self.hosts[host].frozen = true;
             }
+            Fault::Swap => self.hosts[host].order(world, host),
+            Fault::Pause => {
+                let wait = world.chance.millis(100, 10_000);
+                world.after(wait, Happening::Resume(host));
+                self.hosts[host].pause();
+            }
             Fault::Rebalance => world.rebalance(),
             Fault::Lost => world.expire(member),
             Fault::QueueError => world.disturb_queue(),
@@ -246,6 +258,7 @@ impl Story {
         for host in 0..self.hosts.len() {
             world.after(Duration::from_millis(1), Happening::Start(host));
             world.after(Duration::ZERO, Happening::Thaw(host));
+            world.after(Duration::ZERO, Happening::Resume(host));
         }
     }
 }

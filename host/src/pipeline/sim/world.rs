@@ -2,7 +2,7 @@
 //! ([`super::group`], [`super::producer`], [`super::handlers`]); one thread, so it is borrowed for moments only.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Arguments, Write};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -120,6 +120,14 @@ pub(super) enum Happening {
     Start(usize),
     Kill(usize),
     Thaw(usize),
+    /// The operator promotes a canary, or takes it back.
+    CanaryEnds {
+        host: usize,
+        number: u64,
+        promoted: bool,
+    },
+    /// The operator ends a pause.
+    Resume(usize),
     /// No more faults from here on.
     Heal,
 }
@@ -143,6 +151,14 @@ pub(super) struct World {
     agenda: BTreeMap<(Duration, u64), Happening>,
     serial: u64,
     pub(super) ledger: Ledger,
+    /// Orders that were taken back, or whose version does not start.
+    pub(super) taken_back: BTreeSet<u64>,
+    /// Orders for some lanes only, which have not been promoted: what fails there goes back for another try.
+    pub(super) canaries: BTreeSet<u64>,
+    /// Which host each order was for.
+    pub(super) ordered: BTreeMap<u64, usize>,
+    /// The last order's number.
+    pub(super) last_order: u64,
     /// Handlers' own memory, by ownership.
     pub(super) instances: BTreeMap<usize, Instance>,
     pub(super) group: Group,
@@ -176,6 +192,10 @@ impl World {
             serial: 0,
             group: Group::new(inputs.len(), knobs.eager),
             ledger: Ledger::new(inputs, knobs.clone()),
+            taken_back: BTreeSet::new(),
+            canaries: BTreeSet::new(),
+            ordered: BTreeMap::new(),
+            last_order: 0,
             instances: BTreeMap::new(),
             knobs,
             members: Vec::new(),
@@ -351,9 +371,13 @@ impl World {
                 self.members[member].watch_answered = true;
                 self.wake(member);
             }
-            Happening::Start(_) | Happening::Kill(_) | Happening::Thaw(_) | Happening::Disrupt | Happening::Heal => {
-                unreachable!("the story's own")
-            }
+            Happening::Start(_)
+            | Happening::Kill(_)
+            | Happening::Thaw(_)
+            | Happening::CanaryEnds { .. }
+            | Happening::Resume(_)
+            | Happening::Disrupt
+            | Happening::Heal => unreachable!("the story's own"),
         }
     }
 }

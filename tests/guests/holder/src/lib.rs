@@ -1,7 +1,8 @@
 //! Holds every message but these: `release` acks all that is held, `fail` fails it, and both are forwarded to the default
 //! output. Each tick emits the number of held messages there and acks the oldest. When its partition comes it emits
 //! `TOPIC-PARTITION from OFFSET` there, `start` without one; when the partition goes, the reason and the number of held
-//! messages, and acks them all, unless the settings say `"keep": true`.
+//! messages, and acks them all, unless the settings say `"keep": true`. Its state is what it holds; it takes over that of
+//! another version unless the settings say `"refuse": true`, or `"forget": true`, which traps in the snapshot.
 
 use std::collections::VecDeque;
 
@@ -10,11 +11,15 @@ use sluicebox_sdk::prelude::*;
 struct Holder {
     held: VecDeque<u64>,
     keep: bool,
+    refuse: bool,
+    forget: bool,
 }
 
 impl Handler for Holder {
     fn new(settings: Settings<'_>) -> Result<Self> {
-        Ok(Self { held: VecDeque::new(), keep: settings.text().contains(r#""keep":true"#) })
+        let says = |what: &str| settings.text().contains(what);
+        let (keep, refuse) = (says(r#""keep":true"#), says(r#""refuse":true"#));
+        Ok(Self { held: VecDeque::new(), keep, refuse, forget: says(r#""forget":true"#) })
     }
 }
 
@@ -64,7 +69,24 @@ impl PartitionHandler for Holder {
     }
 }
 
-sluicebox_sdk::export!(Holder: message, tick, partitions);
+impl StateHandler for Holder {
+    fn snapshot(&mut self) -> Result<Vec<u8>> {
+        match self.forget {
+            true => Err("it forgets".into()),
+            false => Ok(self.held.iter().flat_map(|token| token.to_le_bytes()).collect()),
+        }
+    }
+
+    fn restore(&mut self, state: &[u8], from_version: &str) -> Result<()> {
+        if self.refuse {
+            return Err(format!("{} bytes of {from_version} are not taken", state.len()).into());
+        }
+        self.held = state.chunks_exact(8).map(|token| u64::from_le_bytes(token.try_into().expect("eight"))).collect();
+        Ok(())
+    }
+}
+
+sluicebox_sdk::export!(Holder: message, tick, partitions, state);
 
 #[cfg(test)]
 mod tests {

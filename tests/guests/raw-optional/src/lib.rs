@@ -1,7 +1,7 @@
 //! The optional exports in their typed form, without the SDK. Forwards every message. What a failed message's value says
 //! is done: the words of `judge`, by the same rules, and `none`, `twice`, `batcher` and `loop`, which break them. Partitions
 //! and ticks are answered with what was told; the topic `bad` makes an answer to a revocation that is for a batcher, and
-//! `trap` traps.
+//! `trap` traps. Its state is its word for it and grows with each restore; bytes that do not begin with that word are refused.
 
 wit_bindgen::generate!({
     path: "../../../wit",
@@ -12,14 +12,17 @@ wit_bindgen::generate!({
             export sluicebox:plugin/timer@0.1.0;
             export sluicebox:plugin/partitions@0.1.0;
             export sluicebox:plugin/failures@0.1.0;
+            export sluicebox:plugin/state@0.1.0;
         }",
     world: "test:raw-optional/guest",
     generate_all,
 });
 
+use std::cell::RefCell;
+
 use exports::sluicebox::plugin::failures::{Disposition, FailedMessage, LetterChange, Verdict};
 use exports::sluicebox::plugin::partitions::RevokeReason;
-use exports::sluicebox::plugin::{failures, message_handler, partitions, timer};
+use exports::sluicebox::plugin::{failures, message_handler, partitions, state, timer};
 use sluicebox::plugin::types::{
     Content, Destination, Emission, FailedToken, Header, HeaderChange, Message, MessageAnswer, Outcome, TickAnswer,
     TimestampChange, ToBatcher,
@@ -61,6 +64,25 @@ impl partitions::Guest for Guest {
             _ => Destination::Output("out".to_owned()),
         };
         told(to, format!("{topic} {partition} {reason}"))
+    }
+}
+
+thread_local! {
+    static STATE: RefCell<String> = RefCell::new("state".to_owned());
+}
+
+impl state::Guest for Guest {
+    fn snapshot() -> Vec<u8> {
+        STATE.with_borrow(|state| state.clone().into_bytes())
+    }
+
+    fn restore(bytes: Vec<u8>, from_version: String) -> Result<(), String> {
+        let text = String::from_utf8(bytes).map_err(|_| "no text".to_owned())?;
+        if !text.starts_with("state") {
+            return Err(format!("{text} of {from_version}"));
+        }
+        STATE.set(format!("{text} {from_version}"));
+        Ok(())
     }
 }
 

@@ -24,7 +24,7 @@ use crate::pipeline::sink::{DeadLetter, Failure, Notice, OutputNumber, Sink};
 #[derive(Default)]
 pub(super) struct Outbox {
     sent: Vec<(Ticket, String)>,
-    headers: Vec<String>,
+    pub(super) headers: Vec<String>,
     pub(super) notices: Vec<String>,
 }
 
@@ -87,6 +87,7 @@ pub(super) fn rules() -> LaneRules {
         hold: HoldRules { max: 3, timeout: Duration::from_secs(60) },
         tick: None,
         exports: Exports::default(),
+        trial: false,
         receive: false,
     }
 }

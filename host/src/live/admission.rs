@@ -1,0 +1,136 @@
+//! May this component take the place of the one that runs? Its form and its fit with the contract are looked at when it is
+//! loaded (`plugin/version.rs`), then its fit with the pipeline, then whether an instance starts under the limits. All of it
+//! off the data path: compiling is a child process, the trial instance runs on the caller's thread.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::components::unreachable;
+use crate::config::{Pipeline, Then};
+use crate::pipeline::control::Prepared;
+use crate::pipeline::handlers::{Logs, Surroundings};
+use crate::pipeline::revision::Revision;
+use crate::plugin::{Code, Instance, LoadError, LoadRules, OutputInfo, Runtime, Version};
+
+/// A component that was found good for a pipeline.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// The configuration that it goes with.
+    pub config: Arc<Pipeline>,
+    /// The component, loaded.
+    pub version: Arc<Version>,
+    /// What that took.
+    pub prepared: Prepared,
+}
+
+/// Why a component does not take the place of the one that runs. What is wrong, then what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is none, or not one for this host.
+    #[error("{0}")]
+    Load(#[from] LoadError),
+    /// The configuration differs in what cannot change while the pipeline runs.
+    #[error("{} cannot change while the pipeline runs: restart the host with it, or take the change back", .0.join(", "))]
+    Fixed(Vec<String>),
+    /// It handles other things than the one that runs.
+    #[error(
+        "it handles {new}, the version that runs handles {old}, and what is under way cannot go from one to the other: \
+         restart the host with it"
+    )]
+    Stages {
+        /// What the one that runs handles.
+        old: &'static str,
+        /// What this one does.
+        new: &'static str,
+    },
+    /// Its batchers do not fit it.
+    #[error("{0}: {1}")]
+    Unreachable(String, String),
+    /// An instance does not start.
+    #[error(
+        "an instance of it does not start ({class}): {text}; correct it, or the `settings` and `limits` in [handler]"
+    )]
+    Start {
+        /// Class of the fault.
+        class: &'static str,
+        /// What went wrong.
+        text: String,
+    },
+    /// The system gives no thread or timer for the trial.
+    #[error("an instance of it could not be tried: {0}; try again")]
+    System(#[from] std::io::Error),
+}
+
+/// See [`super::Live::admit`].
+pub(super) fn admit(
+    runtime: &Arc<Runtime>,
+    logs: &Logs,
+    serving: &Revision<Arc<Version>>,
+    config: &Arc<Pipeline>,
+    bytes: &[u8],
+) -> Result<Admitted, Refused> {
+    let fixed = fixed(&serving.config, config);
+    if !fixed.is_empty() {
+        return Err(Refused::Fixed(fixed));
+    }
+    let version = Version::load(runtime, bytes, &LoadRules::of(config))?;
+    if stages(&version) != stages(&serving.build) {
+        return Err(Refused::Stages { old: stages(&serving.build), new: stages(&version) });
+    }
+    if let Some(found) = unreachable(config, version.has_message(), version.has_batch()).into_iter().next() {
+        return Err(Refused::Unreachable(found.message, found.help.join("; ")));
+    }
+    let (Code::Compiled(compile) | Code::Cached(compile)) = version.code();
+    let begun = Instant::now();
+    try_instance(logs, config, &version)?;
+    let prepared = Prepared { compile, canary: begun.elapsed() };
+    Ok(Admitted { config: Arc::clone(config), version, prepared })
+}
+
+/// Starts an instance, as lanes will. What it counts and measures is nobody's.
+fn try_instance(logs: &Logs, config: &Pipeline, version: &Arc<Version>) -> Result<(), Refused> {
+    // How many partitions topics have is the run's to know; each has one at least.
+    let outputs = config.outputs.iter().map(|output| OutputInfo { name: output.name.clone(), partitions: 1 });
+    let surroundings = Surroundings {
+        outputs: outputs.collect(),
+        logs: Arc::clone(logs),
+        usage: Arc::default(),
+        metrics: Arc::default(),
+    };
+    let instance = Arc::new(surroundings.instance(config, version));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let started = runtime.block_on(Instance::start(version, &instance));
+    started.map(drop).map_err(|fault| Refused::Start { class: fault.class.name(), text: fault.summary() })
+}
+
+const fn stages(version: &Version) -> &'static str {
+    match (version.has_message(), version.has_batch()) {
+        (true, true) => "messages and batches",
+        (true, false) => "messages",
+        (false, _) => "batches",
+    }
+}
+
+/// What differs and cannot change while a pipeline runs, by its name in files: what clients are made with, and what records
+/// that are under way refer to.
+fn fixed(old: &Pipeline, new: &Pipeline) -> Vec<String> {
+    let letters = |pipeline: &Pipeline| match &pipeline.errors.then {
+        Then::DeadLetter(letter) => Some(letter.clone()),
+        Then::Block | Then::Drop | Then::Stop => None,
+    };
+    let outputs = |pipeline: &Pipeline| {
+        let plain = |output: &crate::config::Output| crate::config::Output { provenance: false, ..output.clone() };
+        pipeline.outputs.iter().map(plain).collect::<Vec<_>>()
+    };
+    let batchers =
+        |pipeline: &Pipeline| pipeline.batchers.iter().map(|batcher| batcher.name.clone()).collect::<Vec<_>>();
+    let differs = [
+        ("`name`", old.name != new.name),
+        ("[source]", old.source != new.source),
+        ("[output]", outputs(old) != outputs(new)),
+        ("the names of [batch]", batchers(old) != batchers(new)),
+        ("`ack.mode`", old.ack.mode != new.ack.mode),
+        ("`errors.dead_letter`", letters(old) != letters(new)),
+    ];
+    differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
+}

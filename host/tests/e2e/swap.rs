@@ -1,0 +1,248 @@
+//! Another version of the handler while records flow: its file is replaced, and nothing is lost, repeated, reordered or
+//! rebalanced; what does not fit leaves the old version serving.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::check::{Difference, Load, Stage, assert_in_order, difference, manifest, output};
+use crate::support::client::{Record, read_all};
+use crate::support::guests::guest;
+use crate::support::host::SluiceHost;
+use crate::support::kafka::kafka_or_not_run;
+use crate::support::{PATIENCE, scratch, unique};
+
+const PROVENANCE: &str = "provenance = true\n";
+
+/// A component file that is replaced.
+struct Plugin {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Plugin {
+    /// A copy of a guest's component in a place of its own.
+    fn of(name: &str) -> Plugin {
+        let bytes = std::fs::read(guest(name)).expect("it was built");
+        let plugin = Plugin { path: scratch().join(format!("{}.wasm", unique(name))), bytes };
+        plugin.replace(&plugin.bytes);
+        plugin
+    }
+
+    /// The same handler with other bytes, and so with another digest: a custom section says `number`.
+    fn variant(&self, number: usize) -> Vec<u8> {
+        let name = b"variant";
+        let content = [&[name.len() as u8], &name[..], &number.to_le_bytes()].concat();
+        [&self.bytes[..], &[0, content.len() as u8], &content].concat()
+    }
+
+    /// As a build or a deployment does it: a new file takes the place of the old one.
+    fn replace(&self, bytes: &[u8]) -> String {
+        let new = self.path.with_extension("new");
+        std::fs::write(&new, bytes).expect("a writable directory");
+        std::fs::rename(&new, &self.path).expect("the same directory");
+        digest(bytes)
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("writing to memory");
+        text
+    })
+}
+
+/// A host that runs a manifest, whose file stays where the test can change it.
+fn start(stage: &Stage<'_>, path: &Path, text: &str) -> SluiceHost {
+    std::fs::write(path, text).expect("a writable directory");
+    let path = path.display().to_string();
+    SluiceHost::start(&["host", "-f", &path, "--admin", "127.0.0.1:0", "--bootstrap", stage.kafka.bootstrap()])
+}
+
+fn manifest_path() -> PathBuf {
+    scratch().join(format!("{}.toml", unique("swap")))
+}
+
+/// Waits until every partition runs this version; the line that says so.
+fn wait_for_swap(host: &SluiceHost, digest: &str) -> String {
+    let what = format!("that it swapped to {digest}");
+    host.process().wait_for(&what, PATIENCE, |line| line.contains("swapped:") && line.contains(digest))
+}
+
+/// A figure of such a line.
+fn figure(line: &str, name: &str) -> f64 {
+    let rest = line.split(&format!("{name}=")).nth(1).unwrap_or_else(|| panic!("no {name} in {line}"));
+    let number: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+    number.parse().unwrap_or_else(|_| panic!("{name} is no number in {line}"))
+}
+
+/// Which version made a record.
+fn version(record: &Record) -> &str {
+    let header = record.header("sluicebox-version").expect("provenance is on");
+    std::str::from_utf8(header).expect("a digest")
+}
+
+/// Records of one source partition, as they came, were made by versions in this order: nobody went back to an earlier one.
+/// How many records each version made.
+fn assert_versions_in_order(records: &[Record], order: &[String]) -> BTreeMap<usize, u64> {
+    let place: BTreeMap<&str, usize> = order.iter().enumerate().map(|(i, digest)| (digest.as_str(), i)).collect();
+    let (mut last, mut made) = (BTreeMap::new(), BTreeMap::new());
+    for record in records {
+        let source = std::str::from_utf8(record.header("sluicebox-source").expect("provenance is on")).expect("text");
+        let source = source.rsplit_once('/').expect("topic/partition/offset").0.to_owned();
+        let version = *place.get(version(record)).unwrap_or_else(|| panic!("{} was never deployed", version(record)));
+        *made.entry(version).or_insert(0) += 1;
+        let before = last.insert((record.partition, source.clone()), version).unwrap_or(0);
+        assert!(before <= version, "{source}: version {version} made a record after version {before} had");
+    }
+    made
+}
+
+/// Proves: the component's file is replaced 32 times while records flow, and every record is in the output once, in order, with
+/// the digest of the version that made it; no partition returns to an earlier version; the group does not rebalance; the
+/// time in which a partition is served by nobody is short and said. (Rows G1, G7, G9.)
+#[test]
+fn swaps_under_load_lose_repeat_and_reorder_nothing() {
+    const SWAPS: usize = 32;
+    let kafka = kafka_or_not_run!("swaps_under_load_lose_repeat_and_reorder_nothing");
+    let stage = Stage::new(kafka, "swaps", 8);
+    let plugin = Plugin::of("forward");
+    let text = manifest(&stage.group, &plugin.path, &stage.input, "", &(output("out", &stage.output) + PROVENANCE));
+    let host = start(&stage, &manifest_path(), &text);
+    let load = Load::paced(&stage, 100, 512, 20_000);
+    host.wait_for_at_least("sluicebox_messages_consumed_total", &[], 1.0);
+    let mut order = vec![digest(&plugin.bytes)];
+    let mut gaps = Vec::new();
+    for number in 1..=SWAPS {
+        order.push(plugin.replace(&plugin.variant(number)));
+        let line = wait_for_swap(&host, &order[number]);
+        assert!(figure(&line, "lanes") == 8.0 && line.contains(&order[number - 1]), "{line}");
+        gaps.push(figure(&line, "gap_max_ms"));
+    }
+    let count = load.stop();
+    stage.wait_committed();
+    host.wait_for_metric("sluicebox_pipeline_info", &[&format!("version=\"{}\"", order[SWAPS])], 1.0);
+    assert_eq!(host.metric_with("sluicebox_rebalances_total", &["kind=\"assigned\""]), Some(1.0));
+    assert_eq!(host.metric_with("sluicebox_swaps_total", &["outcome=\"done\""]), Some(SWAPS as f64));
+    host.stop();
+    let records = read_all(kafka, &stage.output);
+    assert_eq!(difference(&records, count), Difference::default());
+    assert_in_order(&records);
+    let made = assert_versions_in_order(&records, &order);
+    // Each was served for as long as the next one took: nearly all of them made something.
+    assert!(made.len() > SWAPS / 2, "{} of {} versions made a record", made.len(), SWAPS + 1);
+    gaps.sort_by(f64::total_cmp);
+    println!("{SWAPS} swaps of 8 partitions, {count} records: longest gap of a swap {gaps:?} ms");
+    assert!(gaps[SWAPS / 2] < 250.0, "half of the swaps were over in {gaps:?} ms");
+}
+
+/// Proves: whatever takes the place of the file – cut off at many points, no component, one of another world, one whose `init`
+/// fails or never ends, one that handles other things – the old version goes on, and the log says what is wrong and what to
+/// do, once for each; a file that is put together slowly is never served before it is whole; the next good one is. (Rows G2,
+/// G3.)
+#[test]
+fn what_does_not_fit_leaves_the_old_version_serving() {
+    let kafka = kafka_or_not_run!("what_does_not_fit_leaves_the_old_version_serving");
+    let stage = Stage::new(kafka, "unfit", 4);
+    let plugin = Plugin::of("forward");
+    let read = |name: &str| std::fs::read(guest(name)).expect("it was built");
+    let text = manifest(&stage.group, &plugin.path, &stage.input, "", &(output("out", &stage.output) + PROVENANCE));
+    let host = start(&stage, &manifest_path(), &text);
+    let load = Load::paced(&stage, 100, 512, 5_000);
+    host.wait_for_at_least("sluicebox_messages_consumed_total", &[], 1.0);
+    let cut = |at: usize| plugin.bytes[..at].to_vec();
+    let length = plugin.bytes.len();
+    for (bytes, reason) in [
+        (cut(0), "the file is empty"),
+        (cut(5), "truncated"),
+        (cut(length / 3), "truncated"),
+        (cut(length - 1), "truncated"),
+        (b"\0asm\x01\0\0\0".to_vec(), "core WebAssembly module"),
+        (b"#!/bin/sh\n".to_vec(), "no WebAssembly component"),
+        (read("wrong-world"), "does not fit sluicebox:plugin"),
+        (read("needs-sockets"), "not granted"),
+        (read("init-fails"), "does not start (init)"),
+        (read("uppercase-batch"), "restart the host with it"),
+    ] {
+        let refused = plugin.replace(&bytes);
+        let line = host.process().wait_for(&format!("that {refused} is refused"), PATIENCE, |line| {
+            line.contains("is not taken over") && line.contains(&refused)
+        });
+        assert!(line.contains(reason), "{reason}: {line}");
+    }
+    // Written in place, slowly: the first half is looked at and refused, the whole is taken over.
+    let whole = plugin.variant(1);
+    std::fs::write(&plugin.path, &whole[..length / 2]).expect("a writable file");
+    host.wait_for_line("is not taken over", PATIENCE);
+    std::fs::write(&plugin.path, &whole).expect("a writable file");
+    wait_for_swap(&host, &digest(&whole));
+    let count = load.stop();
+    stage.wait_committed();
+    let said = host.output().iter().filter(|line| line.contains("is not taken over")).count();
+    assert_eq!(said, 11, "once for each");
+    assert_eq!(host.metric_with("sluicebox_rebalances_total", &["kind=\"assigned\""]), Some(1.0));
+    host.stop();
+    let records = read_all(kafka, &stage.output);
+    assert_eq!(difference(&records, count), Difference::default());
+    assert_versions_in_order(&records, &[digest(&plugin.bytes), digest(&whole)]);
+}
+
+/// Proves: a manifest that changes is taken over as well, with the same component; what cannot change while the pipeline runs
+/// is refused by its name, and a manifest that is broken changes nothing; neither stops the pipeline, and both are said.
+/// (Row H2.)
+#[test]
+fn a_changed_manifest_is_taken_over_or_refused_by_name() {
+    let kafka = kafka_or_not_run!("a_changed_manifest_is_taken_over_or_refused_by_name");
+    let stage = Stage::new(kafka, "reload", 2);
+    let path = manifest_path();
+    let rest = output("out", &stage.output);
+    let plain = manifest(&stage.group, &guest("init-fails"), &stage.input, "", &rest);
+    let with = |more: &str| plain.replace("[source]", &format!("{more}\n[source]"));
+    let good = with("settings = { ok = true }");
+    let host = start(&stage, &path, &good);
+    stage.produce(&["one"]);
+    stage.wait_committed();
+    let write = |text: &str| std::fs::write(&path, text).expect("a writable directory");
+
+    write("this is no manifest");
+    host.wait_for_line("a manifest changed and is not taken over", PATIENCE);
+    write(&good.replace(&format!("topics = [\"{}\"]", stage.input), "topics = [\"another\"]"));
+    host.wait_for_line("[source] cannot change while the pipeline runs", PATIENCE);
+    write(&with("settings = { ok = false }"));
+    host.wait_for_line("does not start (init): init: settings: ok: has to be true", PATIENCE);
+    stage.produce(&["two"]);
+    stage.wait_committed();
+
+    write(&with("settings = { ok = true }\nlimits = { memory = \"48MiB\" }"));
+    host.wait_for_line("swapped:", PATIENCE);
+    host.wait_for_metric("sluicebox_handler_limit", &["limit=\"memory\""], f64::from(48 << 20));
+    stage.produce(&["three"]);
+    stage.wait_committed();
+    host.stop();
+    let values: Vec<String> = crate::check::sorted_values(&read_all(kafka, &stage.output));
+    assert_eq!(values, ["one", "three", "two"]);
+}
+
+/// Proves: a partition whose handler keeps failing at a record is released by a version that does not, without a restart, and
+/// the record is neither lost nor given up. (Row G4, back-off.)
+#[test]
+fn a_blocked_partition_is_released_by_a_better_version() {
+    let kafka = kafka_or_not_run!("a_blocked_partition_is_released_by_a_better_version");
+    let stage = Stage::new(kafka, "released", 1);
+    let plugin = Plugin::of("fan-out");
+    let errors = "[errors.retry]\nattempts = 2\nmax_backoff = \"1h\"\n";
+    let text =
+        manifest(&stage.group, &plugin.path, &stage.input, "", &format!("{}{errors}", output("out", &stage.output)));
+    let host = start(&stage, &manifest_path(), &text);
+    stage.produce(&["1:good", "bad", "1:better"]);
+    host.wait_for_metric("sluicebox_partitions", &["state=\"blocked\""], 1.0);
+    plugin.replace(&std::fs::read(guest("forward")).expect("it was built"));
+    stage.wait_committed();
+    host.wait_for_metric("sluicebox_partitions", &["state=\"blocked\""], 0.0);
+    host.stop();
+    assert_eq!(read_all(kafka, &stage.output).len(), 3);
+    assert!(Duration::from_secs(3600) > PATIENCE, "it did not wait for its next attempt");
+}
