@@ -13,7 +13,7 @@ use sluicebox_frames::{Frame, Messages};
 use tokio::sync::{mpsc, oneshot};
 
 use super::lane::{Call, CallKind, Exports, Reply, Switched};
-use super::port::{Answered, Handle, Handlers};
+use super::port::{Answered, Handle, Handlers, Renewed};
 use super::revision::{self, Build, Offered, Revision};
 use super::sink::Failure;
 use crate::config::{OnStateRefused, Pipeline};
@@ -269,7 +269,7 @@ impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (frame, took) = (Frame::default(), Duration::ZERO);
-            let answered = Answered { lane: self.lane, frame, reply: None, took, memory: 0, recycled: false };
+            let answered = Answered { lane: self.lane, frame, reply: None, took, memory: 0, renewed: None };
             // A full channel is emptied soon, but this cannot wait; the pipeline's next stop finds the lane then.
             _ = self.answers.answers.try_send(answered);
             self.answers.waker.wake();
@@ -305,17 +305,29 @@ impl LaneTask {
                 }
             };
             let took = started.elapsed();
-            let recycled = self.instance.as_ref().and_then(Instance::worn).is_some();
-            if recycled {
-                self.instance = None;
-            }
+            let renewed = self.renew().await;
             let memory = self.instance.as_ref().map_or(0, Instance::memory_bytes);
-            let answered = Answered { lane: self.lane, frame, reply: Some(reply), took, memory, recycled };
+            let answered = Answered { lane: self.lane, frame, reply: Some(reply), took, memory, renewed };
             if self.answers.answers.send(answered).await.is_err() {
                 return; // the pipeline has stopped
             }
             self.answers.waker.wake();
         }
+    }
+
+    /// An instance that is old makes way for another, which gets its state where the handler has such.
+    async fn renew(&mut self) -> Option<Renewed> {
+        let old = self.instance.as_mut().filter(|instance| instance.worn().is_some())?;
+        let Handler { version, config, .. } = &self.handler;
+        let new = if version.has_state() { Instance::start_for(version, config, old.place()).await.ok() } else { None };
+        if let Some(mut new) = new
+            && hand_over(old, &mut new, version).await.is_ok()
+        {
+            self.instance = Some(new);
+            return Some(Renewed::Restored);
+        }
+        self.instance = None;
+        Some(Renewed::Fresh)
     }
 
     /// A new instance first, then the old one's state for it, then the end of the old one.

@@ -18,8 +18,8 @@ use super::outlets::Outlets;
 use super::pause::Pause;
 use super::place::{Placing, Renewal};
 use super::port::{
-    BuildOf, Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Reread, Trouble, Watch,
-    code_name, problem,
+    BuildOf, Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Renewed, Reread, Trouble,
+    Watch, code_name, problem,
 };
 use super::revision::Revision;
 use super::standstill::AgingWatch;
@@ -447,8 +447,8 @@ impl<E: Edges> Run<E> {
             outlets.serve(&slot.lane.topic, slot.lane.partition);
             let (messages, failed) = (slot.lane.running_count(), outlets.failed_attempts);
             slot.lane.on_reply(answered.frame, reply, answered.took, now, outlets);
-            if answered.recycled {
-                slot.lane.on_recycled(now);
+            if let Some(renewed) = answered.renewed {
+                slot.lane.on_renewed(renewed == Renewed::Restored, now);
             }
             if messages > 0 {
                 self.swap.served(&slot.revision, messages, outlets.failed_attempts - failed, answered.took);

@@ -375,6 +375,12 @@ impl Instance {
         Some(worn)
     }
 
+    /// The topic-partition that it is for, once that is known.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        self.store.data().output.place().map(Place::without_messages)
+    }
+
     fn batch_times(&self) -> Times {
         let limits = &self.config.limits;
         Times { running: limits.batch_running_time, wall: limits.batch_wall_time }

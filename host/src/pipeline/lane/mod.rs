@@ -360,10 +360,14 @@ impl Lane {
         }
     }
 
-    /// The instance that answered last was old and is gone.
-    pub fn on_recycled(&mut self, now: Instant) {
+    /// The instance that answered last was old, and another is in its place: with its state, or without.
+    pub fn on_renewed(&mut self, restored: bool, now: Instant) {
         mark!(Recycled);
-        self.lose_instance(now);
+        if !restored {
+            self.lose_instance(now);
+        } else if self.rules.exports.partitions && self.farewell == Farewell::NotYet {
+            self.greeting = Some(Attempts::default());
+        }
     }
 
     /// The instance is gone, and with it whatever it held; a new one is made for the next call.

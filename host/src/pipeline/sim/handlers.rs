@@ -13,7 +13,7 @@ use super::world::{Happening, Point, Shared, World};
 use crate::delivery::ticket::LaneId;
 use crate::delivery::verdict::Disposition;
 use crate::pipeline::lane::{Call, CallKind, Reply, Switched};
-use crate::pipeline::port::{self, Answered};
+use crate::pipeline::port::{self, Answered, Renewed};
 use crate::pipeline::revision::{Build, Offered, Revision};
 use crate::pipeline::sink::Failure;
 
@@ -95,7 +95,7 @@ impl port::Handlers for ScriptedHandlers {
             };
             world.note(format_args!("member {member} switches lane {lane} to {}: {switched:?} in {took:?}", to.number));
             let (frame, reply) = (sluicebox_frames::Frame::default(), Some(Reply::Switched(switched)));
-            let answered = Box::new(Answered { lane, frame, reply, took, memory: 1 << 20, recycled: false });
+            let answered = Box::new(Answered { lane, frame, reply, took, memory: 1 << 20, renewed: None });
             world.after(took, Happening::Answered { member, answered, said: Vec::new(), ownership });
         }
         World::passes(&self.world, self.member, Point::InHandler);
@@ -135,10 +135,10 @@ impl ScriptedHandle {
         reply: Option<Reply>,
         took: Duration,
         said: Vec<(i64, Said)>,
-        recycled: bool,
+        renewed: Option<Renewed>,
     ) {
         let (member, lane, ownership) = (self.member, self.lane, self.ownership);
-        let answered = Box::new(Answered { lane, frame: call.frame, reply, took, memory: 1 << 20, recycled });
+        let answered = Box::new(Answered { lane, frame: call.frame, reply, took, memory: 1 << 20, renewed });
         world.after(took, Happening::Answered { member, answered, said, ownership });
     }
 }
@@ -150,7 +150,7 @@ impl port::Handle for ScriptedHandle {
             let world = &mut *self.world.borrow_mut();
             if world.does_not_start(self.ownership) {
                 let failure = Failure { class: "init", reason: "by script".to_owned() };
-                self.answer(world, call, Some(Reply::NotStarted(failure)), Duration::ZERO, Vec::new(), false);
+                self.answer(world, call, Some(Reply::NotStarted(failure)), Duration::ZERO, Vec::new(), None);
                 return Ok(());
             }
             let messages = matches!(call.kind, CallKind::Messages | CallKind::Batch | CallKind::Failed { .. });
@@ -183,9 +183,9 @@ impl port::Handle for ScriptedHandle {
                 "member {member} calls lane {lane}: {kind:?}, {count} from {first:?}: {reply:?} in {took:?}"
             ));
             let panics = std::mem::take(&mut world.members[member].panics_next);
-            let recycled = !panics && world.recycles(self.ownership, &reply);
+            let renewed = if panics { None } else { world.renews(self.ownership, &reply) };
             let (reply, said) = if panics { (None, Vec::new()) } else { (Some(reply), said) };
-            self.answer(world, call, reply, took, said, recycled);
+            self.answer(world, call, reply, took, said, renewed);
         }
         World::passes(&self.world, self.member, Point::InHandler);
         Ok(())

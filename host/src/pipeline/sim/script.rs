@@ -13,6 +13,7 @@ use super::world::World;
 use crate::delivery::policy::Then;
 use crate::delivery::verdict::{Disposition, Verdict};
 use crate::pipeline::lane::{Call, CallKind, Reply};
+use crate::pipeline::port::Renewed;
 use crate::pipeline::sink::Failure;
 
 /// A call that takes longer ends in a fault.
@@ -233,12 +234,15 @@ impl World {
     }
 
     /// The instance answered, and was old.
-    pub(super) fn recycles(&mut self, ownership: usize, reply: &Reply) -> bool {
-        let recycles = !matches!(reply, Reply::Fault(_)) && self.strikes(Fault::Recycled, 20);
-        if recycles {
-            self.forget_instance(ownership);
+    pub(super) fn renews(&mut self, ownership: usize, reply: &Reply) -> Option<Renewed> {
+        if matches!(reply, Reply::Fault(_)) || !self.strikes(Fault::Recycled, 20) {
+            return None;
         }
-        recycles
+        let restored = self.chance.one_in(2);
+        let old = self.instances.remove(&ownership).unwrap_or_default();
+        let held = if restored { old.held } else { BTreeMap::new() };
+        self.instances.insert(ownership, Instance { started: restored, left: old.left, held, ..Instance::default() });
+        Some(if restored { Renewed::Restored } else { Renewed::Fresh })
     }
 
     /// An instance of another version takes the place of the one that there is. Back to an older version goes only what was

@@ -165,25 +165,33 @@ fn a_drain_does_not_wait_for_an_instance() {
     }
 }
 
-/// What an old instance held is offered again to the new one, which is greeted; nobody's attempt is counted.
+/// What an old instance held is offered again to a new one without its state, and stays held by one that has it; either hears
+/// of its partition, and nobody's attempt is counted.
 #[test]
-fn what_an_old_instance_held_is_offered_again() {
-    let exports = Exports { partitions: true, ..Exports::default() };
-    let mut world = World::new(LaneRules { exports, ..rules() });
-    let call = world.due();
-    world.reply(call, answer(|_| {}));
-    world.fill(10, &["a"]);
-    let call = world.due();
-    world.reply(call, answer(AnswerWriter::hold));
-    assert_eq!(world.lane.held(), 1);
-    world.lane.on_recycled(world.now);
-    assert_eq!(world.lane.held(), 0);
-    let call = world.due();
-    assert!(matches!(call.kind, CallKind::Assigned { .. }), "{:?}", call.kind);
-    world.reply(call, answer(|_| {}));
-    let call = world.due();
-    let message = Messages::new(&call.frame).get(0);
-    assert_eq!((message.offset(), message.attempt()), (10, 1));
-    world.reply(call, answer(|writer| writer.done(0)));
-    assert_eq!(world.lane.committable(), Some(11));
+fn what_an_old_instance_held_is_offered_again_or_stays_held() {
+    for restored in [false, true] {
+        let exports = Exports { partitions: true, ..Exports::default() };
+        let mut world = World::new(LaneRules { exports, ..rules() });
+        let call = world.due();
+        world.reply(call, answer(|_| {}));
+        world.fill(10, &["a"]);
+        let call = world.due();
+        let (_, held) = first(&call.frame);
+        world.reply(call, answer(AnswerWriter::hold));
+        assert_eq!(world.lane.held(), 1);
+        world.lane.on_renewed(restored, world.now);
+        assert_eq!(world.lane.held(), usize::from(restored));
+        let call = world.due();
+        assert!(matches!(call.kind, CallKind::Assigned { .. }), "{:?}", call.kind);
+        if restored {
+            world.reply(call, answer(|writer| writer.ack(held)));
+        } else {
+            world.reply(call, answer(|_| {}));
+            let call = world.due();
+            let message = Messages::new(&call.frame).get(0);
+            assert_eq!((message.offset(), message.attempt()), (10, 1));
+            world.reply(call, answer(|writer| writer.done(0)));
+        }
+        assert_eq!(world.lane.committable(), Some(11));
+    }
 }
