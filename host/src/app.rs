@@ -15,6 +15,7 @@ use crate::config::{Diagnostic, Pipeline, Plan, Report};
 use crate::handler_log::PipelineLog;
 use crate::live::Live;
 use crate::live::watch::{FileWatch, Reload};
+use crate::outbound::{Client, Outbound, SystemNames};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::control::Control;
 use crate::pipeline::handlers::{HandlerThreads, Logs};
@@ -23,6 +24,7 @@ use crate::pipeline::stop::Stop;
 use crate::pipeline::supervise::Supervised;
 use crate::plugin::{Cache, Compiler, HandlerLog, Runtime, Version};
 use crate::telemetry;
+use crate::threads;
 
 /// A pipeline with its loaded component.
 pub type Loaded = (Arc<Pipeline>, Arc<Version>);
@@ -37,6 +39,7 @@ pub struct App {
     watch: Option<FileWatch>,
     // After the pipelines' threads, which use it.
     _handlers: Arc<HandlerThreads>,
+    _outbound: Outbound,
 }
 
 /// Why nothing was started.
@@ -51,6 +54,14 @@ pub enum StartError {
         address: SocketAddr,
         /// Why.
         source: std::io::Error,
+    },
+    /// A handler may ask others, and nothing can be asked.
+    #[error("pipeline `{pipeline}`: its handler could not ask anybody by HTTP: {reason}")]
+    Outbound {
+        /// Which.
+        pipeline: String,
+        /// Why.
+        reason: String,
     },
     /// The system gives no threads.
     #[error("the system gives no thread: {0}")]
@@ -89,6 +100,13 @@ pub fn load(plan: &Plan, runtime: &Arc<Runtime>) -> Result<Vec<Loaded>, Report> 
     if report.has_errors() { Err(report) } else { Ok(loaded) }
 }
 
+/// Asks for a pipeline's handler, if it may ask anybody.
+fn client(config: &Pipeline, outbound: &Outbound) -> Result<Option<Arc<Client>>, StartError> {
+    let Some(grant) = &config.http else { return Ok(None) };
+    let client = Client::new(grant, (&config.limits).into(), outbound, Arc::new(SystemNames));
+    client.map(Some).map_err(|reason| StartError::Outbound { pipeline: config.name.clone(), reason })
+}
+
 impl App {
     /// Starts every pipeline of a plan.
     ///
@@ -110,12 +128,15 @@ impl App {
         };
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let handlers = Arc::new(HandlerThreads::start(threads)?);
+        let outbound = Outbound::default();
+        let clients = loaded.iter().map(|(config, _)| client(config, &outbound)).collect::<Result<Vec<_>, _>>()?;
         let clusters = Arc::new(plan.clusters.clone());
         let budget = Budget::new(plan.memory_budget);
         let stop = Stop::default();
         let (threads, live, watch) = (Vec::new(), Vec::new(), None);
-        let mut app = Self { statuses, threads, stop, admin, live, watch, _handlers: Arc::clone(&handlers) };
-        for ((config, version), status) in loaded.into_iter().zip(app.statuses.clone()) {
+        let (_handlers, _outbound) = (Arc::clone(&handlers), outbound);
+        let mut app = Self { statuses, threads, stop, admin, live, watch, _handlers, _outbound };
+        for (((config, version), status), http) in loaded.into_iter().zip(app.statuses.clone()).zip(clients) {
             let source_cluster = clusters.get(&config.source.cluster).cloned();
             let source_cluster = source_cluster.expect("the plan has every cluster that a pipeline names");
             let logs = logs_of(&config.name, &source_cluster.bootstrap);
@@ -127,6 +148,7 @@ impl App {
                 cluster: source_cluster.clone(),
                 runtime: Arc::clone(runtime),
                 logs: Arc::clone(&logs),
+                http: http.clone(),
             });
             let supervised = Supervised {
                 control,
@@ -134,11 +156,12 @@ impl App {
                 source_cluster,
                 clusters: Arc::clone(&clusters),
                 handlers: Arc::clone(&handlers),
+                http,
                 budget: Arc::clone(&budget),
                 stop: app.stop.clone(),
                 status,
             };
-            app.threads.push(std::thread::Builder::new().name(name).spawn(|| supervised.run())?);
+            app.threads.push(threads::spawn(&name, || supervised.run())?);
         }
         Ok(app)
     }
@@ -181,14 +204,11 @@ impl App {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
-    /// Waits for the end of every pipeline. False when one of them ended by a bug of the host's.
-    #[must_use]
-    pub fn join(self) -> bool {
-        let mut clean = true;
+    /// Waits for the end of every pipeline.
+    pub fn join(self) {
         for thread in self.threads {
-            clean &= thread.join().is_ok();
+            _ = thread.join();
         }
-        clean
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Usage {
     dropped_lines: AtomicU64,
     recycled: [AtomicU64; Worn::ALL.len()],
     log: Mutex<Option<Bucket>>,
+    /// By [`Asked`].
+    asked: [AtomicU64; 3],
 }
 
 /// Bytes that may still be written. The pipeline's, not an instance's: a handler that breaks at every message would have a
@@ -55,6 +57,17 @@ impl Bucket {
             self.filled = now;
         }
     }
+}
+
+/// What became of an outbound request.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked {
+    /// The head of an answer came.
+    Ok,
+    /// It may not be sent, or not to where it leads.
+    Refused,
+    /// Anything else.
+    Failed,
 }
 
 impl Usage {
@@ -84,6 +97,16 @@ impl Usage {
 
     pub(crate) fn recycled(&self, reason: Worn) {
         self.recycled[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Outbound requests: answered, refused, failed.
+    #[must_use]
+    pub fn asked(&self) -> [u64; 3] {
+        [0, 1, 2].map(|result| self.asked[result].load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn has_asked(&self, result: Asked) {
+        self.asked[result as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn ran(&self, nanos: u64) {

@@ -43,7 +43,7 @@ mod hits {
         // Giving back.
         DrainGaveUp CommitGivenUp LostWithWorkOpen RevokedInShutdown RunAbandoned CloseGaveUp UnsentForgotten FailedForgotten
         // Commits.
-        CommitFailed GapPassed
+        CommitFailed RefusedForTooLong GapPassed
         // Kafka's side.
         ErrorInQueue Renewed PlacedTooLate RecordRefused ProducerTrouble ProducerFatal
         // Handlers.
@@ -55,9 +55,9 @@ mod hits {
         // Failed for good.
         Dropped PolicyStopped DeadAlready EmissionStuck SourceReadAgain SourceGone RefusedAsBatch AgainAlready
         // Mode "receive".
-        KeptForCommit
+        KeptForCommit PartedFromLeft
         // Memory.
-        Starved BatchRelieved AheadTooFar ProducersFull
+        Starved BatchRelieved AheadTooFar ProducersFull Napped
     }
 
     thread_local! {

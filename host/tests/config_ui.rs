@@ -13,6 +13,7 @@ use sluicebox::config::{
     self, AdminChoice, Batcher, Compression, InlinePipeline, LoadRequest, LostOffset, OutputTimestamp, Outside, Plan,
     Protocol, Purpose, Recycle, Report, Secret, Start, Then, load,
 };
+use sluicebox::outbound::rules::Range;
 
 /// Reports name files as they were given, so the cases are given relative to their directory.
 static CASES: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -348,6 +349,11 @@ fn every_key_reaches_its_place_in_the_plan() {
     }
     let recycle = Recycle { age: Some(Duration::from_secs(3600)), calls: Some(1_000_000), memory: Some(100 << 20) };
     assert_eq!(pipeline.recycle, recycle);
+    let grant = pipeline.http.as_ref().expect("somebody may be asked");
+    let sites: Vec<_> = grant.sites.iter().map(ToString::to_string).collect();
+    assert_eq!(sites, ["api.example.com:443", "http://stock.internal:8080"]);
+    assert_eq!(grant.addresses, [Range::parse("10.1.0.0/16").expect("a range")]);
+    assert_eq!(grant.ca.as_deref(), Some(Path::new("ca.pem")));
     let source = &pipeline.source;
     assert_eq!((source.cluster.as_str(), source.group.as_str()), ("main", "enrich"));
     assert_eq!((source.start, source.protocol), (Start::At(1_795_248_000_000), Protocol::Range));
@@ -364,8 +370,8 @@ fn every_key_reaches_its_place_in_the_plan() {
     assert_eq!(outputs, expected);
     assert_eq!(pipeline.dev.samples["orders"], Path::new("samples/orders.ndjson"));
     assert_eq!(pipeline.origin.component().to_string(), "full.toml:10:13");
-    assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:33:1");
-    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:53:1");
+    assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:34:1");
+    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:54:1");
 }
 
 #[test]
@@ -575,5 +581,5 @@ fn a_later_finding_has_a_place() {
     report.push(found.at(plan.pipelines[0].origin.batcher("totals")));
     let json = report.to_json();
     let at = &json["diagnostics"][0]["at"];
-    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(33)));
+    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(34)));
 }

@@ -3,6 +3,7 @@
 mod support;
 
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
@@ -89,6 +90,33 @@ fn a_blocked_record_is_named_with_its_reason() {
     expect_line(&output, &["out   out[", "key=d  other"]);
     expect_line(&output, &["error: in[", "]@1 is blocked: ", "err"]);
     expect_line(&output, &["blocked 1  lag 2"]);
+}
+
+/// From the manifest to the network: whom it grants is asked, and nobody else; here without an operator, so that this
+/// machine is open.
+#[test]
+fn a_handler_asks_whom_its_manifest_grants_it() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = server.local_addr().expect("an address").port();
+    std::thread::spawn(move || {
+        for mut stream in server.incoming().map_while(Result::ok) {
+            _ = stream.read(&mut [0; 4096]);
+            _ = stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello");
+        }
+    });
+    let ask = |key: &str, authority: &str| format!(r#"{{"key": "{key}", "value": "GET http {authority} /"}}"#);
+    let samples = [ask("a", &format!("127.0.0.1:{port}")), ask("b", "169.254.169.254")];
+    let samples: Vec<_> = samples.iter().map(String::as_str).collect();
+    let grant = format!("allow.hosts = [\"http://127.0.0.1:{port}\"]");
+    let (code, output) = once(&project(&guest("asks"), &grant, &samples));
+    assert_eq!(code, Some(0), "{}", output.join("\n"));
+    expect_line(&output, &["out   out[", "key=a  200 hello"]);
+    expect_line(&output, &["out   out[", "key=b  HttpRequestDenied"]);
+    expect_line(&output, &["http://169.254.169.254:80 is not granted: add "]);
+
+    let (code, output) = once(&project(&guest("asks"), "", &samples));
+    assert_eq!(code, Some(1), "{}", output.join("\n"));
+    expect_line(&output, &["wasi:http/outgoing-handler@0.2.", "add `allow.hosts = ["]);
 }
 
 /// A handler that cannot start is not waited for until the end of time.

@@ -20,7 +20,7 @@ struct Rule {
     why: &'static str,
 }
 
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
     Rule {
         within: "",
         names: &["rdkafka", "rdkafka_sys"],
@@ -42,8 +42,14 @@ const RULES: [Rule; 6] = [
     Rule {
         within: "",
         names: &["process::exit", "process::abort"],
-        allowed: &["cli/"],
+        allowed: &["cli/", "threads.rs"],
         why: "commands decide how the process ends",
+    },
+    Rule {
+        within: "",
+        names: &["thread::Builder", "thread::spawn"],
+        allowed: &["threads.rs"],
+        why: "threads are started by threads.rs, or one may end by a panic unseen",
     },
     Rule {
         within: "pipeline/",
@@ -62,7 +68,7 @@ const RULES: [Rule; 6] = [
     },
     Rule {
         within: "pipeline/",
-        names: &["tokio", "Instant::now", "SystemTime::now", "std::thread", "crate::wake"],
+        names: &["tokio", "Instant::now", "SystemTime::now", "std::thread", "crate::threads", "crate::wake"],
         allowed: &[
             "pipeline/wiring.rs",
             "pipeline/control.rs",

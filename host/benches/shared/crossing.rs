@@ -55,6 +55,7 @@ impl Crossing {
             log: Arc::new(Silent),
             usage: Arc::default(),
             metrics: Arc::default(),
+            http: None,
         });
         let thread = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let instance = thread.block_on(Instance::start(&version, &config)).expect("the guest starts");

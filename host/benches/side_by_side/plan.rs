@@ -86,6 +86,8 @@ const WIDE: Input = Input { partitions: 256, eighths: 6, ..SMALL };
 const FRESH: Input = Input { eighths: 0, ..SMALL };
 
 const UPPERCASE: Handler = Handler { guest: "uppercase", tables: "", output: "" };
+/// The tables of a manifest begin behind the lines of its source.
+const LINGER: &str = "linger = \"2ms\"\n";
 const HUNDRED: &str = "[batch.hundred]\nmax_messages = 100\n";
 
 const fn variant(name: &'static str, system: System, input: Input) -> Variant {
@@ -158,6 +160,7 @@ pub const STAGES: &[Stage] = &[
         variants: &[
             latency("native-latency", NATIVE, 3, usize::MAX),
             latency("uppercase-latency", System::Host(UPPERCASE), 3, usize::MAX),
+            latency("uppercase-linger", System::Host(Handler { tables: LINGER, ..UPPERCASE }), 3, usize::MAX),
             latency("streams-latency", STREAMS, 8, 2),
             latency("streams-latency-5ms", STREAMS_QUICK, 8, 2),
         ],

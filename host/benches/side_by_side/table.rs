@@ -70,6 +70,18 @@ pub const ROWS: &[Row] = &[
     ratio("latency", "p50 ÷ native loop, 20,000 records/s", P50, "uppercase-latency", "native-latency", 1.3),
     ratio("latency", "p99 ÷ native loop, 20,000 records/s", P99, "uppercase-latency", "native-latency", 1.2),
     ratio("latency", "CPU ÷ native loop, 20,000 records/s", CPU, "uppercase-latency", "native-latency", 1.25),
+    Row {
+        id: "latency",
+        what: "p50 with linger = \"2ms\" ÷ without",
+        measure: Measure::Ratio { figure: P50, of: "uppercase-linger", over: "uppercase-latency" },
+        target: Target::None,
+    },
+    Row {
+        id: "latency",
+        what: "CPU with linger = \"2ms\" ÷ without",
+        measure: Measure::Ratio { figure: CPU, of: "uppercase-linger", over: "uppercase-latency" },
+        target: Target::None,
+    },
     rate("streams", "throughput ÷ Kafka Streams", "uppercase", "streams", 4.0),
     ratio("streams", "CPU per record ÷ Kafka Streams", CPU, "uppercase", "streams", 0.2),
     ratio("streams", "p99 ÷ Kafka Streams, 20,000 records/s", P99, "uppercase-latency", "streams-latency", 0.2),

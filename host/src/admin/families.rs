@@ -310,6 +310,12 @@ pub static FAMILIES: [Family; 37] = [
         samples.count(&["ok"], of.status.usage.lines());
         samples.count(&["dropped"], of.status.usage.dropped_lines());
     }),
+    counter("sluicebox_handler_http_requests_total", &["result"], "Outbound requests of handlers.", |of, samples| {
+        let [ok, refused, failed] = of.status.usage.asked();
+        samples.count(&["ok"], ok);
+        samples.count(&["refused"], refused);
+        samples.count(&["failed"], failed);
+    }),
     counter(
         "sluicebox_handler_metrics_refused_total",
         &[],

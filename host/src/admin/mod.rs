@@ -32,6 +32,7 @@ use self::connection::Door;
 use self::health::Health;
 use self::metrics::Metrics;
 use crate::pipeline::status::PipelineStatus;
+use crate::threads;
 
 /// Every page, with what it says.
 const PAGES: [(&str, &str); 4] = [
@@ -59,7 +60,7 @@ impl Admin {
         let address = listener.local_addr()?;
         let pages = pages(statuses.into(), address);
         let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("sb-admin".to_owned()).spawn(move || {
+        let thread = threads::spawn("sb-admin", move || {
             runtime.block_on(async {
                 tokio::select! {
                     served = axum::serve(Door::new(listener), pages) => {
@@ -85,10 +86,8 @@ impl Drop for Admin {
     /// Waits for the thread, so that the port is free afterwards.
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread of health and metrics ended by a panic");
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
         }
     }
 }

@@ -10,6 +10,7 @@ use super::codes;
 use super::diagnostic::{Diagnostic, Origin, Report};
 use super::limits::check_limits;
 use super::names::{listed, nearest, topic_fault};
+use super::outbound::check_outbound;
 use super::request::Purpose;
 use super::schema::{ClusterDraft, HostFile};
 use super::types::{AckMode, DEFAULT_CLUSTER, Pipeline, Protocol, Then};
@@ -65,6 +66,7 @@ pub fn check_pipeline(pipeline: &mut Pipeline, against: &Against<'_>, report: &m
         check_clusters(pipeline, clusters, report);
     }
     check_limits(pipeline, against, report);
+    check_outbound(pipeline, against, report);
     check_waits(pipeline, report);
     check_ack(pipeline, report);
     check_dev(pipeline, report);

@@ -34,6 +34,8 @@ pub const WRONG_SCHEMA: &str = "SB0114";
 pub const NO_PIPELINE: &str = "SB0115";
 /// A flag whose value is wrong in a way that no file can be.
 pub const BAD_FLAG: &str = "SB0116";
+/// No host that could be asked, or no range of addresses.
+pub const BAD_HOST: &str = "SB0117";
 
 /// Two pipelines of one name.
 pub const SAME_NAME: &str = "SB0201";

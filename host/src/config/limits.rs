@@ -48,6 +48,10 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         log_burst,
         metric_series,
         cpu_share,
+        http_requests,
+        http_body,
+        http_fields,
+        http_time,
         component_size,
         compile_time,
         compile_memory,
@@ -60,6 +64,8 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         ("stack", stack, ceiling.stack),
         ("log_line", log_line, ceiling.log_line),
         ("log_burst", log_burst, ceiling.log_burst),
+        ("http_body", http_body, ceiling.http_body),
+        ("http_fields", http_fields, ceiling.http_fields),
         ("component_size", component_size, ceiling.component_size),
         ("compile_memory", compile_memory, ceiling.compile_memory),
     ];
@@ -76,6 +82,7 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         ("handles", handles, ceiling.handles),
         ("metric_series", metric_series, ceiling.metric_series),
         ("cpu_share", cpu_share, ceiling.cpu_share),
+        ("http_requests", http_requests, ceiling.http_requests),
     ];
     for (key, value, ceiling) in counts {
         ceilings.apply(key, value, ceiling, |count| count.to_string());
@@ -87,6 +94,7 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         ("batch_wall_time", batch_wall_time, ceiling.batch_wall_time),
         ("init_running_time", init_running_time, ceiling.init_running_time),
         ("init_wall_time", init_wall_time, ceiling.init_wall_time),
+        ("http_time", http_time, ceiling.http_time),
         ("compile_time", compile_time, ceiling.compile_time),
     ];
     for (key, value, ceiling) in times {

@@ -14,6 +14,7 @@ mod limits;
 mod load;
 mod mask;
 mod names;
+mod outbound;
 mod render;
 mod request;
 mod schema;

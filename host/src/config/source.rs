@@ -24,6 +24,8 @@ pub struct Source {
     pub instance_id: Option<String>,
     /// Default 45 s. With [`Protocol::Consumer`] the broker decides and this is to be ignored.
     pub session_timeout: Duration,
+    /// How long a pipeline with little to do waits for more messages before it calls handlers with what came. Default 0.
+    pub linger: Duration,
     pub fetch: Fetch,
 }
 

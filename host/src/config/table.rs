@@ -236,10 +236,12 @@ impl Drop for Table<'_> {
 /// Keys that people write into the wrong table, most often because a TOML header above has
 /// swallowed them.
 fn home_of(key: &str) -> Option<&'static str> {
-    const HOMES: [(&str, &str); 22] = [
+    const HOMES: [(&str, &str); 24] = [
         ("component", "handler"),
         ("settings", "handler"),
         ("limits", "handler"),
+        ("allow", "handler"),
+        ("hosts", "handler.allow"),
         ("memory", "handler.limits"),
         ("running_time", "handler.limits"),
         ("wall_time", "handler.limits"),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::diagnostic::{Origin, Origins, Report};
 pub use super::source::{Fetch, Isolation, LostOffset, Protocol, Source, Start};
+use crate::outbound::Grant;
 
 pub const KIB: u64 = 1024;
 pub const MIB: u64 = 1024 * KIB;
@@ -78,6 +79,8 @@ pub struct Pipeline {
     pub swap: Swap,
     /// The same record gives the same answer: bursts of one, a clock and random numbers that come from the record.
     pub deterministic: bool,
+    /// Whom the handler may ask by HTTP; `None` = nobody.
+    pub http: Option<Grant>,
     /// Topics that the handler may write to, by declared name.
     pub outputs: Vec<Output>,
     /// How `sluicebox dev` builds the component; `None` = not declared.
@@ -137,6 +140,7 @@ impl fmt::Debug for Pipeline {
             .field("hold", &self.hold)
             .field("tick", &self.tick)
             .field("deterministic", &self.deterministic)
+            .field("http", &self.http)
             .field("errors", &self.errors)
             .field("swap", &self.swap)
             .field("outputs", &self.outputs)
@@ -192,6 +196,14 @@ pub struct HandlerLimits {
     pub metric_series: u32,
     /// Weight of the pipeline where several want CPU time of one handler thread. Default 1.
     pub cpu_share: u32,
+    /// Outbound requests of all instances together that may be under way at once; more wait. Default 16.
+    pub http_requests: u32,
+    /// Bytes of the body of an outbound request, and of its response. Default 8 MiB.
+    pub http_body: u64,
+    /// Bytes of the headers of either. Default 128 KiB.
+    pub http_fields: u64,
+    /// From an outbound request to the end of its response, within the wall clock of the call. Default 30 s.
+    pub http_time: Duration,
     /// Bytes of the component. Default 64 MiB.
     pub component_size: u64,
     /// CPU time of compiling it. Default 60 s.
@@ -225,6 +237,10 @@ impl Default for HandlerLimits {
             log_burst: 256 * KIB,
             metric_series: 500,
             cpu_share: 1,
+            http_requests: 16,
+            http_body: 8 * MIB,
+            http_fields: 128 * KIB,
+            http_time: Duration::from_secs(30),
             component_size: 64 * MIB,
             compile_time: Duration::from_secs(60),
             compile_memory: 2048 * MIB,
@@ -260,7 +276,7 @@ pub enum LimitValue {
 impl HandlerLimits {
     /// Every limit by its name in files, for metrics and documentation.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, LimitValue); 24] {
+    pub fn all(&self) -> [(&'static str, LimitValue); 28] {
         use LimitValue::{Bytes, Count, Time};
         let HandlerLimits {
             memory,
@@ -284,6 +300,10 @@ impl HandlerLimits {
             log_burst,
             metric_series,
             cpu_share,
+            http_requests,
+            http_body,
+            http_fields,
+            http_time,
             component_size,
             compile_time,
             compile_memory,
@@ -310,6 +330,10 @@ impl HandlerLimits {
             ("log_burst", Bytes(log_burst)),
             ("metric_series", Count(metric_series)),
             ("cpu_share", Count(cpu_share)),
+            ("http_requests", Count(http_requests)),
+            ("http_body", Bytes(http_body)),
+            ("http_fields", Bytes(http_fields)),
+            ("http_time", Time(http_time)),
             ("component_size", Bytes(component_size)),
             ("compile_time", Time(compile_time)),
             ("compile_memory", Bytes(compile_memory)),

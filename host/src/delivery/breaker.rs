@@ -192,7 +192,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
         /// Against a model that keeps every record: what counts lies between the records of the window and those of the
         /// window less one slice; the verdict is the rule applied to what counts; memory is bounded.
         #[test]

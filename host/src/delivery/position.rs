@@ -48,7 +48,6 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
         /// Never more is called skipped than lies between, never anything when the log begins at or below what was
         /// expected, and no offset overflows.
         #[test]

@@ -112,7 +112,6 @@ mod tests {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2_000))]
         /// Against a model that keeps every look: it stands still exactly when progress was the same, and it was behind, at
         /// every look since one at least the limit ago; and news get rarer.
         #[test]

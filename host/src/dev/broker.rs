@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::config::Cluster;
 use crate::kafka::mock::MockCluster;
+use crate::threads;
 
 /// Why there is no broker.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +90,7 @@ impl Proxy {
         let address = listener.local_addr()?;
         let ended = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&ended);
-        let acceptor = std::thread::Builder::new().name("dev-broker".to_owned()).spawn(move || {
+        let acceptor = threads::spawn("dev-broker", move || {
             while !seen.load(Ordering::Acquire) {
                 // What fails here is one connection; its client tries again.
                 if let Ok((client, _)) = listener.accept()
@@ -123,11 +124,10 @@ fn connect(client: TcpStream, behind: SocketAddr) -> io::Result<()> {
     let (from_client, to_client) = (client.try_clone()?, client.try_clone()?);
     let (from_broker, to_broker) = (broker.try_clone()?, broker);
     let back = move || pump(from_broker, client);
-    std::thread::Builder::new().name("dev-broker-in".to_owned()).spawn(move || {
+    threads::spawn("dev-broker-in", move || {
         // Nothing comes back before the first request is passed on, so nobody else writes to the client until then. When
         // this fails, all ends of both connections are dropped, which closes them.
-        let back = begin(&from_client, &to_client, &to_broker)
-            .and_then(|()| std::thread::Builder::new().name("dev-broker-out".to_owned()).spawn(back));
+        let back = begin(&from_client, &to_client, &to_broker).and_then(|()| threads::spawn("dev-broker-out", back));
         match back {
             Ok(_) => pump(from_client, to_broker),
             Err(error) => tracing::debug!("embedded broker: a connection ended early: {error}"),

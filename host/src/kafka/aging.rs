@@ -15,6 +15,7 @@ use super::ffi::{Client, PartitionList, millis};
 use super::lookup::BEGINNING;
 use super::topic_config;
 use crate::delivery::retention::{Facts, notice};
+use crate::threads;
 use crate::wake::Waker;
 
 /// How long one question may take.
@@ -68,7 +69,7 @@ impl Aging {
                 waker.wake();
             }
         };
-        let thread = std::thread::Builder::new().name("sb-aging".to_owned()).spawn(ask);
+        let thread = threads::spawn("sb-aging", ask);
         thread.map(drop).map_err(|error| format!("the system gives no thread: {error}"))
     }
 

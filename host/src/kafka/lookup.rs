@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::Code;
 use super::consumer::Event;
 use super::ffi::{Client, PartitionList, PartitionOffset, millis};
+use crate::threads;
 use crate::wake::Waker;
 use rdkafka_sys as rd;
 
@@ -78,7 +79,7 @@ impl Lookup {
                 std::thread::park_timeout(AGAIN);
             }
         };
-        let thread = std::thread::Builder::new().name("sb-lookup".to_owned()).spawn(ask);
+        let thread = threads::spawn("sb-lookup", ask);
         thread.map(drop).map_err(|error| format!("the system gives no thread: {error}"))
     }
 

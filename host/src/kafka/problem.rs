@@ -40,10 +40,15 @@ pub const fn delivery(code: Code) -> Delivery {
 /// until it succeeds, and that somebody may have to do something about.
 #[must_use]
 pub const fn is_rebalance(code: Code) -> bool {
+    matches!(code, Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS) || is_no_member(code)
+}
+
+/// Whether a commit failed because the group does not take it for one of a member as it is now.
+#[must_use]
+pub const fn is_no_member(code: Code) -> bool {
     matches!(
         code,
-        Code::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS
-            | Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION
+        Code::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION
             | Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID
             | Code::RD_KAFKA_RESP_ERR_STALE_MEMBER_EPOCH
             | Code::RD_KAFKA_RESP_ERR_FENCED_MEMBER_EPOCH

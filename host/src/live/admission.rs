@@ -8,9 +8,10 @@ use std::time::Instant;
 use crate::components::unreachable;
 use crate::config::{Pipeline, Then};
 use crate::pipeline::control::Prepared;
-use crate::pipeline::handlers::{Logs, Surroundings};
-use crate::pipeline::revision::Revision;
-use crate::plugin::{Code, Instance, LoadError, LoadRules, OutputInfo, Runtime, Version};
+use crate::pipeline::handlers::Surroundings;
+use crate::plugin::{Code, Instance, LoadError, LoadRules, OutputInfo, Version};
+
+use super::Live;
 
 /// A component that was found good for a pipeline.
 #[derive(Clone, Debug)]
@@ -62,18 +63,13 @@ pub enum Refused {
 }
 
 /// See [`super::Live::admit`].
-pub(super) fn admit(
-    runtime: &Arc<Runtime>,
-    logs: &Logs,
-    serving: &Revision<Arc<Version>>,
-    config: &Arc<Pipeline>,
-    bytes: &[u8],
-) -> Result<Admitted, Refused> {
+pub(super) fn admit(live: &Live, config: &Arc<Pipeline>, bytes: &[u8]) -> Result<Admitted, Refused> {
+    let serving = live.control.serving();
     let fixed = fixed(&serving.config, config);
     if !fixed.is_empty() {
         return Err(Refused::Fixed(fixed));
     }
-    let version = Version::load(runtime, bytes, &LoadRules::of(config))?;
+    let version = Version::load(&live.runtime, bytes, &LoadRules::of(config))?;
     if stages(&version) != stages(&serving.build) {
         return Err(Refused::Stages { old: stages(&serving.build), new: stages(&version) });
     }
@@ -82,20 +78,21 @@ pub(super) fn admit(
     }
     let (Code::Compiled(compile) | Code::Cached(compile)) = version.code();
     let begun = Instant::now();
-    try_instance(logs, config, &version)?;
+    try_instance(live, config, &version)?;
     let prepared = Prepared { compile, canary: begun.elapsed() };
     Ok(Admitted { config: Arc::clone(config), version, prepared })
 }
 
 /// Starts an instance, as lanes will. What it counts and measures is nobody's.
-fn try_instance(logs: &Logs, config: &Pipeline, version: &Arc<Version>) -> Result<(), Refused> {
+fn try_instance(live: &Live, config: &Pipeline, version: &Arc<Version>) -> Result<(), Refused> {
     // How many partitions topics have is the run's to know; each has one at least.
     let outputs = config.outputs.iter().map(|output| OutputInfo { name: output.name.clone(), partitions: 1 });
     let surroundings = Surroundings {
         outputs: outputs.collect(),
-        logs: Arc::clone(logs),
+        logs: Arc::clone(&live.logs),
         usage: Arc::default(),
         metrics: Arc::default(),
+        http: live.http.clone(),
     };
     let instance = Arc::new(surroundings.instance(config, version));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
@@ -124,11 +121,14 @@ fn fixed(old: &Pipeline, new: &Pipeline) -> Vec<String> {
     };
     let batchers =
         |pipeline: &Pipeline| pipeline.batchers.iter().map(|batcher| batcher.name.clone()).collect::<Vec<_>>();
+    let requests = |pipeline: &Pipeline| crate::outbound::Limits::from(&pipeline.limits);
     let differs = [
         ("`name`", old.name != new.name),
         ("[source]", old.source != new.source),
         ("[output]", outputs(old) != outputs(new)),
         ("the names of [batch]", batchers(old) != batchers(new)),
+        ("`handler.allow`", old.http != new.http),
+        ("the limits of outbound requests", requests(old) != requests(new)),
         ("`ack.mode`", old.ack.mode != new.ack.mode),
         ("`errors.dead_letter`", letters(old) != letters(new)),
     ];

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use self::admission::{Admitted, Refused};
 use crate::config::{Cluster, Pipeline};
+use crate::outbound::Client;
 use crate::pipeline::control::{Conflict, Control, Lanes, Strategy, SwapOrder};
 use crate::pipeline::handlers::Logs;
 use crate::pipeline::status::PipelineStatus;
@@ -49,6 +50,7 @@ pub struct Live {
     pub cluster: Cluster,
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) logs: Logs,
+    pub(crate) http: Option<Arc<Client>>,
 }
 
 impl Live {
@@ -64,7 +66,7 @@ impl Live {
     /// # Errors
     /// What is wrong, and what to do. Nothing has changed then.
     pub fn admit(&self, config: &Arc<Pipeline>, bytes: &[u8]) -> Result<Admitted, Refused> {
-        admission::admit(&self.runtime, &self.logs, &self.control.serving(), config, bytes)
+        admission::admit(self, config, bytes)
     }
 
     /// Orders what was admitted. Gives the order's number, by which its progress is known.

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use super::{Live, Rollout};
 use crate::config::{Pipeline, Report};
 use crate::telemetry;
+use crate::threads;
 
 /// How often stamps are looked at.
 const LOOK: Duration = Duration::from_millis(150);
@@ -43,7 +44,7 @@ impl FileWatch {
             manifests: manifests.into_iter().map(File::new).collect(),
             reload,
         };
-        let thread = std::thread::Builder::new().name("sb-watch".to_owned()).spawn(move || {
+        let thread = threads::spawn("sb-watch", move || {
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 watcher.look();
             }
@@ -55,10 +56,8 @@ impl FileWatch {
 impl Drop for FileWatch {
     fn drop(&mut self) {
         self.stop.take();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the file watch panicked, a bug of the host's");
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
         }
     }
 }

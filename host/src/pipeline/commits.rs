@@ -1,23 +1,63 @@
 //! Commits of a run. Invariant: what is committed for a partition is the committable offset of the lane that owns it now.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::port::{Code, Edges, Group, PartitionOffset, Queue, problem};
 use super::run::{Run, Slot};
 use crate::delivery::ticket::LaneId;
 use crate::telemetry;
 
+/// How long commits wait after one that was refused as no member's. librdkafka puts its next heartbeat off by up to a second
+/// (`retry.backoff.max.ms`) at each of these; commits that came faster would keep it from the very heartbeat by which it learns
+/// what it is in the group.
+const AFTER_REFUSAL: Duration = Duration::from_secs(2);
+/// How long a member may hear nothing else than such refusals. Whoever is still a member, or is told that it is none any more,
+/// needs one heartbeat, which the refusals call for; a client that does not join again by then never will.
+const REFUSED: Duration = Duration::from_secs(15);
+
+/// Commits that the group refuses as those of no member of its.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Refusals {
+    /// The first and the last of them, with nothing in between that would say that the member is one.
+    time: Option<(Instant, Instant)>,
+}
+
+impl Refusals {
+    /// A commit was taken, or the group shared its partitions out.
+    pub(super) const fn over(&mut self) {
+        self.time = None;
+    }
+
+    /// A commit was refused. True when that has gone on for too long.
+    fn refused(&mut self, now: Instant) -> bool {
+        let first = self.time.map_or(now, |(first, _)| first);
+        self.time = Some((first, now));
+        now.saturating_duration_since(first) >= REFUSED
+    }
+
+    /// Commits wait until then.
+    fn until(self) -> Option<Instant> {
+        self.time.map(|(_, last)| last + AFTER_REFUSAL)
+    }
+}
+
 impl<E: Edges> Run<E> {
     pub(super) fn commit(&mut self, now: Instant) -> Result<(), String> {
         // With mode "receive" messages wait for it.
         let awaited = self.swap.serving().rules.receive && !self.commit_in_flight && self.any_awaits_commit();
-        let due = now >= self.last_commit + self.parts.config.ack.commit_interval;
-        if (due || awaited) && self.leaving.is_none() {
+        let waits = self.refusals.until().is_some_and(|until| now < until);
+        if (now >= self.next_commit() || awaited && !waits) && self.leaving.is_none() {
             let all = self.active.clone();
             self.commit_lanes(&all, now)?;
         }
         Ok(())
+    }
+
+    /// When the next one is due.
+    pub(super) fn next_commit(&self) -> Instant {
+        let due = self.last_commit + self.parts.config.ack.commit_interval;
+        self.refusals.until().map_or(due, |until| due.max(until))
     }
 
     /// A lane has messages that may be offered once their commit was answered, and no such commit failed a moment ago.
@@ -73,7 +113,7 @@ impl<E: Edges> Run<E> {
         Ok(true)
     }
 
-    pub(super) fn committed(&mut self, result: Code, partitions: &[PartitionOffset]) {
+    pub(super) fn committed(&mut self, result: Code, partitions: &[PartitionOffset], now: Instant) {
         let mut failed = None;
         for partition in partitions {
             let ours = |slot: &&mut Box<Slot<E>>| {
@@ -87,6 +127,7 @@ impl<E: Edges> Run<E> {
                     Code::RD_KAFKA_RESP_ERR_NO_ERROR => {
                         slot.committed = Some(offset);
                         slot.lane.on_committed(offset);
+                        self.refusals.over();
                     }
                     code => {
                         slot.commit_failed = true;
@@ -111,11 +152,55 @@ impl<E: Edges> Run<E> {
                 self.parts.outlets.figures.commits[1] += 1;
                 let reason = problem::explain(code, "");
                 telemetry::commit_failed(&self.parts.config.name, &reason);
-                if !problem::is_rebalance(code) {
+                if problem::is_no_member(code) && self.refusals.refused(now) && !self.closing {
+                    mark!(RefusedForTooLong);
+                    planted!(StayForgotten, { return });
+                    self.refusals.over();
+                    self.fail(format!(
+                        "group {} refuses commits of this member since {} s, and nothing was said of a rebalance ({reason}): \
+                         it joins anew",
+                        self.parts.config.source.group,
+                        REFUSED.as_secs()
+                    ));
+                } else if !problem::is_rebalance(code) {
                     self.troubles.add("commit", format!("commit failed: {reason}"));
                     self.show_troubles();
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    /// Refusals have to last: one long after another, with a commit that was taken between them, are two short ones.
+    #[test]
+    fn refusals_that_last_are_too_many() {
+        let (start, mut refusals) = (Instant::now(), Refusals::default());
+        assert!(!refusals.refused(start));
+        assert!(!refusals.refused(after(start, 14)));
+        assert!(refusals.refused(after(start, 15)));
+        refusals.over();
+        assert_eq!(refusals, Refusals::default());
+        assert!(!refusals.refused(after(start, 60)), "it begins anew");
+        assert!(!refusals.refused(after(start, 74)));
+        assert!(refusals.refused(after(start, 90)));
+    }
+
+    /// The next commit waits after the last refusal, not after the first.
+    #[test]
+    fn commits_wait_after_each_refusal() {
+        let (start, mut refusals) = (Instant::now(), Refusals::default());
+        assert_eq!(refusals.until(), None);
+        refusals.refused(start);
+        assert_eq!(refusals.until(), Some(after(start, 2)));
+        refusals.refused(after(start, 2));
+        assert_eq!(refusals.until(), Some(after(start, 4)));
     }
 }

@@ -437,6 +437,22 @@ impl<B: Build> Control<B> {
         self.0.news.notify_all();
     }
 
+    /// What order `number` brought, and every lane runs, proves bad: the order is taken back after all. False when something
+    /// else was ordered since, or nobody knows what was before.
+    pub(super) fn go_back(&self, number: u64, reason: &str) -> bool {
+        let mut state = self.state();
+        if state.orders.coming.is_some() || state.orders.serving.number != number {
+            return false;
+        }
+        let Some(previous) = state.previous.take() else { return false };
+        let to = std::mem::replace(&mut state.orders.serving, previous);
+        let (lanes, promote_after, strategy) = (Lanes::All, None, Strategy::Immediate);
+        state.orders.coming = Some(Coming { to, lanes, promote_after, strategy, back: Some(reason.to_owned()) });
+        state.progress.stage = Stage::RollingBack(reason.to_owned());
+        self.changed(state);
+        true
+    }
+
     /// Every lane runs what order `number` brought: it is what is served from now on.
     pub(super) fn arrived(&self, number: u64) {
         let mut state = self.state();

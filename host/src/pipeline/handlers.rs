@@ -21,11 +21,15 @@ use crate::delivery::ticket::LaneId;
 use crate::delivery::verdict::FailedMessage;
 use crate::handler_metrics::HandlerMetrics;
 use crate::handler_usage::Usage;
+use crate::outbound::Client;
 use crate::plugin::{Fault, HandlerLog, Instance, InstanceConfig, OutputInfo, Place, Version};
+use crate::threads;
 use crate::wake::Waker;
 
 /// Answers of one pipeline that may wait for its I/O thread. Lanes have one call each, so more never wait for long.
 const ANSWERS: usize = 1024;
+/// Wasm stack (512 KiB by default) is a fiber's own; this is the host's below it.
+const STACK: usize = 4 * 1024 * 1024;
 /// Revisions that lanes may be on their way between: the one before, the canary, the one after.
 const REVISIONS: usize = 4;
 
@@ -100,6 +104,8 @@ pub struct Surroundings {
     pub usage: Arc<Usage>,
     /// Figures of the handlers' own.
     pub metrics: Arc<HandlerMetrics>,
+    /// Sends their requests, if they were granted any.
+    pub http: Option<Arc<Client>>,
 }
 
 impl Surroundings {
@@ -116,6 +122,7 @@ impl Surroundings {
             log: (self.logs)(version),
             usage: Arc::clone(&self.usage),
             metrics: Arc::clone(&self.metrics),
+            http: self.http.clone(),
         }
     }
 }
@@ -235,15 +242,11 @@ impl HandlerThread {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new()
-            .name(format!("sb-handler-{number}"))
-            // Wasm stack (512 KiB by default) is a fiber's own; this is the host's below it.
-            .stack_size(4 * 1024 * 1024)
-            .spawn(move || {
-                // Ends when the sender is dropped, too.
-                _ = runtime.block_on(stopped);
-                runtime.shutdown_background();
-            })?;
+        let thread = threads::spawn_deep(&format!("sb-handler-{number}"), STACK, move || {
+            // Ends when the sender is dropped, too.
+            _ = runtime.block_on(stopped);
+            runtime.shutdown_background();
+        })?;
         Ok(Self { runtime: handle, stop: Some(stop), thread: Some(thread) })
     }
 }
@@ -251,10 +254,8 @@ impl HandlerThread {
 impl Drop for HandlerThread {
     fn drop(&mut self) {
         self.stop.take();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("a handler thread panicked: a bug of the host's");
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
         }
     }
 }

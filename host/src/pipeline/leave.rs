@@ -87,6 +87,7 @@ impl<E: Edges> Run<E> {
                 self.active.iter().find(ours).copied()
             })
             .collect();
+        self.refusals.over();
         let ours = |placing: &PartitionOffset| {
             partitions.iter().any(|gone| gone.topic == placing.topic && gone.partition == placing.partition)
         };

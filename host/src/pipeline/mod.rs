@@ -24,6 +24,7 @@ mod growth;
 pub mod handlers;
 pub mod lane;
 mod leave;
+mod linger;
 mod names;
 mod outlets;
 mod pause;

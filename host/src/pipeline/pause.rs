@@ -52,8 +52,11 @@ impl Pause {
     /// The version is another one, and maybe the configuration: that may have been the cause.
     pub(super) fn follow(&mut self, errors: &Errors, now: Instant) {
         let rules = rules(errors);
-        if let Some(breaker) = &mut self.breaker {
-            breaker.try_at(now);
+        match &mut self.breaker {
+            // What it saw was another version's doing.
+            Some(breaker) if breaker.phase() == Phase::Closed => *breaker = Breaker::new(breaker.rules().clone()),
+            Some(breaker) => breaker.try_at(now),
+            None => {}
         }
         if self.breaker.as_ref().map(Breaker::rules) != rules.as_ref() {
             (self.breaker, self.reason) = (rules.map(Breaker::new), None);
@@ -92,6 +95,9 @@ impl<E: Edges> Run<E> {
         let Some(change) = breaker.look(now) else { return false };
         let name = &self.parts.config.name;
         match change {
+            Change::Opened { counts, .. } if self.goes_back_from_new(&most_fail(counts), now) => {
+                self.pause.breaker = rules(&self.parts.config.errors).map(Breaker::new);
+            }
             Change::Opened { counts, pause } => {
                 self.parts.outlets.figures.pauses += 1;
                 let last = self.parts.outlets.last_failure.as_deref().unwrap_or("unknown");
@@ -128,7 +134,6 @@ fn rules(errors: &Errors) -> Option<BreakerRules> {
 
 /// For people: what failed, what happens by itself, and where to look.
 fn reason(errors: &Errors, counts: Counts, pause: Duration, last: &str) -> String {
-    let Counts { failed, all } = counts;
     let look = match &errors.then {
         Then::DeadLetter(dead) => format!(
             "kafka-console-consumer.sh --topic {} --from-beginning --formatter-property print.headers=true shows them",
@@ -137,8 +142,12 @@ fn reason(errors: &Errors, counts: Counts, pause: Duration, last: &str) -> Strin
         Then::Block | Then::Drop | Then::Stop => "the log names each of them".to_owned(),
     };
     format!(
-        "{failed} of {all} records failed (errors.breaker), the last one {last}; it tries again after {} s, or when the \
-         host is restarted; {look}",
+        "{}, the last one {last}; it tries again after {} s, or when the host is restarted; {look}",
+        most_fail(counts),
         pause.as_secs()
     )
+}
+
+fn most_fail(Counts { failed, all }: Counts) -> String {
+    format!("{failed} of {all} records failed (errors.breaker)")
 }

@@ -58,6 +58,7 @@ impl<E: Edges> Run<E> {
         self.parts.outlets.figures.rebalances[0] += 1;
         telemetry::assigned(&self.parts.config.name, &names(partitions));
         self.joined = true;
+        self.refusals.over();
         self.cluster_works();
         Ok(())
     }

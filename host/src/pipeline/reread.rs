@@ -7,6 +7,7 @@ use super::port::{Found, Reread};
 use crate::config::{Cluster, Source};
 use crate::delivery::ticket::LaneId;
 use crate::kafka::reread;
+use crate::threads;
 use crate::wake::Waker;
 
 /// Requests that may wait; a lane asks again only when it was answered.
@@ -44,7 +45,7 @@ impl TopicRereader {
         let (requests, asked) = sync_channel::<Request>(WAITING);
         let (found, answers) = sync_channel::<Found>(WAITING);
         let (source, cluster, waker) = (self.source.clone(), self.cluster.clone(), self.waker.clone());
-        std::thread::Builder::new().name("sb-reread".to_owned()).spawn(move || {
+        threads::spawn("sb-reread", move || {
             // Ends with the pipeline's run, which drops the other ends.
             while let Ok(Request { lane, topic, partition, offsets }) = asked.recv() {
                 let frame = loop {

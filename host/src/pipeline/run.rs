@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::{Share, ahead_of_a_lane};
+use super::commits::Refusals;
 use super::control::Control;
 use super::figures::{COUNT, Fates, SWEEP};
 use super::fill::{Fill, fill};
 use super::lane::{CallKind, Lane, RefusedEmission, Reply};
 use super::leave::{Abandoned, LEFT, Leaving};
+use super::linger::Linger;
 use super::outlets::Outlets;
 use super::pause::Pause;
 use super::place::{Placing, Renewal};
@@ -151,6 +153,8 @@ pub(super) enum Step {
     Again,
     /// Nothing to do before so much time has passed, unless somebody wakes it.
     Rest(Duration),
+    /// Nothing to do for so long, whoever wakes it.
+    Nap(Duration),
     /// The group is left. `Err`: why the pipeline has to begin anew.
     Over(Result<Ended, String>),
 }
@@ -179,7 +183,9 @@ pub(super) struct Run<E: Edges> {
     pub(super) swap: Swap<BuildOf<E>>,
     /// Something could not be fetched or called because too many bytes are in flight.
     pub(super) starved: bool,
+    linger: Linger,
     pub(super) commit_in_flight: bool,
+    pub(super) refusals: Refusals,
     pub(super) topics: BTreeMap<String, Arc<str>>,
     pub(super) last_commit: Instant,
     pub(super) last_count: Instant,
@@ -226,7 +232,9 @@ impl<E: Edges> Run<E> {
             pause,
             swap,
             starved: false,
+            linger: Linger::default(),
             commit_in_flight: false,
+            refusals: Refusals::default(),
             topics,
             last_commit: now,
             last_count: now,
@@ -288,7 +296,19 @@ impl<E: Edges> Run<E> {
             return Ok(Step::Over(self.failure.take().map_or(Ok(Ended::Asked), Err)));
         }
         self.housekeeping(now);
-        Ok(if worked { Step::Again } else { Step::Rest(self.rest(now)) })
+        Ok(match self.nap(now) {
+            _ if worked => Step::Again,
+            Some(nap) => Step::Nap(nap.min(self.rest(now))),
+            None => Step::Rest(self.rest(now)),
+        })
+    }
+
+    /// How long to wait for company. Nobody waits who is waited for: a handler's answer, a stop, a partition's next owner.
+    fn nap(&self, now: Instant) -> Option<Duration> {
+        let wait = self.linger.wait(self.parts.config.source.linger, now)?;
+        let busy = self.closing || self.leaving.is_some() || self.starved;
+        let runs = || self.lanes.iter().flatten().any(|slot| slot.lane.is_running());
+        (!busy && !runs()).then_some(wait)
     }
 
     /// How long until the next thing to do by time.
@@ -300,8 +320,8 @@ impl<E: Edges> Run<E> {
         let lanes = lanes.filter(|slot| !self.starved && (!paused || slot.lane.is_draining()));
         let lanes = lanes.filter_map(|slot| slot.lane.deadline());
         let count = self.starved.then(|| self.last_count + COUNT);
-        let commit = (!self.commit_in_flight && self.leaving.is_none() && self.any_dirty())
-            .then(|| self.last_commit + self.parts.config.ack.commit_interval);
+        let commit = !self.commit_in_flight && self.leaving.is_none() && self.any_dirty();
+        let commit = commit.then(|| self.next_commit());
         let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
         let next = lanes
             .chain(count)
@@ -331,11 +351,12 @@ impl<E: Edges> Run<E> {
                 Event::Placed { number, places } => self.placed(number, &places, now)?,
                 Event::Aged(aged) => self.aged(&aged),
                 Event::Revoked { partitions, lost } => self.revoked(partitions, lost, now)?,
-                Event::Committed { result, partitions } => self.committed(result, &partitions),
+                Event::Committed { result, partitions } => self.committed(result, &partitions, now),
                 Event::Problem { code, text, fatal } => self.problem(code, &text, fatal)?,
             }
         }
         if self.parts.watch.answered() {
+            self.troubles.over("input");
             self.cluster_works();
         }
         Ok(any)
@@ -367,8 +388,10 @@ impl<E: Edges> Run<E> {
                 return Err(format!("{reason}: the process stood still"));
             }
             _ => {
+                // Of a topic that is missing, neither records of the others nor a rebalance say that it is back.
+                let missing = code == Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
                 let reason = format!("group {}: {reason}", self.parts.config.source.group);
-                if self.troubles.add("group", reason.clone()) {
+                if self.troubles.add(if missing { "input" } else { "group" }, reason.clone()) {
                     telemetry::trouble(&self.parts.config.name, &reason);
                 }
                 self.parts.watch.begin();
@@ -507,6 +530,7 @@ impl<E: Edges> Run<E> {
                 if fetched.messages > 0 {
                     any = true;
                     self.parts.share.took(fetched.bytes as u64);
+                    self.linger.took(now);
                     let figures = outlets.figures.topics.entry(Arc::clone(&slot.lane.topic)).or_default();
                     figures.consumed += fetched.messages as u64;
                     figures.consumed_bytes += fetched.bytes as u64;

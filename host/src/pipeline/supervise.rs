@@ -30,6 +30,7 @@ use crate::kafka::metadata::Probe;
 use crate::kafka::offsets::Offsets;
 use crate::kafka::producer::Producer;
 use crate::kafka::settings::{self, FetchBudget};
+use crate::outbound::Client;
 use crate::plugin::{Instance, InstanceConfig, OutputInfo, Version};
 use crate::wake::Waker;
 
@@ -57,6 +58,8 @@ pub struct Supervised {
     pub logs: Logs,
     /// Handler threads of the process.
     pub handlers: Arc<HandlerThreads>,
+    /// Sends the handler's requests, if it was granted any.
+    pub http: Option<Arc<Client>>,
     /// Bytes in flight of the process.
     pub budget: Arc<Budget>,
     /// What the outside sees.
@@ -81,17 +84,14 @@ impl Supervised {
             let serving = self.control.serving();
             self.status.serves(serving.digest(), &serving.config.limits);
             let started = Instant::now();
-            // A bug of the host's ends the run before anything more is committed; the next one begins from what is.
             let run = || self.start(&serving, &waker, &fenced).and_then(|run| drive(run, &waker));
-            let reason = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-                Ok(Ok(Ended::Asked)) => break,
-                Ok(Ok(Ended::Policy(reason))) => {
+            let reason = match guarded(run) {
+                Ok(Ended::Asked) => break,
+                Ok(Ended::Policy(reason)) => {
                     self.stay_stopped(reason, &waker);
                     continue;
                 }
-                Ok(Err(reason)) => reason,
-                Err(_) => "the host stopped this pipeline because of a bug of its own, see the log; it starts again"
-                    .to_owned(),
+                Err(reason) => reason,
             };
             if started.elapsed() >= HEALTHY {
                 wait = RETRY.0;
@@ -183,6 +183,7 @@ impl Supervised {
             logs: Arc::clone(&self.logs),
             usage: Arc::clone(&self.status.usage),
             metrics: Arc::clone(&self.status.handler_metrics),
+            http: self.http.clone(),
         };
         self.try_instance(&revision.build, Arc::new(surroundings.instance(config, &revision.build)))?;
         let topics = config.source.topics.iter();
@@ -197,7 +198,6 @@ impl Supervised {
         let consumer = Consumer::new(conf, waker)?;
         let outlets = self.outlets(config, &count, &limits, &batchers, waker)?;
         consumer.subscribe(&config.source.topics)?;
-        let topic = config.source.topics.first().map_or("", String::as_str);
         let parts = Parts {
             config: Arc::clone(config),
             cluster: self.source_cluster.clone(),
@@ -210,7 +210,7 @@ impl Supervised {
             group: Member::new(consumer, fenced, config.source.fetch.max_wait)?,
             outlets,
             handlers: LaneHandlers::new(&self.handlers, surroundings, waker),
-            watch: ClusterWatch::new(self.source_cluster.clone(), topic, waker),
+            watch: ClusterWatch::new(self.source_cluster.clone(), &config.source.topics, waker),
             rereader: TopicRereader::new(&config.source, &self.source_cluster, waker),
             survey: self.survey(config, waker)?,
             refresh: settings::topic_refresh(&self.source_cluster),
@@ -331,5 +331,26 @@ impl Supervised {
         let producers = producers.into_iter().map(|(_, producer)| producer).collect();
         let names = batchers.iter().map(|batcher| batcher.name.clone()).collect();
         Ok(Outlets::new(&config.name, producers, outputs, dead_letter, names))
+    }
+}
+
+/// Runs; a panic is a reason to begin anew. A bug of the host's ends the run before anything more is committed; the next one
+/// begins from what is.
+fn guarded(run: impl FnOnce() -> Result<Ended, String>) -> Result<Ended, String> {
+    let bug = "the host stopped this pipeline because of a bug of its own, see the log; it starts again";
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| Err(bug.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a run says is passed on, and a panic in it is a reason that begins the next one.
+    #[test]
+    fn a_panic_begins_a_pipeline_anew() {
+        assert_eq!(guarded(|| Ok(Ended::Asked)), Ok(Ended::Asked));
+        assert_eq!(guarded(|| Err("not yet".to_owned())), Err("not yet".to_owned()));
+        let reason = guarded(|| panic!("a bug, on purpose")).expect_err("no end");
+        assert!(reason.contains("it starts again"), "{reason}");
     }
 }

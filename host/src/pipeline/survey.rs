@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::port::{Counted, Survey};
 use crate::config::Cluster;
 use crate::kafka::metadata::Probe;
+use crate::threads;
 use crate::wake::Waker;
 
 /// How long a cluster may take to answer.
@@ -49,7 +50,7 @@ impl Survey for TopicSurvey {
                 waker.wake();
             }
         };
-        match std::thread::Builder::new().name("sb-survey".to_owned()).spawn(ask) {
+        match threads::spawn("sb-survey", ask) {
             Ok(_) => self.asking = Some(asking),
             Err(error) => tracing::warn!("no thread to ask for new partitions: {error}"),
         }

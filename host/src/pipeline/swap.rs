@@ -16,6 +16,9 @@ use crate::config::Canary;
 use crate::delivery::rollout::{self, RolloutRules};
 use crate::telemetry;
 
+/// A version is new so long: most of its records failing is a reason to go back.
+const NEW: Duration = Duration::from_secs(600);
+
 /// A switch that is with the handler.
 pub(super) struct Handed<B> {
     to: Arc<Revision<B>>,
@@ -235,14 +238,17 @@ impl<E: Edges> Run<E> {
             self.parts.control.arrived(number);
             self.parts.outlets.figures.swaps[0] += 1;
             self.swap.orders.serving = coming.to;
-            self.parts.config = Arc::clone(&self.swap.orders.serving.config);
-            self.pause.follow(&self.parts.config.errors, now);
-            self.parts.status.serves(self.swap.orders.serving.digest(), &self.parts.config.limits);
             Stage::Done
         } else {
             self.swap.orders.coming = Some(coming);
             Stage::Canary
         };
+        if stage != Stage::Canary {
+            let serving = &self.swap.orders.serving;
+            self.parts.config = Arc::clone(&serving.config);
+            self.parts.status.serves(serving.digest(), &serving.config.limits);
+            self.pause.follow(&serving.config.errors, now);
+        }
         if let Some(report) = &mut self.swap.report {
             report.progress.stage = stage;
             report.progress.took = now.saturating_duration_since(report.since);
@@ -251,6 +257,13 @@ impl<E: Edges> Run<E> {
         }
         self.show_troubles();
         self.publish_swap();
+    }
+
+    /// Most records fail, and the version that they fail on is new here: the one before comes back. False when there is none.
+    pub(super) fn goes_back_from_new(&self, why: &str, now: Instant) -> bool {
+        let Some(report) = &self.swap.report else { return false };
+        let is_new = report.progress.stage == Stage::Done && now.saturating_duration_since(report.since) < NEW;
+        is_new && self.parts.control.go_back(report.progress.number, why)
     }
 
     /// Compares a canary with the version before, and takes it back or promotes it when it is time.

@@ -8,22 +8,23 @@ use std::time::Duration;
 use super::port::Watch;
 use crate::config::Cluster;
 use crate::kafka::metadata::Probe;
+use crate::threads;
 use crate::wake::Waker;
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct ClusterWatch {
     cluster: Cluster,
-    topic: String,
+    topics: Vec<String>,
     waker: Waker,
     asking: Option<Arc<AtomicBool>>,
 }
 
 impl ClusterWatch {
-    /// Asks for this topic, which is one that the pipeline may describe.
+    /// Asks for these topics, which are those that the pipeline reads: one that is missing is no good answer.
     #[must_use]
-    pub fn new(cluster: Cluster, topic: &str, waker: &Waker) -> Self {
-        Self { cluster, topic: topic.to_owned(), waker: waker.clone(), asking: None }
+    pub fn new(cluster: Cluster, topics: &[String], waker: &Waker) -> Self {
+        Self { cluster, topics: topics.to_vec(), waker: waker.clone(), asking: None }
     }
 }
 
@@ -34,12 +35,13 @@ impl Watch for ClusterWatch {
         }
         let answered = Arc::new(AtomicBool::new(false));
         let (flag, waker) = (Arc::clone(&answered), self.waker.clone());
-        let (cluster, topic) = (self.cluster.clone(), self.topic.clone());
-        let watcher = std::thread::Builder::new().name("sb-probe".to_owned()).spawn(move || {
+        let (cluster, topics) = (self.cluster.clone(), self.topics.clone());
+        let watcher = threads::spawn("sb-probe", move || {
             // Ends when the cluster answers or the pipeline has dropped its half of the flag.
+            let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
             while Arc::strong_count(&flag) > 1 {
                 let asked =
-                    Probe::new(&cluster).is_ok_and(|probe| probe.partitions(&[&topic], Duration::from_secs(2)).is_ok());
+                    Probe::new(&cluster).is_ok_and(|probe| probe.partitions(&topics, Duration::from_secs(2)).is_ok());
                 if asked {
                     flag.store(true, Ordering::Release);
                     waker.wake();

@@ -44,6 +44,8 @@ pub(super) fn drive(mut run: Run<Real>, waker: &Waker) -> Result<Ended, String> 
         match run.step(Instant::now()) {
             Step::Again => {}
             Step::Rest(limit) => waker.wait(limit),
+            // Who wakes the thread meanwhile finds it awake: the next wait ends at once.
+            Step::Nap(time) => std::thread::sleep(time),
             Step::Over(end) => return end,
         }
     }

@@ -7,7 +7,7 @@ use wasmtime::component::types::{self, ComponentFunc, ComponentItem, Type};
 
 use super::typed::{BatchAnswer, BatchInfo, FrameOut, FrameRef, Message, MessageAnswer, TickAnswer};
 use super::verdicts::{FailedMessage, RevokeReason, Verdict};
-use super::wasi;
+use super::{http, wasi};
 
 /// Package of `wit/`.
 const PACKAGE: &str = "sluicebox:plugin";
@@ -154,12 +154,13 @@ impl Survey {
     }
 }
 
-/// Compares a component's imports and exports with the contract. All departures, not just the first.
-pub(super) fn survey(engine: &Engine, component: &Component) -> Survey {
+/// Compares a component's imports and exports with the contract, and with what it was granted. All departures, not just the
+/// first.
+pub(super) fn survey(engine: &Engine, component: &Component, http: bool) -> Survey {
     let mut survey = Survey::default();
     let ty = component.component_type();
     for (name, _) in ty.imports(engine) {
-        survey.import(name);
+        survey.import(name, http);
     }
     for (name, item) in ty.exports(engine) {
         survey.look_at_export(engine, &ty, name, &item.ty);
@@ -178,7 +179,7 @@ pub(super) fn survey(engine: &Engine, component: &Component) -> Survey {
 }
 
 impl Survey {
-    fn import(&mut self, full: &str) {
+    fn import(&mut self, full: &str, http: bool) {
         let name = Name::parse(full);
         if name.package == PACKAGE {
             if !name.compatible(VERSION) {
@@ -190,7 +191,8 @@ impl Survey {
         }
         let linked = name.package.split(':').next() == Some(WASI.0)
             && name.compatible(WASI.1)
-            && wasi::LINKED.contains(&(name.package, name.interface));
+            && (wasi::LINKED.contains(&(name.package, name.interface))
+                || (http && http::LINKED.contains(&(name.package, name.interface))));
         if !linked {
             self.not_granted.push(full.to_owned());
         }

@@ -211,6 +211,12 @@ fn exceeded(root: &str, limits: &HandlerLimits) -> Option<String> {
         ("handle limit exceeded", "handles", "handles", limits.handles),
         ("resource table has no free keys", "handles", "handles", limits.handles),
     ];
+    if root.contains("total size of fields exceeds limit") || root.contains("too many fields in the field map") {
+        let limit = format_size(limits.http_fields);
+        return Some(format!(
+            "the handler made more than {limit} of HTTP headers, its limit (`http_fields` in [handler.limits])"
+        ));
+    }
     let (_, what, key, limit) = counted.into_iter().find(|(text, ..)| root.contains(text))?;
     Some(format!("the handler asked for more than {limit} {what}, its limit (`{key}` in [handler.limits])"))
 }

@@ -11,7 +11,10 @@ const REMEDIES: [Remedy; 9] = [
     Remedy { import: "wasi:filesystem/", text: "files are never granted" },
     Remedy { import: "wasi:sockets/", text: "sockets and name lookup are never granted" },
     Remedy { import: "wasi:http/incoming-handler", text: "a handler is called by records and never by requests" },
-    Remedy { import: "wasi:http/", text: "HTTP is not granted to any handler yet" },
+    Remedy {
+        import: "wasi:http/",
+        text: "to let it ask by HTTP, add `allow.hosts = [\"api.example.com\"]` to [handler], with the hosts that it asks",
+    },
     Remedy {
         import: "wasi:config/",
         text: "configuration is not granted in this form; write it under `settings` in [handler], and import \
@@ -64,6 +67,8 @@ mod tests {
             "wasi:filesystem/preopens@0.2.3",
             "wasi:sockets/tcp@0.2.3",
             "wasi:http/incoming-handler@0.2.0",
+            "wasi:http/types@0.2.0",
+            "wasi:http/outgoing-handler@0.2.0",
             "wasi:io/poll@0.3.0",
             "acme:own/thing@1.0.0",
             "init",
@@ -72,6 +77,7 @@ mod tests {
             "files are never granted",
             "sockets and name lookup are never granted",
             "a handler is called by records and never by requests",
+            "to let it ask by HTTP, add `allow.hosts = [\"api.example.com\"]` to [handler], with the hosts that it asks",
             "of wasi:io/poll this host has version 0.2, not 0.3.0",
             "this host has no acme:own/thing, and nothing grants it",
             "this host has no init, and nothing grants it",

@@ -11,6 +11,7 @@ use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::WasiCtx;
 
 use super::fault::{Fault, FaultClass};
+use super::http::Http;
 use super::imports::OutputInfo;
 use super::limits::{HandlerLimits, MemoryLimiter};
 use super::meter::Meter;
@@ -27,6 +28,7 @@ use super::wasi;
 use crate::delivery::verdict::{FailedMessage, RevokeReason, Verdict};
 use crate::handler_metrics::HandlerMetrics;
 use crate::handler_usage::{Usage, Worn};
+use crate::outbound::Client;
 
 /// What the instances of one handler in one pipeline are started with.
 #[derive(Clone)]
@@ -47,6 +49,8 @@ pub struct InstanceConfig {
     pub usage: Arc<Usage>,
     /// Figures of the handler's own.
     pub metrics: Arc<HandlerMetrics>,
+    /// Sends its requests, if it was granted any.
+    pub http: Option<Arc<Client>>,
 }
 
 /// What host functions reach of an instance.
@@ -56,6 +60,7 @@ pub(super) struct State {
     pub limits: MemoryLimiter,
     pub wasi: WasiCtx,
     pub table: ResourceTable,
+    pub http: Http,
     /// The host function that the guest waits in. Left as it is when a call is given up.
     pub waits_in: Option<&'static str>,
     /// Series of the handler's own metrics, by number.
@@ -130,6 +135,7 @@ impl Instance {
             limits: MemoryLimiter::new(limits),
             wasi: wasi::context(&output, replay.as_ref()),
             table,
+            http: Http::new(config, &output),
             waits_in: None,
             series: Numbers::default(),
             meter: Arc::clone(&meter),
@@ -449,7 +455,9 @@ impl Instance {
             Err(_) => {
                 let (state, ran) = (self.store.data(), self.meter.used());
                 let waits = state.waits_in.map_or_else(String::new, |function| format!(", and waits in {function}"));
-                let text = format!("no answer within {:?}, waiting included: it ran for {ran:.1?}{waits}", times.wall);
+                let asked = state.http.waits_for();
+                let text =
+                    format!("no answer within {:?}, waiting included: it ran for {ran:.1?}{waits}{asked}", times.wall);
                 Err(self.reported(Fault::new(FaultClass::WallClock, text).with_state(state)))
             }
         }

@@ -2,8 +2,8 @@
 //! type of it leaves this module.
 //!
 //! By lifetime:
-//! - per process: [`runtime`] (engine, epoch ticker, linker) with what it links: [`imports`] (log, settings, outputs), [`metrics`]
-//!   and [`wasi`] (the harmless part of WASI);
+//! - per process: [`runtime`] (engine, epoch ticker, linker) with what it links: [`imports`] (log, settings, outputs), [`metrics`],
+//!   [`wasi`] (the harmless part of WASI) and, where it was granted, [`http`];
 //! - per component: [`version`] (load, checks against the contract in [`contract`], digest), [`grants`] (what to do about an
 //!   import that is not granted), [`compile`] (in a child process), [`cache`] (of what was compiled);
 //! - per store: [`instance`] (start, calls), [`typed`] and [`verdicts`] (the typed form behind the frame interface),
@@ -19,6 +19,7 @@ mod compile;
 mod contract;
 mod fault;
 mod grants;
+mod http;
 mod imports;
 mod instance;
 mod limits;

@@ -14,7 +14,8 @@ use super::cache::Cache;
 use super::compile::Compiler;
 use super::instance::State;
 use super::version::LoadRules;
-use super::{imports, metrics, wasi};
+use super::{http, imports, metrics, wasi};
+use crate::threads;
 
 /// How often running guests are looked at: the unit of deadlines, and the slice after which a lane lets others run.
 pub(super) const TICK: Duration = Duration::from_millis(2);
@@ -45,7 +46,10 @@ impl EngineRules {
 pub(super) struct Kit {
     pub rules: EngineRules,
     pub engine: Engine,
+    /// What everybody gets.
     pub linker: Linker<State>,
+    /// With outbound HTTP.
+    pub asking: Linker<State>,
 }
 
 /// What all handlers of the process share.
@@ -66,7 +70,7 @@ impl Runtime {
     pub fn new(compiler: Compiler, cache: Option<Cache>) -> anyhow::Result<Arc<Self>> {
         let pulse = Arc::new(Pulse::default());
         let beat = Arc::clone(&pulse);
-        let ticker = std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || beat.run())?;
+        let ticker = threads::spawn("plugin-ticker", move || beat.run())?;
         let runtime = Self { kits: Mutex::default(), compiler, cache, pulse, ticker: Some(ticker) };
         runtime.kit(EngineRules::of(&LoadRules::default()))?;
         Ok(Arc::new(runtime))
@@ -79,9 +83,12 @@ impl Runtime {
             return Ok(Arc::clone(kit));
         }
         let engine = engine(rules)?;
-        let linker = linker(&engine).map_err(|error| anyhow::anyhow!("host functions do not link: {error:#}"))?;
+        let unlinked = |error: wasmtime::Error| anyhow::anyhow!("host functions do not link: {error:#}");
+        let linker = linker(&engine).map_err(unlinked)?;
+        let mut asking = linker.clone();
+        http::add_to_linker(&mut asking).map_err(unlinked)?;
         self.pulse.drive(engine.weak());
-        let kit = Arc::new(Kit { rules, engine, linker });
+        let kit = Arc::new(Kit { rules, engine, linker, asking });
         kits.insert(rules, Arc::clone(&kit));
         Ok(kit)
     }
@@ -95,8 +102,7 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         self.pulse.stop();
         if let Some(ticker) = self.ticker.take() {
-            // A panic of the ticker would have been seen as deadlines that never come; nothing to add here.
-            drop(ticker.join());
+            _ = ticker.join();
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct LoadRules {
     pub stack: u64,
     /// Its instances get their clock and random numbers from the record, and numbers that are none have one form.
     pub deterministic: bool,
+    /// It was granted somebody to ask by HTTP.
+    pub http: bool,
     /// CPU time that compiling it may take.
     pub compile_time: Duration,
     /// Memory that compiling it may take, bytes.
@@ -38,14 +40,15 @@ impl LoadRules {
     /// Those of a pipeline.
     #[must_use]
     pub fn of(pipeline: &Pipeline) -> Self {
-        Self { deterministic: pipeline.deterministic, ..Self::from(&pipeline.limits) }
+        let http = pipeline.http.is_some();
+        Self { deterministic: pipeline.deterministic, http, ..Self::from(&pipeline.limits) }
     }
 }
 
 impl From<&HandlerLimits> for LoadRules {
     fn from(limits: &HandlerLimits) -> Self {
         let HandlerLimits { component_size, stack, compile_time, compile_memory, .. } = *limits;
-        Self { component_size, stack, deterministic: false, compile_time, compile_memory }
+        Self { component_size, stack, deterministic: false, http: false, compile_time, compile_memory }
     }
 }
 
@@ -241,7 +244,7 @@ impl Version {
             .map_err(|error| LoadError::NoCompiler { text: format!("{error:#}") })?;
         let engine = &kit.engine;
         let (component, code) = native(runtime, engine, &digest, bytes, rules)?;
-        let survey = contract::survey(engine, &component);
+        let survey = contract::survey(engine, &component, rules.http);
         let mut problems = survey.problems.clone();
         if problems.is_empty() && !survey.not_granted.is_empty() {
             return Err(LoadError::NotGranted { imports: survey.not_granted });
@@ -254,7 +257,8 @@ impl Version {
         }
         let exports = find_exports(&component, &survey);
         // What is left can differ only inside an interface that we link: another signature, a missing function.
-        let pre = kit.linker.instantiate_pre(&component).map_err(|error| LoadError::WrongWorld {
+        let linker = if rules.http { &kit.asking } else { &kit.linker };
+        let pre = linker.instantiate_pre(&component).map_err(|error| LoadError::WrongWorld {
             problems: vec![format!("{error:#}")],
             host: contract::package(),
             plugin: Vec::new(),

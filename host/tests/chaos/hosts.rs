@@ -19,14 +19,16 @@ struct Member {
 /// See the module's text.
 pub struct Hosts {
     options: HostOptions,
+    /// How the hosts of each place come to the broker.
+    relays: Vec<String>,
     places: [Option<Member>; SLOTS],
     leaving: Vec<(Member, Instant)>,
     started: usize,
 }
 
 impl Hosts {
-    pub fn new(options: HostOptions) -> Hosts {
-        Hosts { options, places: [const { None }; SLOTS], leaving: Vec::new(), started: 0 }
+    pub fn new(options: HostOptions, relays: Vec<String>) -> Hosts {
+        Hosts { options, relays, places: [const { None }; SLOTS], leaving: Vec::new(), started: 0 }
     }
 
     /// Starts a host, unless one is there that took the place of one that failed.
@@ -34,7 +36,8 @@ impl Hosts {
         if let Some(member) = &self.places[place] {
             return format!("host {} is at place {place} already", member.number);
         }
-        let member = Member { number: self.started, host: self.options.start() };
+        let options = self.options.clone().bootstrap(&self.relays[place]);
+        let member = Member { number: self.started, host: options.start() };
         self.started += 1;
         let name = format!("host {} (process {}) starts at place {place}", member.number, member.host.process().pid());
         self.places[place] = Some(member);

@@ -27,6 +27,10 @@ pub enum Fault {
     Broker,
     /// The input gets further partitions
     Partitions,
+    /// Nothing gets through between a host and the broker for half as long again as the session, then what stood still does
+    Stall,
+    /// Connections of a host are cut, and new ones for a while
+    Cut,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +44,10 @@ pub enum Action {
     StartBroker,
     /// To so many.
     Partitions(i32),
+    Stall(usize),
+    Cut(usize),
+    /// What was stalled or cut works again.
+    Restore(usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,13 +60,15 @@ pub struct Step {
 }
 
 /// How often each comes among twenty; shuffled, so that twenty faults hold every kind.
-const TWENTY: [(Fault, usize); 6] = [
-    (Fault::Kill, 14),
+const TWENTY: [(Fault, usize); 8] = [
+    (Fault::Kill, 12),
     (Fault::Pause, 2),
     (Fault::Join, 1),
     (Fault::Leave, 1),
     (Fault::Broker, 1),
     (Fault::Partitions, 1),
+    (Fault::Stall, 1),
+    (Fault::Cut, 1),
 ];
 /// Between two deaths of the broker: it needs some seconds to come up, and the hosts to find it.
 const BROKER_APART: u64 = 15_000;
@@ -120,7 +130,7 @@ impl Drawing {
         let nobody: Vec<usize> = (0..SLOTS).filter(|slot| self.free[*slot].is_none()).collect();
         match fault {
             // At least one stays.
-            Fault::Kill | Fault::Pause if up.len() < 2 => return false,
+            Fault::Kill | Fault::Pause | Fault::Stall | Fault::Cut if up.len() < 2 => return false,
             Fault::Leave if up.len() < 3 => return false,
             Fault::Join if nobody.is_empty() => return false,
             Fault::Broker if self.broker.is_some_and(|died| now < died + BROKER_APART) => return false,
@@ -142,6 +152,16 @@ impl Drawing {
                 self.push(now, Action::Pause(slot), Some(fault));
                 self.push(back, Action::Resume(slot), None);
                 self.free[slot] = Some(back);
+            }
+            Fault::Stall | Fault::Cut => {
+                let slot = up[self.dice.below(up.len() as u64) as usize];
+                let (action, long) = match fault {
+                    Fault::Stall => (Action::Stall(slot), SESSION.as_millis() as u64 * 3 / 2),
+                    _ => (Action::Cut(slot), self.dice.below(4_000)),
+                };
+                self.push(now, action, Some(fault));
+                self.push(now + long, Action::Restore(slot), None);
+                self.free[slot] = Some(now + long);
             }
             Fault::Join => {
                 let slot = nobody[self.dice.below(nobody.len() as u64) as usize];

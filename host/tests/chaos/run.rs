@@ -29,7 +29,8 @@ const CATCH_UP: Duration = Duration::from_secs(120);
 /// How often hosts are looked after while nothing is due.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// A broker with sessions as short as chaos needs, that never tidies up its log of commits.
+/// A broker with sessions as short as chaos needs, that never tidies up its log of commits. Each place for a host has a relay
+/// of its own before it.
 pub fn broker() -> Options {
     let session = SESSION.as_millis().to_string();
     let properties = [
@@ -44,7 +45,7 @@ pub fn broker() -> Options {
         ("offsets.topic.segment.bytes", "1073741824"),
     ];
     let properties = properties.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
-    Options { properties, ..Options::default() }
+    Options { properties, relays: SLOTS, ..Options::default() }
 }
 
 struct Run {
@@ -86,7 +87,8 @@ impl Run {
         }
         let options = HostOptions::manifest(&kafka, name, &manifest(name, &topics, &arguments.protocol))
             .kafka_property("topic.metadata.refresh.interval.ms", "1000");
-        let mut hosts = Hosts::new(options);
+        let relays = (0..SLOTS).map(|place| kafka.relay(place).address().to_string()).collect();
+        let mut hosts = Hosts::new(options, relays);
         hosts.fill(0..AT_FIRST);
         let producers = Producers::start(&kafka, &topics.input, name, PARTITIONS, arguments.rate);
         Run {
@@ -136,6 +138,18 @@ impl Run {
             Action::Pause(place) => (format!("SIGSTOP {}", self.hosts.signal(place, libc::SIGSTOP)), true),
             Action::Resume(place) => (format!("SIGCONT {}", self.hosts.signal(place, libc::SIGCONT)), false),
             Action::Leave(place) => (format!("SIGTERM {}", self.hosts.leave(place)), false),
+            Action::Stall(place) => {
+                self.kafka.relay(place).stall();
+                (format!("the network of place {place} stalls"), true)
+            }
+            Action::Cut(place) => {
+                self.kafka.relay(place).cut();
+                (format!("the network of place {place} is cut"), true)
+            }
+            Action::Restore(place) => {
+                self.kafka.relay(place).restore();
+                (format!("the network of place {place} works again"), false)
+            }
             Action::KillBroker => {
                 self.broker_is_up();
                 self.kafka.kill();
@@ -170,6 +184,7 @@ impl Run {
         self.broker_is_up();
         for place in 0..SLOTS {
             self.hosts.signal(place, libc::SIGCONT);
+            self.kafka.relay(place).restore();
         }
         self.hosts.fill(0..AT_FIRST);
         self.journal.note("healed");

@@ -1,5 +1,5 @@
 //! What moves in a cluster while a host works on it, on librdkafka's mock cluster: the group's coordinator, a partition's
-//! leader, the membership itself.
+//! leader, the membership itself, also where nobody says so.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,8 @@ use crate::support::{PATIENCE, unique};
 
 const PARTITIONS: i32 = 3;
 const EACH: i64 = 30;
+/// Heartbeats come every 200 ms here; and a member that sends none is thrown out after 3 s.
+const HEARTBEATS: Duration = Duration::from_secs(10);
 
 fn stage(mock: &Mock) -> Stage<'_> {
     let stage =
@@ -128,4 +130,50 @@ fn coordinator_and_leaders_move() {
     assert_eq!(lost, Some(0.0), "a move cost the membership");
     host.stop();
     eprintln!("{MOVES} moves of the coordinator, {} of leaders: a commit took {longest:?} at most", MOVES / 2 * 2);
+}
+
+/// Proves: commits that are refused do not keep the member from its heartbeats. librdkafka puts the next one off at each
+/// refusal, for the longer the more of them failed, so commits that came every 50 ms would end them for good.
+#[test]
+fn refused_commits_hold_no_heartbeat_up() {
+    let mock = Mock::start(1);
+    let stage = stage(&mock);
+    let producer = Producer::new(mock.kafka());
+    let host = options(&stage, "50ms").start();
+    produce(&producer, &stage, 0);
+    wait_committed(&stage, &host);
+    mock.answer(1, Request::OffsetCommit, &[(RD_KAFKA_RESP_ERR_STALE_MEMBER_EPOCH, 0); 400]);
+    mock.answer(1, Request::ConsumerGroupHeartbeat, &[(RD_KAFKA_RESP_ERR_UNKNOWN, 0); 10]);
+    produce(&producer, &stage, EACH);
+    host.process().wait_until("heartbeats ended", HEARTBEATS, || mock.left(1, Request::ConsumerGroupHeartbeat) == 0);
+    mock.count_requests();
+    host.process().wait_until("heartbeats ended", HEARTBEATS, || mock.requests(Request::ConsumerGroupHeartbeat) >= 5);
+    let refused = 400 - mock.left(1, Request::OffsetCommit);
+    assert!(refused > 0, "no commit was refused");
+    eprintln!("{refused} commits were refused meanwhile");
+    host.kill();
+}
+
+/// Proves: a host whose commits the group refuses for long, without a word of a rebalance, says so and joins anew; then it does
+/// again what was not committed, and commits it.
+#[test]
+fn a_member_that_was_forgotten_joins_anew() {
+    // Every two seconds one, and the one of the run's end.
+    const REFUSED: usize = 10;
+    let mock = Mock::start(1);
+    let stage = stage(&mock);
+    let producer = Producer::new(mock.kafka());
+    let host = options(&stage, "50ms").start();
+    produce(&producer, &stage, 0);
+    wait_committed(&stage, &host);
+    mock.answer(1, Request::OffsetCommit, &[(RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID, 0); REFUSED]);
+    produce(&producer, &stage, EACH);
+    let begun = Instant::now();
+    host.wait_for_line("it joins anew", PATIENCE);
+    let noticed = begun.elapsed();
+    wait_committed(&stage, &host);
+    let again = repeated(&stage, 2 * EACH);
+    assert!(again <= EACH as usize, "{again} records of {EACH} that were not committed are there again");
+    host.stop();
+    eprintln!("noticed after {noticed:?}, committed after {:?}, {again} records repeated", begun.elapsed());
 }

@@ -215,3 +215,33 @@ fn a_refused_dead_letter_blocks_its_lane() {
     let before = arrived.iter().filter(|r| r.value_text().starts_with("before")).count();
     assert_eq!(i64::try_from(before).expect("a few"), BEFORE, "what was committed is not done again");
 }
+
+/// Proves: when the topic of an output refuses what was made of a record for good, and there is a dead-letter topic, the dead
+/// letter is the source record, read again, whole; nothing is made again for it, its neighbours arrive once, all is committed.
+#[test]
+fn a_refused_emission_is_a_dead_letter_of_its_source() {
+    let kafka = kafka_or_not_run!("a_refused_emission_is_a_dead_letter_of_its_source");
+    let stage = Stage::new(kafka, "refused-emission", 1);
+    let (dead, small) = (stage.topic("dead", 1), unique("small-out"));
+    create_topic_with(kafka, &small, 1, &[("max.message.bytes", "2000")]);
+    let large = "x".repeat(10_000);
+    let headers = vec![(b"own".to_vec(), Some(b"stays".to_vec()))];
+    let record = |value: &str| NewRecord { headers: headers.clone(), ..NewRecord::new("key", value) };
+    let mut records: Vec<NewRecord> = (0..50).map(|n| record(&format!("before {n:02}"))).collect();
+    records.push(record(&large));
+    records.extend((0..50).map(|n| record(&format!("behind {n:02}"))));
+    Producer::new(kafka).send(&stage.input, &records);
+    let rest = format!("{}{}", errors(&dead), output("out", &small));
+    let host = stage.manifest(&guest("forward"), "", &rest).start();
+    stage.wait_committed();
+    host.wait_for_metric("sluicebox_messages_processed_total", &["outcome=\"dead_letter\""], 1.0);
+    host.stop();
+    let letters = read_all(kafka, &dead);
+    assert_eq!((letters.len(), letters[0].key_text(), letters[0].value_text()), (1, "key", large.as_str()));
+    assert_eq!((header(&letters[0], "class"), header(&letters[0], "offset")), ("refused", "50"));
+    assert!(header(&letters[0], "text").contains(&small), "it says who refused it: {}", header(&letters[0], "text"));
+    assert_eq!(letters[0].header("own"), Some(&b"stays"[..]));
+    let expected: Vec<String> =
+        ["before", "behind"].iter().flat_map(|word| (0..50).map(move |n| format!("{word} {n:02}"))).collect();
+    assert_eq!(sorted_values(&read_all(kafka, &small)), expected);
+}

@@ -8,6 +8,7 @@
 //! | `throughput` | a million records arrive exactly as expected and are committed |
 //! | `forms` | both forms of the contract, message only, batch only, both; fan-out |
 //! | `bytes` | every byte, null and header survives |
+//! | `large` | records as large as topics and handlers allow, and larger |
 //! | `records` | copies, partitions, event times, compression; transactions in the input |
 //! | `positions` | where a partition begins, and what follows when its records are deleted before they were read |
 //! | `breaker` | a pipeline most of whose records fail pauses, and goes on by itself |
@@ -27,12 +28,19 @@
 //! | `broker_errors` | errors of every kind of request: each is waited out |
 //! | `cluster_changes` | coordinators and leaders move, a membership is lost |
 //! | `late_commits` | commits of an outage never go back |
+//! | `vanished` | a topic that vanishes is named until it is back |
 //! | `outage` | the broker restarts under load; the host starts before the broker |
+//! | `three_brokers` | each of three brokers dies under load |
 //! | `faults` | a trap, a panic, an endless loop, a memory hog fail their own record only |
 //! | `dead_letters` | one dead letter per failed record, with all that it was and why; none is acked unwritten |
 //! | `bad_answers` | an answer that breaks the contract fails its own record only |
 //! | `swap` | another version of the handler under load; what does not fit leaves the old one serving |
 //! | `bad_input` | mistakes of the command line end it at once with their reason |
+//! | `holds` | messages that are held open, and the timer |
+//! | `lifecycle` | handlers hear which partitions come and go; kept ones keep their instance |
+//! | `verdicts` | the handler's word about failed records; `drop` and `stop` |
+//! | `receive` | at most once by choice |
+//! | `provenance` | outputs say what they were made of |
 //! | `manifests` | mistakes of manifests are named all at once, by `check` and by a start |
 //! | `admin` | health and metrics agree with Kafka; a port in use |
 //! | `memory` | a slow handler does not fill the memory |
@@ -52,8 +60,11 @@ mod faults;
 mod fixed_members;
 mod forms;
 mod group;
+mod holds;
 mod instances;
+mod large;
 mod late_commits;
+mod lifecycle;
 mod manifests;
 mod memory;
 mod neighbours;
@@ -63,6 +74,8 @@ mod partitions;
 mod pipelines;
 mod positions;
 mod protocols;
+mod provenance;
+mod receive;
 mod records;
 mod revoke;
 mod security;
@@ -70,7 +83,10 @@ mod signals;
 mod standstill;
 mod stopping;
 mod swap;
+mod three_brokers;
 mod throughput;
+mod vanished;
+mod verdicts;
 mod zombies;
 
 #[path = "../support/mod.rs"]

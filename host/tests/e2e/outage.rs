@@ -1,5 +1,7 @@
 //! A broker that goes and comes back, and one that is not there yet.
 
+use std::time::{Duration, Instant};
+
 use crate::check::{Load, Stage, assert_in_order, difference, wait_for_records};
 use crate::support::PATIENCE;
 use crate::support::client::{NewRecord, Producer, create_topic, read_all, total};
@@ -35,6 +37,60 @@ fn the_broker_restarts_under_load() {
     assert_eq!(found.missing, 0);
     assert_in_order(&output);
     eprintln!("broker restart: {} of {count} records repeated", found.repeated);
+}
+
+/// Proves: ten minutes without a broker change nothing: the host lives and names the cluster all the time, takes no more memory
+/// than it may, and goes on by itself when the broker is back. Nothing is lost or out of order, and since the host never went,
+/// nothing is done twice. (By a command.)
+#[test]
+#[ignore = "by a command: eleven minutes"]
+fn ten_minutes_without_a_broker() {
+    const OUTAGE: Duration = Duration::from_secs(600);
+    const PARTITIONS: usize = 4;
+    const RECORDS: usize = 40_000;
+    const MAX_RSS_KIB: i64 = 350 * 1024;
+    let kafka = kafka_or_not_run!("ten_minutes_without_a_broker", Options::default());
+    let stage = Stage::new(&kafka, "ten-minutes", PARTITIONS as i32);
+    // A handler that takes its time, so that the broker dies in mid-flow.
+    let record = |n: usize| NewRecord {
+        partition: Some((n % PARTITIONS) as i32),
+        ..NewRecord::new(format!("key {}", n % PARTITIONS), format!("slow-1 {n:06}"))
+    };
+    Producer::new(&kafka).send(&stage.input, &(0..RECORDS).map(record).collect::<Vec<_>>());
+    let host = stage.host(&guest("faulty")).start();
+    wait_for_records(&kafka, &stage.output, RECORDS / 10);
+    kafka.kill();
+    let gone = Instant::now();
+    host.wait_for_answer("/readyz", "that the broker is away", |answer| answer.status == 503);
+    host.process().wait_until("ten minutes", OUTAGE * 2, || {
+        let ready = host.get("/readyz");
+        assert!(ready.status == 503 && ready.body.contains("does not answer"), "{}", ready.body);
+        gone.elapsed() >= OUTAGE
+    });
+    kafka.start();
+    let back = Instant::now();
+    let before = total(&kafka, &stage.output);
+    assert!(before < RECORDS as i64, "all was done before the broker died");
+    wait_for_records(&kafka, &stage.output, before as usize + 1);
+    let flowing = back.elapsed();
+    host.wait_for_answer("/readyz", "that the broker is back", |answer| answer.status == 200);
+    let ready = back.elapsed();
+    stage.wait_committed();
+    host.stop();
+    let output = read_all(&kafka, &stage.output);
+    for key in 0..PARTITIONS {
+        let arrived: Vec<&str> =
+            output.iter().filter(|r| r.key_text() == format!("key {key}")).map(|r| r.value_text()).collect();
+        let expected: Vec<String> = (key..RECORDS).step_by(PARTITIONS).map(|n| format!("slow-1 {n:06}")).collect();
+        assert_eq!(arrived, expected, "of key {key}");
+    }
+    let used = host.exited().expect("it has ended").max_rss_kib;
+    assert!(used < MAX_RSS_KIB, "it took {used} KiB");
+    eprintln!(
+        "ten minutes without a broker, with {before} of {RECORDS} records done: further ones {flowing:?} and ready {ready:?} \
+         after it served again, none repeated, {} MiB at most",
+        used / 1024
+    );
 }
 
 /// Proves: a host that starts before its broker and its topics waits, says for what on `/readyz`, and begins by itself

@@ -135,8 +135,12 @@ const CATALOGUE: [Row; 23] = [
     row(
         21,
         "requests to the inside",
-        // Outbound HTTP is never linked: there is no request to look at.
-        &["hostile/loading.rs::f11_every_import_that_is_not_granted_is_named"],
+        &[
+            "plugin_http/inside.rs::requests_to_the_inside_are_refused",
+            "plugin_http/inside.rs::a_redirect_is_an_answer_and_where_it_leads_is_asked_for_anew",
+            "plugin_http/inside.rs::a_name_that_changes_its_mind_gains_nothing",
+            "hostile/loading.rs::f11_every_import_that_is_not_granted_is_named",
+        ],
     ),
     row(
         22,

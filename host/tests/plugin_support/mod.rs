@@ -18,7 +18,9 @@ use sluicebox_frames::{
     BatchInfo, Frame, HeadersWriter, MessagesWriter, NewMessage, Source, TimestampType, Trigger, messages,
 };
 
-const GUESTS: [&str; 10] = [
+const GUESTS: [&str; 12] = [
+    "asks",
+    "fuzzed",
     "raw-frames",
     "raw-typed",
     "raw-optional",
@@ -146,6 +148,7 @@ pub fn recycled(limits: HandlerLimits, settings: &str, recycle: Recycle) -> (Arc
         log: Arc::clone(&log) as Arc<dyn HandlerLog>,
         usage: Arc::new(Usage::default()),
         metrics: Arc::new(HandlerMetrics::default()),
+        http: None,
     };
     (Arc::new(config), log)
 }

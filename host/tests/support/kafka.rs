@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::jars::{self, Missing};
 use super::process::{Process, remove_at_exit};
+use super::relay::Relay;
 use super::security::{self, Certificates, Listener, Login, User};
 
 /// How long a broker may take to come up, and to go down, on a slow and busy machine.
@@ -41,10 +42,23 @@ pub struct Options {
     pub secured: bool,
     /// Rights are checked for whoever does not come by the plain listener.
     pub acls: bool,
+    /// So many relays in front of it, each with a listener that clients who come by it are told of.
+    pub relays: usize,
+    /// Which one it is of a cluster; else it is one by itself.
+    pub node: Option<Node>,
     /// Further properties of the broker.
     pub properties: Vec<(String, String)>,
     /// Do not start it yet: `start` does.
     pub stopped: bool,
+}
+
+/// One of several brokers that are a cluster.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// From 1 on.
+    pub id: usize,
+    /// The ports of all their controllers, in the order of their numbers.
+    pub controllers: Vec<u16>,
 }
 
 /// A broker, ours or one named by `SLUICEBOX_TEST_KAFKA=HOST:PORT`.
@@ -58,6 +72,7 @@ struct Broker {
     directory: PathBuf,
     listeners: Vec<(Listener, u16)>,
     certificates: Option<Certificates>,
+    relays: Vec<Relay>,
     process: Mutex<Option<Process>>,
 }
 
@@ -77,10 +92,20 @@ impl Kafka {
         let libs = ready()?;
         let directory = own_directory();
         let certificates = options.secured.then(|| Certificates::make(&directory));
-        let (port, controller) = (reserve_port(), reserve_port());
+        let port = reserve_port();
+        let node = options.node.unwrap_or_else(|| Node { id: 1, controllers: vec![reserve_port()] });
         let secured: &[Listener] = if options.secured { &Listener::ALL } else { &[] };
         let listeners: Vec<(Listener, u16)> = secured.iter().map(|listener| (*listener, reserve_port())).collect();
-        let mut properties = base_properties(&directory, port, controller, &listeners);
+        let relayed: Vec<u16> = (0..options.relays).map(|_| reserve_port()).collect();
+        let relays: Vec<Relay> = relayed.iter().map(|port| Relay::to(*port)).collect();
+        let mut addresses = vec![Address::of("PLAINTEXT", port)];
+        addresses.extend(listeners.iter().map(|(listener, port)| Address::of(listener.name(), *port)));
+        addresses.extend(relays.iter().zip(&relayed).enumerate().map(|(number, (relay, port))| Address {
+            name: format!("RELAYED{number}"),
+            advertised: relay.address().port(),
+            ..Address::of("PLAINTEXT", *port)
+        }));
+        let mut properties = base_properties(&directory, &node, &addresses);
         properties.extend(certificates.iter().flat_map(Certificates::properties));
         if options.acls {
             properties.extend(security::acl_properties());
@@ -88,7 +113,7 @@ impl Kafka {
         properties.extend(options.properties);
         let text: String = properties.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
         std::fs::write(directory.join("server.properties"), text).expect("cannot write the broker's properties");
-        let broker = Broker { directory, listeners, certificates, process: Mutex::default() };
+        let broker = Broker { directory, listeners, certificates, relays, process: Mutex::default() };
         let kafka = Kafka { bootstrap: format!("127.0.0.1:{port}"), libs, own: Some(broker) };
         kafka.format(options.secured);
         if !options.stopped {
@@ -116,6 +141,11 @@ impl Kafka {
         let port =
             self.broker().listeners.iter().find(|(which, _)| *which == listener).expect("the broker is secured").1;
         format!("127.0.0.1:{port}")
+    }
+
+    /// A relay in front of the broker: clients who come by its address stay behind it.
+    pub fn relay(&self, number: usize) -> &Relay {
+        &self.broker().relays[number]
     }
 
     /// The authority's certificate of the TLS listeners.
@@ -171,7 +201,7 @@ impl Kafka {
 
     fn format(&self, secured: bool) {
         let mut command = self.java(&["-Xmx256m", "-XX:TieredStopAtLevel=1"]);
-        // Any 16 bytes in URL-safe base64 name a cluster; this broker is alone.
+        // Any 16 bytes in URL-safe base64 name a cluster; brokers of others know nothing of this one.
         command.args(["kafka.tools.StorageTool", "format", "--cluster-id", "c2x1aWNlYm94LXRlc3RzMQ", "--config"]);
         command.arg(self.broker().directory.join("server.properties"));
         if secured {
@@ -208,20 +238,37 @@ fn ready() -> Result<PathBuf, Missing> {
     jars::libs()
 }
 
-fn base_properties(directory: &Path, port: u16, controller: u16, secured: &[(Listener, u16)]) -> Vec<(String, String)> {
-    let mut listeners = format!("PLAINTEXT://127.0.0.1:{port}");
-    let mut protocols = "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT".to_owned();
-    for (listener, port) in secured {
-        let name = listener.name();
-        listeners.push_str(&format!(",{name}://127.0.0.1:{port}"));
-        protocols.push_str(&format!(",{name}:{name}"));
+/// A listener.
+struct Address {
+    name: String,
+    protocol: &'static str,
+    port: u16,
+    /// The port that clients are told.
+    advertised: u16,
+}
+
+impl Address {
+    fn of(protocol: &'static str, port: u16) -> Address {
+        Address { name: protocol.to_owned(), protocol, port, advertised: port }
     }
+}
+
+fn base_properties(directory: &Path, node: &Node, addresses: &[Address]) -> Vec<(String, String)> {
+    let (mut listeners, mut advertised) = (String::new(), String::new());
+    let mut protocols = "CONTROLLER:PLAINTEXT".to_owned();
+    for Address { name, protocol, port, advertised: told } in addresses {
+        listeners.push_str(&format!("{name}://127.0.0.1:{port},"));
+        advertised.push_str(&format!("{name}://127.0.0.1:{told},"));
+        protocols.push_str(&format!(",{name}:{protocol}"));
+    }
+    let voters = node.controllers.iter().enumerate().map(|(place, port)| format!("{}@127.0.0.1:{port}", place + 1));
+    let controller = node.controllers[node.id - 1];
     let properties = [
         ("process.roles", "broker,controller".to_owned()),
-        ("node.id", "1".to_owned()),
-        ("controller.quorum.voters", format!("1@127.0.0.1:{controller}")),
-        ("listeners", format!("{listeners},CONTROLLER://127.0.0.1:{controller}")),
-        ("advertised.listeners", listeners),
+        ("node.id", node.id.to_string()),
+        ("controller.quorum.voters", voters.collect::<Vec<_>>().join(",")),
+        ("listeners", format!("{listeners}CONTROLLER://127.0.0.1:{controller}")),
+        ("advertised.listeners", advertised.trim_end_matches(',').to_owned()),
         ("controller.listener.names", "CONTROLLER".to_owned()),
         ("listener.security.protocol.map", protocols),
         ("inter.broker.listener.name", "PLAINTEXT".to_owned()),

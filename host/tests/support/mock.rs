@@ -19,6 +19,7 @@ pub enum Request {
     Fetch = 1,
     ListOffsets = 2,
     OffsetCommit = 8,
+    OffsetFetch = 9,
     FindCoordinator = 10,
     ApiVersions = 18,
     InitProducerId = 22,

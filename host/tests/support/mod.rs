@@ -9,9 +9,11 @@
 //! | `frozen` | one thread of a child, stopped |
 //! | `jars` | where the Kafka jars are, and how Maven brings them |
 //! | `kafka` | a broker: shared by the run, or dedicated to a test; `security` its listeners, users, certificates |
+//! | `cluster` | three of them |
 //! | `mock` | librdkafka's mock cluster: answers with errors, counts requests |
 //! | `not_run` | the loud note of a test that could not run |
 //! | `client` | our own client, by librdkafka's C interface: topics, producing, reading, commits |
+//! | `relay` | a relay in front of a broker, which stalls and cuts |
 //! | `random` | chance that a seed fixes |
 //! | `tools` | the judges that are not our client: Kafka's own tools and kcat |
 //! | `host` | the binary under test, its admin port |
@@ -19,6 +21,7 @@
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test target uses its own part of the harness")]
 
 pub mod client;
+pub mod cluster;
 pub mod frozen;
 pub mod guests;
 pub mod host;
@@ -29,6 +32,7 @@ pub mod mock;
 pub mod not_run;
 pub mod process;
 pub mod random;
+pub mod relay;
 pub mod security;
 pub mod tools;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::http::{HttpRules, read_rules};
 use super::{GIB, HOUR, check_schema, parse, read_limits, read_vars};
 use crate::config::codes;
 use crate::config::diagnostic::{Diagnostic, Origin, Origins, Report, SourceText};
@@ -35,6 +36,7 @@ pub struct HostFile {
     pub clusters: BTreeMap<String, ClusterDraft>,
     pub memory_budget: u64,
     pub ceilings: HandlerLimits,
+    pub http: HttpRules,
     pub pipelines_dir: Option<Located<PathBuf>>,
     pub drain: Option<Duration>,
     pub data_dir: Option<PathBuf>,
@@ -49,6 +51,7 @@ impl Default for HostFile {
             clusters: BTreeMap::new(),
             memory_budget: 256 * MIB,
             ceilings: default_ceilings(),
+            http: HttpRules::default(),
             pipelines_dir: None,
             drain: None,
             data_dir: None,
@@ -82,6 +85,10 @@ pub fn default_ceilings() -> HandlerLimits {
         log_burst: 4 * MIB,
         metric_series: 10_000,
         cpu_share: 100,
+        http_requests: 1_000,
+        http_body: 256 * MIB,
+        http_fields: MIB,
+        http_time: Duration::from_secs(600),
         component_size: 256 * MIB,
         compile_time: Duration::from_secs(600),
         compile_memory: 8 * GIB,
@@ -111,7 +118,7 @@ pub fn read_host(path: &Path, text: &str, env: Env<'_>, report: &mut Report) -> 
 }
 
 fn read_root(root: &mut Table<'_>, directory: &Path) -> HostFile {
-    let mut host = HostFile::default();
+    let mut host = HostFile { http: read_rules(root, directory), ..HostFile::default() };
     // Optional here: there has been one host schema only.
     if root.entry("schema").is_some() {
         check_schema(root);

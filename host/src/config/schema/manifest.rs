@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::http::read_allow;
 use super::words::{
     ACK_MODE, ACKS, COMPRESSION, GROUP_BY, ISOLATION, MODE, ON_LOST_OFFSET, ON_STATE_REFUSED, ORDERING, PARTITIONER,
     PROTOCOL, THEN, TIMESTAMP, ThenWord,
@@ -22,6 +23,7 @@ use crate::config::types::{
     Swap, Then,
 };
 use crate::config::vars::Env;
+use crate::outbound::Grant;
 
 /// Reads one manifest. `None` when it is not TOML at all.
 pub fn read_manifest(path: &Path, text: &str, env: Env<'_>, report: &mut Report) -> Option<Pipeline> {
@@ -64,6 +66,7 @@ fn read_root(root: &mut Table<'_>, path: &Path, directory: &Path) -> Pipeline {
         hold: read_hold(root),
         tick: handler.tick,
         deterministic: handler.deterministic,
+        http: handler.http,
         outputs: read_outputs(root),
         dev: read_dev(root, directory),
         swap: read_swap(root),
@@ -96,6 +99,7 @@ struct Handler {
     recycle: Recycle,
     tick: Option<Duration>,
     deterministic: bool,
+    http: Option<Grant>,
     build: Option<Build>,
 }
 
@@ -108,6 +112,7 @@ fn read_handler(root: &mut Table<'_>, directory: &Path) -> Handler {
         recycle: Recycle::default(),
         tick: None,
         deterministic: false,
+        http: None,
         build: None,
     };
     let Some(mut table) = root.table("handler") else {
@@ -130,9 +135,9 @@ fn read_handler(root: &mut Table<'_>, directory: &Path) -> Handler {
     let tick = table.duration("tick", Duration::ZERO, 10 * MILLISECOND..=HOUR);
     handler.tick = Some(tick).filter(|tick| !tick.is_zero());
     handler.deterministic = table.boolean("deterministic", false);
+    handler.http = read_allow(&mut table);
     handler.build = table.table("build").map(|build| read_build(build, directory));
     table.not_yet("secrets", "use a variable: `vars.NAME = { secret = \"ENV_NAME\" }`");
-    table.not_yet("allow", "remove it: nothing is open");
     handler
 }
 
@@ -185,6 +190,7 @@ fn read_source(root: &mut Table<'_>, name: &str) -> Source {
         protocol: Protocol::Cooperative,
         instance_id: None,
         session_timeout: Duration::from_secs(45),
+        linger: Duration::ZERO,
         fetch: Fetch::default(),
     };
     let Some(mut table) = root.table("source") else {
@@ -209,6 +215,7 @@ fn read_source(root: &mut Table<'_>, name: &str) -> Source {
         id.value
     });
     source.session_timeout = table.duration("session_timeout", source.session_timeout, SECOND..=HOUR);
+    source.linger = table.duration("linger", source.linger, Duration::ZERO..=Duration::from_millis(100));
     if let Some(fetch) = table.table("fetch") {
         source.fetch = read_fetch(fetch);
     }
@@ -487,6 +494,15 @@ mod tests {
         assert_eq!(breaker("errors.breaker = { failed = 0.333, of_at_least = 7, window = \"2m\" }"), Some(third));
         let all = Breaker { percent: 100, ..Breaker::default() };
         assert_eq!(breaker("errors.breaker.failed = 1"), Some(all));
+    }
+
+    #[test]
+    fn who_may_be_asked_reaches_its_type() {
+        assert_eq!(read("").http, None);
+        assert_eq!(read("handler.allow.hosts = []").http, None);
+        let grant = read("handler.allow.hosts = [\"api.example.com\", \"http://10.0.0.7:80\"]").http.expect("a grant");
+        let sites: Vec<_> = grant.sites.iter().map(ToString::to_string).collect();
+        assert_eq!(sites, ["api.example.com:443", "http://10.0.0.7:80"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! compared with each other in `check`.
 
 mod host;
+mod http;
 mod manifest;
 mod words;
 
@@ -170,6 +171,10 @@ fn read_limits(table: &mut Table<'_>, default: HandlerLimits) -> HandlerLimits {
         log_burst: table.size("log_burst", default.log_burst, 64 * KIB..=100 * MIB),
         metric_series: table.count("metric_series", default.metric_series, 0..=100_000),
         cpu_share: table.count("cpu_share", default.cpu_share, 1..=1_000),
+        http_requests: table.count("http_requests", default.http_requests, 1..=10_000),
+        http_body: table.size("http_body", default.http_body, KIB..=GIB),
+        http_fields: table.size("http_fields", default.http_fields, 8 * KIB..=16 * MIB),
+        http_time: table.duration("http_time", default.http_time, MILLISECOND..=HOUR),
         component_size: table.size("component_size", default.component_size, KIB..=GIB),
         compile_time: table.duration("compile_time", default.compile_time, SECOND..=HOUR),
         compile_memory: table.size("compile_memory", default.compile_memory, 256 * MIB..=64 * GIB),

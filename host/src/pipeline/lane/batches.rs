@@ -136,6 +136,33 @@ impl Lane {
         })
     }
 
+    /// While the lane drains: of a batch that is left to the next owner since some of its messages were not committed (mode
+    /// "receive"), the others run here. Nobody else would ever handle them.
+    pub(super) fn part_from_left(&mut self) {
+        if self.draining.is_none() {
+            return;
+        }
+        for place in (0..self.due.len()).rev() {
+            if !self.is_left(&self.due[place]) {
+                continue;
+            }
+            let Some(batch) = self.due.remove(place) else { continue };
+            let all = read(&batch.content.frame);
+            let (ours, theirs): (Vec<usize>, Vec<usize>) =
+                (0..batch.content.messages()).partition(|i| all.get(*i).offset() < self.received);
+            if ours.is_empty() {
+                self.due.insert(place, batch);
+                continue;
+            }
+            mark!(PartedFromLeft);
+            let (mut ours, theirs) = (self.part(&batch, &ours), self.part(&batch, &theirs));
+            (ours.announced, ours.not_before) = (batch.announced, batch.not_before);
+            self.due.insert(place, theirs);
+            self.due.insert(place, ours);
+            self.spare.push(batch.content.frame);
+        }
+    }
+
     /// The first such batch whose time has come and whose key has no earlier one waiting.
     pub(super) fn next_batch(
         &mut self,

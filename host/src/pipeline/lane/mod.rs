@@ -470,6 +470,7 @@ impl Lane {
             self.abandon_pending();
         }
         self.close_all(trigger);
+        self.part_from_left();
     }
 
     /// A bug to be found: buffers are gone, and what they held is not done by anybody.

@@ -47,11 +47,13 @@ impl Lane {
     pub fn on_committed(&mut self, offset: i64) {
         self.received = self.received.max(offset);
         self.commit_open = false;
+        self.part_from_left();
     }
 
     /// A commit failed, or its answer is not waited for any more.
     pub fn on_commit_over(&mut self) {
         self.commit_open = false;
+        self.part_from_left();
     }
 
     /// Messages wait for a commit (mode "receive").

@@ -318,8 +318,6 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
     /// Whatever the handler does and however reports come: nothing is committed before its effects are durable, no effect
     /// is missing or double, and with a dead-letter topic the lane comes to its end.
     #[test]

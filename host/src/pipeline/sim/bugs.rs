@@ -25,10 +25,12 @@ pub(crate) enum Bug {
     SendAfterRelease,
     /// Mode `receive`: messages are shown to the handler before their commit was answered.
     OfferBeforeCommit,
+    /// A group that refuses every commit is not joined anew.
+    StayForgotten,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::CommitHighestSeen,
         Self::NoEpochCheck,
         Self::AckBeforeDeadLetter,
@@ -36,6 +38,7 @@ impl Bug {
         Self::AckBeforeEffects,
         Self::SendAfterRelease,
         Self::OfferBeforeCommit,
+        Self::StayForgotten,
     ];
 }
 

@@ -58,6 +58,8 @@ pub(super) struct Member {
     pub(super) valid: bool,
     /// Has to be told that it is not.
     pub(super) tell_lost: bool,
+    /// Never will be: its client does not notice.
+    forgotten: bool,
     pub(super) generation: u64,
     pub(super) assigned: BTreeSet<usize>,
     pub(super) asked: Option<Asked>,
@@ -89,6 +91,7 @@ impl World {
             alive: true,
             valid: true,
             tell_lost: false,
+            forgotten: false,
             generation: 0,
             assigned: BTreeSet::new(),
             asked: None,
@@ -234,7 +237,7 @@ impl World {
     pub(super) fn go_on(&mut self, member: usize) {
         let this = &self.members[member];
         let assigned: Vec<usize> = this.assigned.iter().copied().collect();
-        let (valid, closing) = (this.valid, this.closing);
+        let (valid, closing) = (this.valid || this.forgotten, this.closing);
         if !assigned.is_empty() && (closing || !valid) {
             self.ask(member, Asked::Revoke(assigned));
         } else if closing {
@@ -264,6 +267,19 @@ impl World {
         self.after(wait, Happening::Lost(member));
     }
 
+    /// The same, and the member does not hear of it: all it sees is that its commits are refused. So there has to be something
+    /// that it will commit, or somebody else who does that.
+    pub(super) fn forget(&mut self, member: usize) {
+        let others = self.joined().any(|other| other != member && self.members[other].alive);
+        let all = self.members[member].assigned.len() == self.group.owner.len();
+        let this = &mut self.members[member];
+        if this.valid && !this.closing && this.asked.is_none() && (others || all) {
+            (this.valid, this.forgotten) = (false, true);
+            self.note(format_args!("member {member} is forgotten"));
+            self.free(member);
+        }
+    }
+
     /// Partitions of a member are anybody's.
     fn free(&mut self, member: usize) {
         for owner in self.group.owner.iter_mut().filter(|owner| **owner == Some(member)) {
@@ -287,7 +303,7 @@ impl World {
 
     pub(super) fn rejoin(&mut self, member: usize) {
         let this = &mut self.members[member];
-        if this.alive && !this.closing && !this.valid {
+        if this.alive && !this.closing && !this.valid && !this.forgotten {
             this.valid = true;
             self.rebalance();
         }

@@ -95,6 +95,8 @@ struct Up {
     member: usize,
     stop: Stop,
     due: Duration,
+    /// Nobody wakes it before.
+    naps: Duration,
 }
 
 /// What is the same for all hosts of a seed.
@@ -130,6 +132,7 @@ pub(super) fn config(knobs: &Knobs) -> Arc<Pipeline> {
     }
     config.hold = Hold { max: knobs.hold_max, timeout: knobs.hold_timeout };
     config.tick = knobs.tick;
+    config.source.linger = knobs.linger;
     config.ack.mode = if knobs.receive { AckMode::Receive } else { AckMode::Success };
     if knobs.batches != Batches::None {
         config.batchers = vec![crate::config::Batcher {
@@ -274,7 +277,7 @@ impl Host {
 
     pub(super) fn wake(&mut self, member: usize, now: Duration) {
         if let Some(up) = self.up.as_mut().filter(|up| up.member == member) {
-            up.due = up.due.min(now + Duration::from_micros(20));
+            up.due = up.due.min(now + Duration::from_micros(20)).max(up.naps);
         }
     }
 
@@ -299,6 +302,9 @@ impl Host {
         let Some(up) = &mut self.up else { return Ok(()) };
         let now = world.borrow().now;
         let step = catch_unwind(AssertUnwindSafe(|| up.run.step(start + now)));
+        if let Some(back) = self.control.orders().1.coming.filter(|coming| coming.back.is_some()) {
+            world.borrow_mut().taken_back.insert(back.to.number);
+        }
         let number = self.number;
         let again = match step {
             Ok(Step::Again) => {
@@ -307,6 +313,11 @@ impl Host {
             }
             Ok(Step::Rest(wait)) => {
                 up.due = now + wait;
+                return Ok(());
+            }
+            Ok(Step::Nap(time)) => {
+                mark!(Napped);
+                (up.due, up.naps) = (now + time, now + time);
                 return Ok(());
             }
             Ok(Step::Over(Ok(Ended::Policy(reason)))) => {

@@ -23,7 +23,7 @@ faults! {
     // Whole hosts.
     Kill KillAtPoint Stop Stall
     // The group.
-    Rebalance Lost CloseHangs
+    Rebalance Lost Forget CloseHangs
     // Commits.
     CommitSlow CommitLost CommitDoubled CommitError
     // What comes in.
@@ -84,6 +84,7 @@ pub(super) struct Knobs {
     pub(super) records: usize,
     pub(super) disruptions: Duration,
     pub(super) commit_interval: Duration,
+    pub(super) linger: Duration,
     pub(super) max_ahead: u32,
     /// Bytes that producers may hold.
     pub(super) ahead: usize,
@@ -157,6 +158,7 @@ impl Knobs {
             records: chance.between(1, 300) as usize,
             disruptions: chance.millis(300, 8_000),
             commit_interval: chance.millis(10, 5_000),
+            linger: Duration::from_millis(*chance.pick(&[0, 0, 2, 100])),
             max_ahead: *chance.pick(&[3, 10, 100, 50_000]),
             ahead: *chance.pick(&[1, 300, 1 << 20, 1 << 24]),
             attempts: chance.between(1, 5) as u32,
@@ -215,6 +217,7 @@ impl Knobs {
         if self.batches == Batches::Only {
             message = Stage::default();
         }
+        let refused = self.has(Fault::Refuse) && chance.one_in(100);
         Plan {
             emits: if self.batches == Batches::Only { 0 } else { emits as u8 },
             message,
@@ -223,11 +226,12 @@ impl Knobs {
             flush: chance.one_in(20),
             stop_after: chance.one_in(30),
             runs_on: chance.one_in(2),
-            refused: self.has(Fault::Refuse) && chance.one_in(100),
+            refused,
             letter_refused: self.has(Fault::RefuseLetter) && chance.one_in(10),
             gone: self.has(Fault::SourceGone) && chance.one_in(3),
             verdict: *chance.pick(&VERDICTS),
-            verdict_emits: chance.one_in(3),
+            // One that was refused is refused twice by this.
+            verdict_emits: chance.one_in(3) || refused,
         }
     }
 }

@@ -177,13 +177,14 @@ impl Story {
 
     /// One of the faults that come from outside.
     fn disrupt(&mut self) {
-        const FROM_OUTSIDE: [Fault; 12] = [
+        const FROM_OUTSIDE: [Fault; 13] = [
             Fault::Kill,
             Fault::KillAtPoint,
             Fault::Stop,
             Fault::Stall,
             Fault::Rebalance,
             Fault::Lost,
+            Fault::Forget,
             Fault::QueueError,
             Fault::Problem,
             Fault::ProduceFatal,
@@ -239,6 +240,7 @@ impl Story {
             }
             Fault::Rebalance => world.rebalance(),
             Fault::Lost => world.expire(member),
+            Fault::Forget => world.forget(member),
             Fault::QueueError => world.disturb_queue(),
             Fault::Problem => world.problem(member),
             Fault::ProduceFatal => {

@@ -21,7 +21,8 @@ pub fn create_topic(kafka: &Kafka, name: &str, partitions: i32) {
 
 /// The same with properties of the topic.
 pub fn create_topic_with(kafka: &Kafka, name: &str, partitions: i32, properties: &[(&str, &str)]) {
-    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    // As many replicas as the brokers have by default.
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
     for (key, value) in properties {
         topic = topic.set(key, value);
     }

@@ -67,6 +67,13 @@ impl Producer {
         Producer::try_new(config(kafka.bootstrap())).expect("a producer")
     }
 
+    /// A producer of records of so many bytes.
+    pub fn large(kafka: &Kafka, bytes: usize) -> Producer {
+        let mut config = config(kafka.bootstrap());
+        config.set("message.max.bytes", bytes.to_string());
+        Producer::try_new(config).expect("a producer")
+    }
+
     /// A producer with further settings, such as a login.
     pub fn try_new(mut config: ClientConfig) -> Result<Producer, KafkaError> {
         config

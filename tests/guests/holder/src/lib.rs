@@ -1,5 +1,5 @@
 //! Holds every message but these: `release` acks all that is held, `fail` fails it, and both are forwarded to the default
-//! output. Each tick emits the number of held messages there and acks the oldest. When its partition comes it emits
+//! output; `trap` panics. Each tick emits the number of held messages there and acks the oldest. When its partition comes it emits
 //! `TOPIC-PARTITION from OFFSET` there, `start` without one; when the partition goes, the reason and the number of held
 //! messages, and acks them all, unless the settings say `"keep": true`. Its state is what it holds; it takes over that of
 //! another version unless the settings say `"refuse": true`, or `"forget": true`, which traps in the snapshot.
@@ -28,6 +28,7 @@ impl MessageHandler for Holder {
         match message.text() {
             Ok("release") => self.held.drain(..).for_each(|token| message.ack(token)),
             Ok("fail") => self.held.drain(..).for_each(|token| message.fail(token, "a later message asks for it")),
+            Ok("trap") => panic!("the value asks for it"),
             _ => {
                 self.held.push_back(message.token());
                 return Ok(Outcome::hold());

@@ -85,6 +85,41 @@ fn batches_do_not_wait_for_commits_of_later_messages() {
     assert_eq!(world.lane.committable(), Some(11), "b is the next owner's");
 }
 
+/// In one batch with messages whose commit nobody made, which are the next owner's, those that are committed run by themselves.
+#[test]
+fn committed_messages_of_a_batch_run_without_the_others() {
+    for commit in ["before", "under way", "fails"] {
+        let mut world = World::new(LaneRules { straight_to: Some(0), ..receive() });
+        world.fill(10, &["a", "b"]);
+        world.lane.on_committed(12);
+        world.fill(12, &["c"]);
+        if commit != "before" {
+            world.lane.on_commit_sent();
+        }
+        world.lane.drain(Trigger::Revoke);
+        let all = match commit {
+            "under way" => {
+                assert!(world.call().is_none() && !world.lane.is_drained(), "the commit may work");
+                world.lane.on_committed(13);
+                3
+            }
+            "fails" => {
+                assert!(world.call().is_none() && !world.lane.is_drained(), "the commit may work");
+                world.lane.on_commit_over();
+                2
+            }
+            _ => 2,
+        };
+        assert!(!world.lane.is_drained(), "{commit}");
+        let call = world.due();
+        let messages = Messages::new(&call.frame);
+        assert_eq!((&call.kind, messages.len(), messages.get(0).offset()), (&CallKind::Batch, all, 10), "{commit}");
+        world.reply(call, answer(|writer| (0..all).for_each(|_| writer.done(0))));
+        assert!(world.call().is_none() && world.lane.is_drained(), "{commit}");
+        assert_eq!(world.lane.committable(), Some(10 + all as i64), "{commit}");
+    }
+}
+
 fn with_partitions() -> World {
     let mut world = World::new(LaneRules { exports: Exports { partitions: true, ..Exports::default() }, ..rules() });
     let call = world.due();

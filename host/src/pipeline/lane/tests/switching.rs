@@ -312,6 +312,66 @@ fn what_waits_for_a_verdict_is_not_lost_in_a_switch() {
     }
 }
 
+/// What a canary fails at for good is no dead letter, dropped, or asked about: the lane says where it stands, and the old
+/// version has the record at attempt 1. After a promotion it is as ever: the new version tries once more, then the policy
+/// decides.
+#[test]
+fn a_canary_gives_no_record_up() {
+    let trial = || LaneRules { trial: true, then: Then::DeadLetter, ..new_rules() };
+    let canary = |world: &mut World| {
+        world.switch(trial());
+        world.goes_over(FRESH);
+        world.fill(10, &["a", "b"]);
+        let call = world.due();
+        assert!(Messages::new(&call.frame).stop_at_reject());
+        world.reply(call, answer(|writer| writer.reject("bad")));
+        assert_eq!((world.lane.steps_back(), world.out.values().len()), (Some(10), 0));
+        assert!(world.call().is_none(), "it waits for the old version");
+    };
+    let mut world = World::new(LaneRules { then: Then::DeadLetter, ..rules() });
+    canary(&mut world);
+    world.switch(LaneRules { then: Then::DeadLetter, ..rules() });
+    world.goes_over(FRESH);
+    assert_eq!(world.lane.steps_back(), None);
+    let call = world.due();
+    assert_eq!(shown(&call), [("a".to_owned(), 1)]);
+    world.reply(call, answer(|writer| writer.reject("bad on both")));
+    assert_eq!(world.out.values(), ["dead a reject message 1"]);
+
+    let mut world = World::new(LaneRules { then: Then::DeadLetter, ..rules() });
+    canary(&mut world);
+    world.lane.promote(&Arc::new(LaneRules { trial: false, ..trial() }));
+    let call = world.due();
+    assert_eq!(shown(&call), [("a".to_owned(), 1)]);
+    world.reply(call, answer(|writer| writer.reject("bad")));
+    assert_eq!((world.lane.steps_back(), world.out.values()), (None, vec!["dead a reject message 1"]));
+}
+
+/// The same of an item of a batch, and of attempts that are used up.
+#[test]
+fn a_canary_gives_no_item_up() {
+    let mut world = World::new(rules());
+    world.switch(LaneRules { trial: true, then: Then::Drop, ..new_rules() });
+    world.goes_over(FRESH);
+    world.fill(10, &["a"]);
+    let call = world.due();
+    world.reply(call, answer(|writer| to_batcher(writer, true)));
+    for _ in 0..2 {
+        assert_eq!(world.lane.steps_back(), None);
+        world.now += Duration::from_secs(1);
+        let call = world.due();
+        assert_eq!(call.kind, CallKind::Batch);
+        world.reply(call, answer(|writer| writer.retry("not here", None)));
+    }
+    assert_eq!((world.lane.steps_back(), world.lane.committable()), (Some(10), Some(10)));
+    world.switch(rules());
+    world.goes_over(FRESH);
+    let call = world.due();
+    assert_eq!((&call.kind, shown(&call)), (&CallKind::Batch, vec![("a".to_owned(), 1)]));
+    world.reply(call, answer(|_| {}));
+    assert_eq!(world.lane.committable(), Some(11));
+}
+
 /// The last word counts: a lane that waits for its switch goes to the version that was named last, or nowhere.
 #[test]
 fn the_last_word_counts() {
