@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Managed, Port, TokenError, read_token};
 use crate::components::Components;
-use crate::config::{Diagnostic, Pipeline, Plan, Report};
+use crate::config::{Diagnostic, Pipeline, Plan, Report, codes};
 use crate::handler_log::PipelineLog;
 use crate::live::Live;
+use crate::live::deployments::{Book, Scribe, begin_with, place_of};
+use crate::live::store::Store;
 use crate::live::watch::{FileWatch, Reload};
 use crate::outbound::{Client, Outbound, SystemNames};
 use crate::pipeline::budget::Budget;
@@ -37,6 +39,8 @@ pub struct App {
     admin: Option<Admin>,
     live: Vec<Live>,
     watch: Option<FileWatch>,
+    // Before the pipelines' threads, like the two above: all of them look at what runs.
+    _scribe: Option<Scribe>,
     // After the pipelines' threads, which use it.
     _handlers: Arc<HandlerThreads>,
     _outbound: Outbound,
@@ -55,6 +59,9 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// Nobody could be kept out.
+    #[error(transparent)]
+    Token(#[from] TokenError),
     /// A handler may ask others, and nothing can be asked.
     #[error("pipeline `{pipeline}`: its handler could not ask anybody by HTTP: {reason}")]
     Outbound {
@@ -66,6 +73,33 @@ pub enum StartError {
     /// The system gives no threads.
     #[error("the system gives no thread: {0}")]
     Threads(#[from] std::io::Error),
+}
+
+/// The versions that this host keeps. Without a place for them nothing can be deployed.
+#[must_use]
+pub fn store(data_dir: Option<&Path>) -> Option<Store> {
+    let opened = Store::open(&data_dir?.join("versions"));
+    opened.map_err(|error| telemetry::no_store(&error)).ok()
+}
+
+/// Puts in the place of what manifests name what was deployed since.
+///
+/// # Errors
+/// Every pipeline whose version cannot be had.
+pub fn deployed(plan: &Plan, loaded: &mut [Loaded], runtime: &Arc<Runtime>, store: &Store) -> Result<(), Report> {
+    let mut report = Report::default();
+    for (config, version) in loaded {
+        let Some(cluster) = plan.clusters.get(&config.source.cluster) else { continue };
+        let place = place_of(config, cluster);
+        match begin_with(store, &place, runtime, config, Arc::clone(version)) {
+            Ok(begins) => *version = begins,
+            Err(error) => {
+                let what = format!("pipeline `{}` does not begin with what was deployed: {error}", config.name);
+                report.push(Diagnostic::error(codes::BAD_COMPONENT, what).at(config.origin.component()));
+            }
+        }
+    }
+    if report.has_errors() { Err(report) } else { Ok(()) }
 }
 
 /// The sandbox of this process. Without a place for compiled handlers they are compiled at every start.
@@ -108,24 +142,16 @@ fn client(config: &Pipeline, outbound: &Outbound) -> Result<Option<Arc<Client>>,
 }
 
 impl App {
-    /// Starts every pipeline of a plan.
+    /// Starts every pipeline of a plan. Without a store, versions come from files alone.
     ///
     /// # Errors
     /// When nothing was started.
-    pub fn start(plan: &Plan, loaded: Vec<Loaded>, runtime: &Arc<Runtime>) -> Result<Self, StartError> {
-        let statuses: Vec<Arc<PipelineStatus>> = loaded
-            .iter()
-            .map(|(config, version)| {
-                let status = PipelineStatus::new(&config.name, &config.source.group, version.digest());
-                Arc::new(status.with_limits(&config.limits))
-            })
-            .collect();
-        let admin = match plan.admin {
-            Some(address) => {
-                Some(Admin::start(address, &statuses).map_err(|source| StartError::Admin { address, source })?)
-            }
-            None => None,
-        };
+    pub fn start(
+        plan: &Plan,
+        loaded: Vec<Loaded>,
+        runtime: &Arc<Runtime>,
+        store: Option<&Store>,
+    ) -> Result<Self, StartError> {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let handlers = Arc::new(HandlerThreads::start(threads)?);
         let outbound = Outbound::default();
@@ -133,16 +159,15 @@ impl App {
         let clusters = Arc::new(plan.clusters.clone());
         let budget = Budget::new(plan.memory_budget);
         let stop = Stop::default();
-        let (threads, live, watch) = (Vec::new(), Vec::new(), None);
-        let (_handlers, _outbound) = (Arc::clone(&handlers), outbound);
-        let mut app = Self { statuses, threads, stop, admin, live, watch, _handlers, _outbound };
-        for (((config, version), status), http) in loaded.into_iter().zip(app.statuses.clone()).zip(clients) {
+        let (mut live, mut pipelines) = (Vec::new(), Vec::new());
+        for ((config, version), http) in loaded.into_iter().zip(clients) {
+            let status = PipelineStatus::new(&config.name, &config.source.group, version.digest());
+            let status = Arc::new(status.with_limits(&config.limits));
             let source_cluster = clusters.get(&config.source.cluster).cloned();
             let source_cluster = source_cluster.expect("the plan has every cluster that a pipeline names");
             let logs = logs_of(&config.name, &source_cluster.bootstrap);
-            let name = format!("sb-io-{}", config.name);
             let control = Control::new(config, version);
-            app.live.push(Live {
+            live.push(Live {
                 control: control.clone(),
                 status: Arc::clone(&status),
                 cluster: source_cluster.clone(),
@@ -150,7 +175,7 @@ impl App {
                 logs: Arc::clone(&logs),
                 http: http.clone(),
             });
-            let supervised = Supervised {
+            pipelines.push(Supervised {
                 control,
                 logs,
                 source_cluster,
@@ -158,10 +183,21 @@ impl App {
                 handlers: Arc::clone(&handlers),
                 http,
                 budget: Arc::clone(&budget),
-                stop: app.stop.clone(),
+                stop: stop.clone(),
                 status,
-            };
-            app.threads.push(threads::spawn(&name, || supervised.run())?);
+            });
+        }
+        let books: Vec<Option<Book>> = live.iter().map(|live| book(live, store)).collect();
+        let admin = plan.admin.map(|address| serve(address, plan, &live, &books)).transpose()?;
+        let books: Vec<Book> = books.into_iter().flatten().collect();
+        let scribe = if books.is_empty() { None } else { Some(Scribe::start(books)?) };
+        let statuses = live.iter().map(|live| Arc::clone(&live.status)).collect();
+        let (threads, watch) = (Vec::new(), None);
+        let (_handlers, _outbound) = (handlers, outbound);
+        let mut app = Self { statuses, threads, stop, admin, live, watch, _scribe: scribe, _handlers, _outbound };
+        for pipeline in pipelines {
+            let name = format!("sb-io-{}", pipeline.status.name);
+            app.threads.push(threads::spawn(&name, || pipeline.run())?);
         }
         Ok(app)
     }
@@ -210,6 +246,26 @@ impl App {
             _ = thread.join();
         }
     }
+}
+
+/// Opens the admin port.
+fn serve(address: SocketAddr, plan: &Plan, live: &[Live], books: &[Option<Book>]) -> Result<Admin, StartError> {
+    let token_file = plan.admin_token_file.clone();
+    token_file.as_deref().map(read_token).transpose()?;
+    let managed = live.iter().zip(books).map(|(live, book)| Managed {
+        status: Arc::clone(&live.status),
+        control: Arc::new(live.control.clone()),
+        book: book.clone(),
+    });
+    let port = Port { address, token_file };
+    Admin::start(&port, managed.collect()).map_err(|source| StartError::Admin { address, source })
+}
+
+/// The book of a pipeline. One that cannot be opened is said, and the pipeline runs all the same.
+fn book(live: &Live, store: Option<&Store>) -> Option<Book> {
+    let place = place_of(&live.control.serving().config, &live.cluster);
+    let opened = Book::open(live.clone(), store?.clone(), place);
+    opened.map_err(|error| telemetry::no_store(&error)).ok()
 }
 
 /// Logs of a pipeline's handler, one per version.

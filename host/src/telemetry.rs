@@ -9,6 +9,7 @@ use crate::config::{LostOffset, Report};
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
 use crate::live::admission::Refused;
+use crate::live::store::StoreError;
 use crate::pipeline::control::{Conflict, Progress, Stage};
 use crate::pipeline::sink::Failure;
 use crate::pipeline::status::State;
@@ -92,6 +93,27 @@ fn ms(time: Duration) -> f64 {
 /// Handlers are compiled at every start, because what was compiled cannot be kept.
 pub fn no_cache(error: &CacheError) {
     tracing::warn!("{error}; until then plugins are compiled at every start");
+}
+
+/// Versions cannot be kept on disk.
+pub fn no_store(error: &StoreError) {
+    tracing::warn!(
+        "{error}; until then nothing can be deployed or rolled back, and a restart begins with what manifests name"
+    );
+}
+
+/// A restart goes on with what was deployed, not with what the manifest names.
+pub fn begins_with_deployed(pipeline: &str, digest: &str, named: &str) {
+    tracing::info!(
+        pipeline,
+        version = digest,
+        "begins with the version that was deployed last; the manifest names {named}, which counts again when that file changes"
+    );
+}
+
+/// A version is served and not written down.
+pub fn version_not_noted(pipeline: &str, error: &StoreError) {
+    tracing::error!(pipeline, "a restart would begin with the version before: {error}");
 }
 
 /// Partitions were assigned.

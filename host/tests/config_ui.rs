@@ -317,6 +317,7 @@ fn full() -> LoadRequest {
 fn every_key_reaches_its_place_in_the_plan() {
     let plan = load_with_env(&full()).expect("a plan");
     assert_eq!(plan.admin.map(|admin| admin.to_string()).as_deref(), Some("127.0.0.1:0"));
+    assert_eq!(plan.admin_token_file.as_deref(), Some(Path::new("user.txt")));
     assert_eq!(plan.drain, Duration::from_secs(10));
     assert_eq!(plan.memory_budget, 1 << 30);
     let properties: Vec<(&str, &str)> =
@@ -567,7 +568,7 @@ fn a_property_that_librdkafka_refuses_is_reported_at_its_place() {
         |key: &str, value: &str| (key == "sasl.password").then(|| format!("Invalid value \"{value}\" for \"{key}\""));
     let report = load(&request, &Outside { env: &env, property_fault: &fault }).expect_err("refused");
     let text = report.to_string();
-    let expected = "full.host.toml:22:72: librdkafka refuses the property `sasl.password` [SB0210]";
+    let expected = "full.host.toml:28:72: librdkafka refuses the property `sasl.password` [SB0210]";
     assert_eq!(text, expected);
     assert!(report.render(false).contains("Invalid value \"***\" for"));
 }

@@ -21,11 +21,11 @@ use support::security::{ALICE, Listener};
 use support::tools::Tools;
 
 /// Sections that need a broker, in the order of the page.
-const ON_KAFKA: [&str; 4] = ["Your own cluster", "With files", "A handler that is ready", "Watching it"];
+const ON_KAFKA: [&str; 5] = ["Your own cluster", "With files", "By command", "A handler that is ready", "Watching it"];
 /// Those that do not.
 const ALONE: [&str; 4] = ["Two commands", "A handler", "Help", "Speed"];
 /// Sections whose commands run in the handler's directory; the others run in the repository.
-const IN_HANDLER: [&str; 3] = ["A handler", "Your own cluster", "With files"];
+const IN_HANDLER: [&str; 4] = ["A handler", "Your own cluster", "With files", "By command"];
 
 #[test]
 fn commands_that_need_no_broker() {
@@ -79,6 +79,7 @@ fn manifests_of_documents_are_right() {
         fs::write(directory.path().join(name), &shown.text).expect("the file is written");
     }
     fs::copy(guest("orders"), directory.path().join("handler.wasm")).expect("the component is copied");
+    fs::write(directory.path().join("admin.token"), "none that keeps anybody out").expect("a file is written");
     check(&["everything.toml", "--config", "everything-host.toml"], directory.path());
 
     // What every handler's directory should have is what this repository has.
@@ -182,10 +183,12 @@ impl Handler {
     /// A directory of one's own with the same files.
     fn copy(&self) -> tempfile::TempDir {
         let directory = tempfile::tempdir().expect("a directory");
-        let component = Path::new("target/wasm32-wasip2/release/shout.wasm");
-        fs::create_dir_all(directory.path().join(component.parent().expect("a directory"))).expect("a directory");
-        for file in ["pipeline.toml", "host.toml"].map(Path::new).into_iter().chain([component]) {
-            fs::copy(self.0.path().join(file), directory.path().join(file)).expect("a file is copied");
+        let component = "target/wasm32-wasip2/release/shout.wasm";
+        let sources = ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", "src/lib.rs"];
+        for file in sources.into_iter().chain(["pipeline.toml", "host.toml", component]).map(Path::new) {
+            let to = directory.path().join(file);
+            fs::create_dir_all(to.parent().expect("inside the directory")).expect("a directory");
+            fs::copy(self.0.path().join(file), to).expect("a file is copied");
         }
         directory
     }
@@ -272,8 +275,12 @@ impl<'a> Reader<'a> {
                     guest("orders");
                 }
                 let mut command = Command::new(binary());
+                if let Some(host) = &self.host {
+                    command.env("SB_HOST", format!("http://{}", host.admin()));
+                }
                 finished(command.args(rest).current_dir(here).env("KAFKA_PASSWORD", ALICE.password))
             }
+            ("sed", _) => finished(Command::new("sed").args(&words[1..]).current_dir(here)),
             ("curl", [address]) => {
                 let path = address.strip_prefix("localhost:8321").expect("the admin port's default address");
                 let host = self.host.as_ref().expect("a host runs");

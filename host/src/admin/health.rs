@@ -173,7 +173,8 @@ const fn code(good: bool) -> StatusCode {
     if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
-fn clip(reason: &str) -> String {
+/// A reason that stays small.
+pub(super) fn clip(reason: &str) -> String {
     match reason.char_indices().nth(REASON_CHARS) {
         Some((end, _)) => format!("{}…", &reason[..end]),
         None => reason.to_owned(),

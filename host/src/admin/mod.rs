@@ -1,46 +1,64 @@
-//! Health and metrics over HTTP, on a thread of its own. Reads snapshots of what pipelines say of themselves and touches
-//! no pipeline, so that no reader of these pages can delay a record.
+//! Health, metrics and the control of pipelines over HTTP, on a thread of its own. Reads snapshots of what pipelines say of
+//! themselves and gives orders by their handles; it waits for no pipeline's thread, so that nobody here can delay a record.
 //!
-//! - [`connection`]: what a client may cost.
+//! - [`connection`]: what a client may cost; [`guard`]: who may do what.
 //! - [`health`]: what is up, ready, started.
 //! - [`metrics`]: the text of a scrape; [`families`]: which metrics there are; [`handler_metrics`]: those that
 //!   handlers name.
+//! - [`api`]: the pages under `/v1`, which the commands use; [`pipelines`]: what they say; [`view`]: in which form;
+//!   [`steer`]: pause and resume; [`deploy`]: other versions; [`operations`]: what takes time; [`problem`]: errors;
+//!   [`openapi`]: the table of all pages.
 
+mod api;
 mod connection;
+mod deploy;
 mod families;
+mod guard;
 mod handler_metrics;
 mod health;
 mod metrics;
+mod openapi;
+mod operations;
+mod pipelines;
+pub mod problem;
+mod steer;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use axum::Json;
-use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use tokio::sync::oneshot;
 
-use self::connection::Door;
+use self::api::Api;
+pub use self::api::Managed;
+use self::connection::{Caller, Door};
+use self::guard::Guard;
+pub use self::guard::{TokenError, read_token};
 use self::health::Health;
 use self::metrics::Metrics;
+use self::problem::Problem;
 use crate::pipeline::status::PipelineStatus;
 use crate::threads;
 
-/// Every page, with what it says.
-const PAGES: [(&str, &str); 4] = [
-    ("/livez", "200 while the process answers"),
-    ("/readyz", "200 when every pipeline is running, else 503, with the reasons"),
-    ("/startupz", "200 once every pipeline has joined its group"),
-    ("/metrics", "OpenMetrics text, for Prometheus"),
-];
+/// Where the port is, and who may use it from elsewhere.
+#[derive(Clone, Debug)]
+pub struct Port {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The file of the token that others than this machine have to show.
+    pub token_file: Option<PathBuf>,
+}
 
 /// A port that is served until it is dropped.
 pub struct Admin {
@@ -54,11 +72,12 @@ impl Admin {
     ///
     /// # Errors
     /// When the port cannot be opened.
-    pub fn start(address: SocketAddr, statuses: &[Arc<PipelineStatus>]) -> std::io::Result<Self> {
+    pub fn start(port: &Port, pipelines: Vec<Managed>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(address))?;
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(port.address))?;
         let address = listener.local_addr()?;
-        let pages = pages(statuses.into(), address);
+        let pages =
+            pages(pipelines, Guard::new(port.token_file.clone())).into_make_service_with_connect_info::<Caller>();
         let (stop, stopped) = oneshot::channel();
         let thread = threads::spawn("sb-admin", move || {
             runtime.block_on(async {
@@ -70,7 +89,8 @@ impl Admin {
                     _ = stopped => {}
                 }
             });
-            // The runtime ends here, and with it the port and every open connection.
+            // What was begun on threads of its own is not waited for: a trial instance, a component being compiled.
+            runtime.shutdown_background();
         })?;
         Ok(Self { address, stop: Some(stop), thread: Some(thread) })
     }
@@ -98,7 +118,8 @@ struct Pages {
     metrics: Arc<Metrics>,
 }
 
-fn pages(statuses: Arc<[Arc<PipelineStatus>]>, address: SocketAddr) -> Router {
+fn pages(pipelines: Vec<Managed>, guard: Guard) -> Router {
+    let statuses: Arc<[Arc<PipelineStatus>]> = pipelines.iter().map(|pipeline| Arc::clone(&pipeline.status)).collect();
     let pages =
         Pages { health: Arc::new(Health::new(Arc::clone(&statuses))), metrics: Arc::new(Metrics::new(statuses)) };
     Router::new()
@@ -107,43 +128,37 @@ fn pages(statuses: Arc<[Arc<PipelineStatus>]>, address: SocketAddr) -> Router {
         .route("/readyz", get(async |State(pages): State<Pages>| pages.health.ready()))
         .route("/startupz", get(async |State(pages): State<Pages>| pages.health.started()))
         .route("/metrics", get(scrape))
+        .route("/openapi.json", get(async || Json(openapi::document())))
+        .with_state(pages)
+        .merge(api::pages(Arc::new(Api::new(pipelines))))
         .method_not_allowed_fallback(method_not_allowed)
         .fallback(not_found)
-        .with_state(pages)
-        .layer(middleware::from_fn_with_state(address.ip().is_loopback(), guard))
+        .layer(middleware::from_fn_with_state(Arc::new(guard), guarded))
 }
 
 /// What holds for every page.
-async fn guard(State(loopback): State<bool>, request: Request, next: Next) -> Response {
-    let mut response = match request.headers().get(HOST) {
-        Some(host) if loopback && !is_local(host) => problem(
-            StatusCode::FORBIDDEN,
-            "the Host header names another machine; a web page may not read this port under its own name".to_owned(),
-            Some("use localhost or an IP address"),
-        ),
-        _ => next.run(request).await,
+async fn guarded(
+    State(guard): State<Arc<Guard>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let admitted = guard.admits(caller.address, request.method(), request.uri().path(), request.headers());
+    let mut response = match admitted {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
     };
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
     // One request per connection: then the limits of a connection are those of a request.
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// An address, or the one name that cannot be made to point here by somebody else's name server (DNS rebinding).
-fn is_local(host: &HeaderValue) -> bool {
-    let Ok(host) = host.to_str() else { return false };
-    let address = host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok();
-    let bare_ipv6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let name = host.split_once(':').map_or(host, |(name, _)| name);
-    address || bare_ipv6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok()) || name.eq_ignore_ascii_case("localhost")
-}
-
 async fn index() -> String {
-    let mut text = format!("sluicebox {}\n\n", env!("CARGO_PKG_VERSION"));
-    for (path, says) in PAGES {
-        text.push_str(&format!("{path:<10} {says}\n"));
-    }
-    text
+    format!("sluicebox {}\n\n{}", env!("CARGO_PKG_VERSION"), openapi::index())
 }
 
 async fn scrape(State(pages): State<Pages>, headers: HeaderMap) -> Response {
@@ -151,29 +166,19 @@ async fn scrape(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     match pages.metrics.text() {
         Ok(text) => ([(CONTENT_TYPE, metrics::content_type(accept))], text).into_response(),
         Err(std::fmt::Error) => {
-            problem(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written down".to_owned(), None)
+            let detail = "the metrics cannot be written down";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "metrics", detail).into_response()
         }
     }
 }
 
-async fn not_found(uri: Uri) -> Response {
-    problem(StatusCode::NOT_FOUND, format!("there is no page `{}`", uri.path()), Some("see `paths`"))
+async fn not_found(uri: Uri) -> Problem {
+    let pages: Vec<&str> = openapi::PAGES.iter().map(|page| page.path).collect();
+    Problem::new(StatusCode::NOT_FOUND, "no_page", format!("there is no page `{}`", uri.path()))
+        .hint(format!("there are {}", pages.join(", ")))
 }
 
-async fn method_not_allowed(method: Method) -> Response {
-    problem(StatusCode::METHOD_NOT_ALLOWED, format!("{method} is not possible here"), Some("use GET or HEAD"))
-}
-
-/// RFC 9457.
-fn problem(status: StatusCode, detail: String, hint: Option<&str>) -> Response {
-    let body = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason(),
-        "status": status.as_u16(),
-        "detail": detail,
-        "hint": hint,
-        "paths": PAGES.map(|(path, _)| path),
-    });
-    let kind = HeaderValue::from_static("application/problem+json");
-    (status, [(CONTENT_TYPE, kind)], Json(body)).into_response()
+async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{method} is not possible at `{}`", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail).hint("the header Allow names what is")
 }

@@ -1,4 +1,6 @@
-//! The pages as a client sees them, over loopback.
+//! The pages as a client sees them, over loopback; those under `/v1` in `tests/control.rs`.
+
+mod control;
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -7,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::Admin;
 use super::families::{FAMILIES, WASMTIME};
+use super::steer::Steer;
+use super::{Admin, Managed, Port};
 use crate::config::HandlerLimits;
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
 use crate::handler_metrics::NewMetric;
+use crate::pipeline::control::{Gaps, Lanes, Prepared, Progress, Served, Stage};
 use crate::pipeline::lane::LaneState;
 use crate::pipeline::status::{Figures, LaneFigures, OutputFigures, PipelineStatus, Stalled, State, TopicFigures};
 
@@ -88,8 +92,42 @@ fn figures() -> Figures {
     }
 }
 
+/// Takes no orders.
+struct Deaf;
+
+impl Steer for Deaf {
+    fn pause(&self, _: &str) {}
+    fn resume(&self) {}
+    fn progress(&self) -> Progress {
+        nothing_ordered()
+    }
+}
+
+fn nothing_ordered() -> Progress {
+    Progress {
+        number: 0,
+        from: "c0ffee".into(),
+        to: "c0ffee".into(),
+        share: Lanes::All,
+        stage: Stage::None,
+        lanes: Vec::new(),
+        gaps: Gaps::default(),
+        in_flight: 0,
+        took: Duration::ZERO,
+        prepared: Prepared::default(),
+        old: Served::default(),
+        new: Served::default(),
+    }
+}
+
+fn port(address: SocketAddr) -> Port {
+    Port { address, token_file: None }
+}
+
 fn start(statuses: &[Arc<PipelineStatus>]) -> Admin {
-    Admin::start(ANY_PORT, statuses).expect("a free port")
+    let deaf =
+        |status: &Arc<PipelineStatus>| Managed { status: Arc::clone(status), control: Arc::new(Deaf), book: None };
+    Admin::start(&port(ANY_PORT), statuses.iter().map(deaf).collect()).expect("a free port")
 }
 
 struct Answer {
@@ -300,14 +338,21 @@ fn other_pages_and_methods_are_refused_with_what_is_possible() {
     let missing = get(&admin, "/metric?x=1");
     assert_eq!((missing.status, missing.has("content-type: application/problem+json")), (404, true));
     assert_eq!(missing.json()["detail"], "there is no page `/metric`");
-    assert_eq!(missing.json()["paths"], json!(["/livez", "/readyz", "/startupz", "/metrics"]));
+    for page in ["/livez", "/readyz", "/startupz", "/metrics", "/v1/pipelines"] {
+        assert!(missing.json()["hint"].as_str().is_some_and(|hint| hint.contains(page)), "{}", missing.body);
+        assert!(get(&admin, "/").body.contains(page));
+    }
 
     let head = send(&admin, "HEAD /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"] {
-        let refused = send(&admin, &format!("{method} /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://x\r\n\r\n"));
+        let refused = send(&admin, &format!("{method} /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         assert_eq!((refused.status, refused.has("allow: get,head")), (405, true), "{}", refused.head);
-        assert!(!refused.head.to_ascii_lowercase().contains("access-control"));
+        let page = send(&admin, &format!("{method} /livez HTTP/1.1\r\nHost: localhost\r\nOrigin: http://x\r\n\r\n"));
+        assert_eq!(page.status, if method == "OPTIONS" { 405 } else { 403 }, "{}", page.head);
+        for answer in [refused, page] {
+            assert!(!answer.head.to_ascii_lowercase().contains("access-control"));
+        }
     }
 }
 
@@ -327,7 +372,7 @@ fn a_name_that_others_could_point_here_is_refused() {
 #[test]
 fn a_port_in_use_is_said() {
     let taken = TcpListener::bind(ANY_PORT).expect("a free port");
-    let refused = Admin::start(taken.local_addr().expect("bound"), &[]).map(|_| ());
+    let refused = Admin::start(&port(taken.local_addr().expect("bound")), Vec::new()).map(|_| ());
     assert_eq!(refused.expect_err("taken").kind(), ErrorKind::AddrInUse);
 }
 

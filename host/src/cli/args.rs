@@ -4,6 +4,8 @@
 //! A flag that is malformed in itself ends here with exit code 2; what needs a look at files or
 //! other values is left to `config`, so that it is reported together with everything else.
 
+mod remote;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,6 +13,9 @@ use clap::builder::Styles;
 use clap::builder::styling::{AnsiColor, Effects};
 use clap::{ArgAction, Args, ColorChoice, Parser, Subcommand, ValueEnum};
 
+pub use self::remote::{
+    DeployArgs, PauseArgs, RemoteArgs, ResumeArgs, RollbackArgs, StatusArgs, StrategyWord, VersionsArgs,
+};
 use crate::config::{self, AdminChoice, InlinePipeline, LoadRequest, Purpose, Secret};
 use crate::plugin::COMPILE_SUBCOMMAND;
 
@@ -99,6 +104,18 @@ pub enum Command {
     Dev(DevArgs),
     /// Find every mistake in manifests, without running anything
     Check(CheckArgs),
+    /// Show what the pipelines of a running host do, and why one does not
+    Status(StatusArgs),
+    /// Offer nothing new to a pipeline's handler; it stays in its group
+    Pause(PauseArgs),
+    /// Let a paused pipeline go on
+    Resume(ResumeArgs),
+    /// Run another version of a pipeline's handler, without a restart
+    Deploy(DeployArgs),
+    /// Run an earlier version again
+    Rollback(RollbackArgs),
+    /// List the versions of a pipeline that are kept
+    Versions(VersionsArgs),
     /// The host's own child: compiles the component on stdin under limits
     #[command(name = COMPILE_SUBCOMMAND, hide = true)]
     Compile(CompileArgs),

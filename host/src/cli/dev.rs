@@ -94,9 +94,11 @@ fn prepare(args: &DevArgs, global: &Global, colour: bool) -> Result<Session, Ref
     let offsets = Offsets::new(&cluster, &pipeline.source.group).map_err(failed)?;
     let rate = args.rate.or((!args.once).then_some(DEFAULT_RATE));
     let feed = Feed::new(&cluster, pipeline.dev.partitions, samples, rate).map_err(failed)?;
-    let app = App::start(&plan, loaded, &runtime).map_err(|error| match error {
+    let app = App::start(&plan, loaded, &runtime, None).map_err(|error| match error {
         StartError::Admin { .. } => Refusal(Exit::Precondition, taken_admin(&error)),
-        StartError::Threads(_) => Refusal::new(Exit::Failed, error),
+        StartError::Token(_) | StartError::Outbound { .. } | StartError::Threads(_) => {
+            Refusal::new(Exit::Failed, error)
+        }
     })?;
     if let Some(address) = app.admin() {
         talk.say(format_args!("admin http://{address} (/metrics, /livez, /readyz)"));
@@ -183,7 +185,7 @@ fn taken_admin(error: &StartError) -> String {
                 "error: the admin port {address} cannot be opened: {source}; choose another with --port, 0 takes any\n"
             )
         }
-        StartError::Threads(_) => format!("error: {error}\n"),
+        StartError::Token(_) | StartError::Outbound { .. } | StartError::Threads(_) => format!("error: {error}\n"),
     }
 }
 

@@ -33,10 +33,14 @@ pub(super) fn run(args: &HostArgs, colour: bool) -> Exit {
             return Exit::Failed;
         }
     };
-    let loaded = match app::load(&plan, &runtime) {
+    let mut loaded = match app::load(&plan, &runtime) {
         Ok(loaded) => loaded,
         Err(report) => return refuse(&report, colour),
     };
+    let store = app::store(plan.data_dir.as_deref());
+    if let Some(Err(report)) = store.as_ref().map(|store| app::deployed(&plan, &mut loaded, &runtime, store)) {
+        return refuse(&report, colour);
+    }
     for (config, version) in &loaded {
         let code = match version.code() {
             Code::Compiled(took) => format!("compiled in {took:.1?}"),
@@ -52,9 +56,9 @@ pub(super) fn run(args: &HostArgs, colour: bool) -> Exit {
             version.forms().join(", ")
         );
     }
-    let mut app = match App::start(&plan, loaded, &runtime) {
+    let mut app = match App::start(&plan, loaded, &runtime, store.as_ref()) {
         Ok(app) => app,
-        Err(error @ StartError::Admin { .. }) => {
+        Err(error @ (StartError::Admin { .. } | StartError::Token(_))) => {
             eprintln!("error: {error}");
             return Exit::Precondition;
         }
@@ -64,7 +68,7 @@ pub(super) fn run(args: &HostArgs, colour: bool) -> Exit {
         }
     };
     if let Some(address) = app.admin() {
-        tracing::info!("admin http://{address} (/metrics, /livez, /readyz)");
+        tracing::info!("admin http://{address} (/metrics, /livez, /readyz, /v1)");
     }
     let request = args.load_request();
     let manifests = plan.pipelines.iter().filter_map(|pipeline| pipeline.origin.file().map(Into::into)).collect();

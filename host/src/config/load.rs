@@ -53,6 +53,7 @@ pub fn load(request: &LoadRequest, outside: &Outside<'_>) -> Result<Plan, Report
         pipelines,
         clusters: if request.purpose == Purpose::Dev { BTreeMap::new() } else { checked(clusters) },
         admin,
+        admin_token_file: host.token_file,
         drain: request.drain.or(host.drain).unwrap_or(Duration::from_secs(30)),
         memory_budget: host.memory_budget,
         data_dir: host.data_dir.or_else(|| default_data_dir(outside.env)),
@@ -138,15 +139,22 @@ fn admin_address(request: &LoadRequest, host: &HostFile, report: &mut Report) ->
     match &request.admin {
         AdminChoice::Off => None,
         AdminChoice::Configured => Some(host.admin.as_ref().map_or(DEFAULT_ADMIN, |listen| listen.value)),
-        AdminChoice::At(listen) => match parse_admin(listen) {
-            Ok(address) => Some(address),
-            Err(found) => {
-                let text = format!("--admin {listen}");
-                let origin = SourceText::flag("--admin", &text).at("--admin ".len()..text.len());
-                report.push(found.at(origin));
-                None
+        AdminChoice::At(listen) => {
+            let text = format!("--admin {listen}");
+            let origin = SourceText::flag("--admin", &text).at("--admin ".len()..text.len());
+            match parse_admin(listen, host.token_file.is_some()) {
+                Ok((address, warning)) => {
+                    if let Some(found) = warning {
+                        report.push(found.at(origin));
+                    }
+                    Some(address)
+                }
+                Err(found) => {
+                    report.push(found.at(origin));
+                    None
+                }
             }
-        },
+        }
     }
 }
 

@@ -29,8 +29,10 @@ pub struct Plan {
     pub pipelines: Vec<Pipeline>,
     /// By name. Every cluster that a pipeline names is here.
     pub clusters: BTreeMap<String, Cluster>,
-    /// Where health and metrics are served; `None` switches them off. Default 127.0.0.1:8321.
+    /// Where health, metrics and control are served; `None` switches them off. Default 127.0.0.1:8321.
     pub admin: Option<SocketAddr>,
+    /// The file of the token that callers on other machines have to show; `None`: there are none.
+    pub admin_token_file: Option<PathBuf>,
     /// How long a shutdown may take before it is forced. Default 30 s.
     pub drain: Duration,
     /// Bytes in flight of the whole process, shared by all pipelines. Default 256 MiB.
@@ -110,6 +112,7 @@ impl Pipeline {
             errors,
             swap,
             deterministic,
+            http,
             outputs,
             build,
             dev,
@@ -119,8 +122,8 @@ impl Pipeline {
             == (&other.name, &other.description, &other.component, &other.settings, &other.limits, &other.source)
             && (process, batchers, ack, hold, tick, errors)
                 == (&other.process, &other.batchers, &other.ack, &other.hold, &other.tick, &other.errors)
-            && (recycle, swap, deterministic, outputs, build, dev)
-                == (&other.recycle, &other.swap, &other.deterministic, &other.outputs, &other.build, &other.dev)
+            && (recycle, swap, deterministic, http) == (&other.recycle, &other.swap, &other.deterministic, &other.http)
+            && (outputs, build, dev) == (&other.outputs, &other.build, &other.dev)
     }
 }
 

@@ -5,8 +5,11 @@
 //!
 //! - [`admission`]: does a component fit this host, this pipeline and its configuration, and does an instance start?
 //! - [`watch`]: components and manifests that change on disk.
+//! - [`store`]: versions on disk; [`deployments`]: which of them a pipeline is to run, one deployment at a time.
 
 pub mod admission;
+pub mod deployments;
+pub mod store;
 pub mod watch;
 
 use std::sync::Arc;

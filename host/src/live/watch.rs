@@ -10,7 +10,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -26,10 +25,9 @@ const LOOK: Duration = Duration::from_millis(150);
 /// Reads the pipelines of this process again, as they were read at its start.
 pub type Reload = Box<dyn FnMut() -> Result<Vec<Pipeline>, Report> + Send>;
 
-/// A thread that watches. Dropping it ends the watch.
+/// A thread that watches. Dropping it ends the watch, without waiting: it may be compiling.
 pub struct FileWatch {
-    stop: Option<SyncSender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _stop: SyncSender<()>,
 }
 
 impl FileWatch {
@@ -44,21 +42,12 @@ impl FileWatch {
             manifests: manifests.into_iter().map(File::new).collect(),
             reload,
         };
-        let thread = threads::spawn("sb-watch", move || {
+        threads::spawn("sb-watch", move || {
             while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
                 watcher.look();
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for FileWatch {
-    fn drop(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            _ = thread.join();
-        }
+        Ok(Self { _stop: stop })
     }
 }
 

@@ -75,14 +75,23 @@ pub struct SwapOrder<B = Arc<Version>> {
     pub prepared: Prepared,
 }
 
-/// Somebody else gave an order meanwhile.
+/// Why an order is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("order {number} came too late: number {last} was given meanwhile; look at what it did, then try again")]
-pub struct Conflict {
-    /// The order that is refused.
-    pub number: u64,
-    /// The last that was taken.
-    pub last: u64,
+pub enum Conflict {
+    /// Somebody else gave an order meanwhile.
+    #[error("order {number} came too late: number {last} was given meanwhile; look at what it did, then try again")]
+    Late {
+        /// The order that is refused.
+        number: u64,
+        /// The last that was taken.
+        last: u64,
+    },
+    /// A canary has nothing to be compared with while lanes are on their way.
+    #[error("order {last} is still under way, and a canary has to wait for its end; try again in a moment")]
+    UnderWay {
+        /// The order under way.
+        last: u64,
+    },
 }
 
 /// How far an order is.
@@ -281,13 +290,17 @@ impl<B: Build> Control<B> {
     /// What it goes back to, if it has to, is the version that was served before both.
     ///
     /// # Errors
-    /// When a later order was given, or the same number.
+    /// When a later order was given, or the same number; and a canary's while every lane is on its way to another version.
     pub fn switch(&self, order: SwapOrder<B>) -> Result<(), Conflict> {
         let SwapOrder { number, config, build, lanes, promote_after, strategy, prepared } = order;
         let mut state = self.state();
         let last = state.orders.last;
         if number <= last {
-            return Err(Conflict { number, last });
+            return Err(Conflict::Late { number, last });
+        }
+        let on_their_way = |coming: &Coming<B>| coming.lanes == Lanes::All || coming.back.is_some();
+        if lanes != Lanes::All && state.orders.coming.as_ref().is_some_and(on_their_way) {
+            return Err(Conflict::UnderWay { last });
         }
         let to = Arc::new(Revision::new(number, config, build));
         state.orders.last = number;

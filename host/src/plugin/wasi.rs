@@ -47,7 +47,7 @@ const CLOCK_STEP: Duration = Duration::from_micros(100);
 
 /// Links what [`LINKED`] says.
 pub(super) fn add_to_linker(l: &mut Linker<State>) -> wasmtime::Result<()> {
-    io::error::add_to_linker::<State, Table>(l, |state| state.ctx().table)?;
+    io::error::add_to_linker::<State, Errors>(l, |state| ErrorTexts(&mut state.table))?;
     io::poll::add_to_linker::<State, Polling>(l, |state| Polls {
         most: state.config.limits.handles as usize,
         table: &mut state.table,
@@ -76,6 +76,28 @@ struct Table;
 
 impl HasData for Table {
     type Data<'a> = &'a mut ResourceTable;
+}
+
+struct Errors;
+
+impl HasData for Errors {
+    type Data<'a> = ErrorTexts<'a>;
+}
+
+/// `wasi:io/error`: what went wrong, in words, without the host's own call stack.
+struct ErrorTexts<'a>(&'a mut ResourceTable);
+
+impl io::error::Host for ErrorTexts<'_> {}
+
+impl io::error::HostError for ErrorTexts<'_> {
+    fn to_debug_string(&mut self, error: Resource<io::error::Error>) -> wasmtime::Result<String> {
+        Ok(format!("{:#}", self.0.get(&error)?))
+    }
+
+    fn drop(&mut self, error: Resource<io::error::Error>) -> wasmtime::Result<()> {
+        self.0.delete(error)?;
+        Ok(())
+    }
 }
 
 struct Polling;

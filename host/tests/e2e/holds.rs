@@ -52,8 +52,9 @@ fn held_messages_hold_the_commit_back() {
         let host = options.start();
         wait_until_held(&host, 3.0);
         nothing_committed(&stage);
-        way(&host);
         expected.push(greeting("start"));
+        wait_for_records(kafka, &stage.output, expected.len());
+        way(&host);
         if host.exited().is_some_and(|exit| exit.status.success()) {
             expected.push("shutdown 3".to_owned());
         }

