@@ -19,6 +19,7 @@ mod render;
 mod request;
 mod schema;
 mod secret;
+mod source;
 mod start;
 mod table;
 mod types;
