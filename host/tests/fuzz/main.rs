@@ -69,7 +69,7 @@ fn manifest() {
         "*.",
     ];
     let root = root();
-    let fuzz = Fuzz { name: "manifest", root: &root, words: &words, longest: 8192, runs: 20_000 };
+    let fuzz = Fuzz { name: "manifest", root: &root, words: &words, longest: 8192, runs: 5_000 };
     fuzz.run(|input| {
         let Some((kind, text)) = input.split_first() else { return };
         let request = LoadRequest {
@@ -136,7 +136,7 @@ fn imports() {
         "\u{1b}[2J",
         "\u{6}\0\u{8}",
     ];
-    let fuzz = Fuzz { name: "imports", root: &root, words: &words, longest: 1024, runs: 10_000 };
+    let fuzz = Fuzz { name: "imports", root: &root, words: &words, longest: 1024, runs: 5_000 };
     let mut guest = imports::Guest::new();
     fuzz.run(|input| guest.run(input));
 }
