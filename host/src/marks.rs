@@ -47,7 +47,7 @@ mod hits {
         // Kafka's side.
         ErrorInQueue Renewed PlacedTooLate RecordRefused ProducerTrouble ProducerFatal
         // Handlers.
-        HandlerPanicked BurstNarrowed BatchBisected BareCallFailed VerdictVoid
+        HandlerPanicked BurstNarrowed BatchBisected BareCallFailed VerdictVoid NotStarted Recycled
         // What is held.
         LateAck AcksVoid HoldExpired HeldOfferedAgain FailedAtFarewell
         // Another version.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use sluicebox::config::{
     self, AdminChoice, Batcher, Compression, InlinePipeline, LoadRequest, LostOffset, OutputTimestamp, Outside, Plan,
-    Protocol, Purpose, Report, Secret, Start, Then, load,
+    Protocol, Purpose, Recycle, Report, Secret, Start, Then, load,
 };
 use sluicebox::outbound::rules::Range;
 
@@ -348,6 +348,8 @@ fn every_key_reaches_its_place_in_the_plan() {
     for (written, default) in pipeline.limits.all().iter().zip(config::HandlerLimits::default().all()) {
         assert_ne!(*written, default);
     }
+    let recycle = Recycle { age: Some(Duration::from_secs(3600)), calls: Some(1_000_000), memory: Some(100 << 20) };
+    assert_eq!(pipeline.recycle, recycle);
     let grant = pipeline.http.as_ref().expect("somebody may be asked");
     let sites: Vec<_> = grant.sites.iter().map(ToString::to_string).collect();
     assert_eq!(sites, ["api.example.com:443", "http://stock.internal:8080"]);
@@ -369,8 +371,8 @@ fn every_key_reaches_its_place_in_the_plan() {
     assert_eq!(outputs, expected);
     assert_eq!(pipeline.dev.samples["orders"], Path::new("samples/orders.ndjson"));
     assert_eq!(pipeline.origin.component().to_string(), "full.toml:10:13");
-    assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:33:1");
-    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:53:1");
+    assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:34:1");
+    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:54:1");
 }
 
 #[test]
@@ -580,5 +582,5 @@ fn a_later_finding_has_a_place() {
     report.push(found.at(plan.pipelines[0].origin.batcher("totals")));
     let json = report.to_json();
     let at = &json["diagnostics"][0]["at"];
-    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(33)));
+    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(34)));
 }

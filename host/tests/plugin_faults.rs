@@ -153,10 +153,13 @@ fn an_answer_over_the_limit_is_refused_unread() {
     let (config, _) = config(limits, "{}");
     on_handler_thread(async {
         let mut instance = Instance::start(&version("raw-frames"), &config).await.expect("it starts");
-        let answer = instance.handle_messages(&burst(&["!huge 1048576"], false)).await.expect("an answer");
-        assert_eq!(answer.len(), 1 << 20);
-        // That it is none is for the caller to see.
-        assert!(Answer::check(&answer.index, &answer.payload).is_err());
+        for length in [(1 << 20) - 1, 1 << 20] {
+            let huge = burst(&[&format!("!huge {length}")], false);
+            let answer = instance.handle_messages(&huge).await.expect("an answer");
+            assert_eq!(answer.len(), length);
+            // That it is none is for the caller to see.
+            assert!(Answer::check(&answer.index, &answer.payload).is_err());
+        }
         // Twice the input is always allowed.
         let large = "x".repeat(1 << 20);
         let answer = instance.handle_messages(&burst(&["!huge 2097152", &large], false)).await.expect("an answer");

@@ -155,9 +155,12 @@ impl Chance {
     }
 }
 
+/// When an input was begun with, and the input.
+type Begun = (Instant, Vec<u8>);
+
 /// Ends the process when an input takes for ever, keeping it first.
 struct Watch {
-    now: Arc<Mutex<Option<(Instant, Vec<u8>)>>>,
+    now: Arc<Mutex<Option<Begun>>>,
     done: Arc<AtomicBool>,
     thread: std::thread::Thread,
 }

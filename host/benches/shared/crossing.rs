@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sluicebox::plugin::{
     Compiler, Fault, HandlerLimits, HandlerLog, Instance, InstanceConfig, LoadRules, LogLevel, OutputInfo, Place,
-    Runtime as Engine, Version,
+    Recycle, Runtime as Engine, Version,
 };
 use sluicebox_frames::{
     Answer, Content, Frame, Headers, Message, Messages, MessagesWriter, NewMessage, Outcome, Source, TimestampType,
@@ -48,6 +48,7 @@ impl Crossing {
         let version = Version::load_file(&engine, &guest("uppercase"), &LoadRules::default()).expect("the guest loads");
         let config = Arc::new(InstanceConfig {
             limits: HandlerLimits::default(),
+            recycle: Recycle::default(),
             settings: "{}".into(),
             outputs: [OutputInfo { name: "out".to_owned(), partitions: 8 }].into(),
             batchers: [].into(),

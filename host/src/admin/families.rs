@@ -14,6 +14,7 @@ use crate::config::LimitValue;
 use crate::delivery::batcher::Trigger;
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
+use crate::handler_usage::Worn;
 use crate::pipeline::lane::LaneState;
 use crate::pipeline::status::State;
 use crate::plugin::FaultClass;
@@ -70,7 +71,7 @@ const fn gauge(
 }
 
 /// All of them, in the order of a scrape.
-pub static FAMILIES: [Family; 37] = [
+pub static FAMILIES: [Family; 38] = [
     Family {
         name: "sluicebox_build_info",
         kind: MetricType::Gauge,
@@ -294,6 +295,16 @@ pub static FAMILIES: [Family; 37] = [
         &[],
         "CPU time that handlers used, host functions that they called included.",
         |of, samples| samples.time(&[], of.status.usage.running()),
+    ),
+    counter(
+        "sluicebox_handler_recycled_total",
+        &["reason"],
+        "Instances of handlers that were replaced because they were old.",
+        |of, samples| {
+            for (reason, name) in Worn::ALL {
+                samples.count(&[name], of.status.usage.recycled_for(reason));
+            }
+        },
     ),
     counter("sluicebox_handler_log_lines_total", &["result"], "Lines that handlers wrote.", |of, samples| {
         samples.count(&["ok"], of.status.usage.lines());

@@ -5,13 +5,14 @@ mod control;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::families::{FAMILIES, WASMTIME};
 use super::steer::Steer;
 use super::{Admin, Managed, Port};
+use crate::config::HandlerLimits;
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
 use crate::handler_metrics::NewMetric;
@@ -163,8 +164,9 @@ fn get(admin: &Admin, path: &str) -> Answer {
 fn the_metrics_are_those_that_were_promised() {
     let status = pipeline("orders", State::Running, None, figures());
     status.usage.ran(1_500_000_000);
-    (0..5).for_each(|_| status.usage.wrote_line());
-    (0..4).for_each(|_| status.usage.dropped_line());
+    status.usage.recycled(crate::handler_usage::Worn::Age);
+    let (limits, now) = (HandlerLimits { log_burst: 5, log_rate: 0, ..HandlerLimits::default() }, Instant::now());
+    assert_eq!((0..9).filter_map(|_| status.usage.may_write(1, &limits, now)).count(), 5);
     let handler = |kind: NewMetric, name: &str, labels: &[(&str, &str)]| {
         let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         status.handler_metrics.series(&kind, name, labels, 100)

@@ -14,7 +14,7 @@ use super::start::{START_FORM, parse_start};
 use super::table::Located;
 use super::types::{
     Ack, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits, Hold, Isolation, LostOffset,
-    Output, OutputTimestamp, Pipeline, Process, Protocol, Secret, Source, Start, Swap, Then,
+    Output, OutputTimestamp, Pipeline, Process, Protocol, Recycle, Secret, Source, Start, Swap, Then,
 };
 
 /// A flag as it was written, and the place of its value (or of a part of it).
@@ -67,6 +67,7 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
         component: inline.plugin.clone(),
         settings,
         limits: HandlerLimits::default(),
+        recycle: Recycle::default(),
         source: Source {
             cluster: DEFAULT_CLUSTER.to_owned(),
             topics: inline.topics.clone(),

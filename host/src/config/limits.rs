@@ -35,6 +35,8 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         init_running_time,
         init_wall_time,
         answer_bytes,
+        emissions,
+        emission_bytes,
         stack,
         memories,
         tables,
@@ -45,6 +47,7 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
         log_rate,
         log_burst,
         metric_series,
+        cpu_share,
         http_requests,
         http_body,
         http_fields,
@@ -57,6 +60,7 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
     let sizes = [
         ("memory", memory, ceiling.memory),
         ("answer_bytes", answer_bytes, ceiling.answer_bytes),
+        ("emission_bytes", emission_bytes, ceiling.emission_bytes),
         ("stack", stack, ceiling.stack),
         ("log_line", log_line, ceiling.log_line),
         ("log_burst", log_burst, ceiling.log_burst),
@@ -70,12 +74,14 @@ fn apply_ceilings(pipeline: &mut Pipeline, host: &HostFile, report: &mut Report)
     }
     ceilings.apply("log_rate", log_rate, ceiling.log_rate, format_rate);
     let counts = [
+        ("emissions", emissions, ceiling.emissions),
         ("memories", memories, ceiling.memories),
         ("tables", tables, ceiling.tables),
         ("table_elements", table_elements, ceiling.table_elements),
         ("instances", instances, ceiling.instances),
         ("handles", handles, ceiling.handles),
         ("metric_series", metric_series, ceiling.metric_series),
+        ("cpu_share", cpu_share, ceiling.cpu_share),
         ("http_requests", http_requests, ceiling.http_requests),
     ];
     for (key, value, ceiling) in counts {

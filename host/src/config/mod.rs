@@ -18,6 +18,8 @@ mod outbound;
 mod render;
 mod request;
 mod schema;
+mod secret;
+mod source;
 mod start;
 mod table;
 mod types;

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::{Origin, Origins, Report};
+pub use super::secret::Secret;
+pub use super::source::{Fetch, Isolation, LostOffset, Protocol, Source, Start};
 use crate::outbound::Grant;
 
 pub const KIB: u64 = 1024;
@@ -67,6 +69,7 @@ pub struct Pipeline {
     /// The handler's settings, a JSON object. May hold secrets: never print it.
     pub settings: serde_json::Value,
     pub limits: HandlerLimits,
+    pub recycle: Recycle,
     pub source: Source,
     pub process: Process,
     /// Declared batchers only; see [`Batcher::default`] for the undeclared `default`.
@@ -100,6 +103,7 @@ impl Pipeline {
             component,
             settings,
             limits,
+            recycle,
             source,
             process,
             batchers,
@@ -119,8 +123,8 @@ impl Pipeline {
             == (&other.name, &other.description, &other.component, &other.settings, &other.limits, &other.source)
             && (process, batchers, ack, hold, tick, errors)
                 == (&other.process, &other.batchers, &other.ack, &other.hold, &other.tick, &other.errors)
-            && (swap, deterministic, http, outputs, build, dev)
-                == (&other.swap, &other.deterministic, &other.http, &other.outputs, &other.build, &other.dev)
+            && (recycle, swap, deterministic, http) == (&other.recycle, &other.swap, &other.deterministic, &other.http)
+            && (outputs, build, dev) == (&other.outputs, &other.build, &other.dev)
     }
 }
 
@@ -132,6 +136,7 @@ impl fmt::Debug for Pipeline {
             .field("component", &self.component)
             .field("settings", &format_args!("***"))
             .field("limits", &self.limits)
+            .field("recycle", &self.recycle)
             .field("source", &self.source)
             .field("process", &self.process)
             .field("batchers", &self.batchers)
@@ -169,6 +174,10 @@ pub struct HandlerLimits {
     /// Bytes that an answer may have; a call whose input is larger may answer with twice its input.
     /// Default 16 MiB.
     pub answer_bytes: u64,
+    /// Messages that an answer may send on, per message that it answers; a call may send 1,000 besides. Default 10.
+    pub emissions: u32,
+    /// Bytes that these may come to, with what they inherit. Default 64 MiB.
+    pub emission_bytes: u64,
     /// Bytes of the call stack inside the guest. Default 512 KiB.
     pub stack: u64,
     /// Core memories of an instance. Default 8.
@@ -183,12 +192,14 @@ pub struct HandlerLimits {
     pub handles: u32,
     /// Bytes of one line of the log; what is longer is cut. Default 4 KiB.
     pub log_line: u64,
-    /// Bytes that an instance may log per second. Default 64 KiB.
+    /// Bytes that a pipeline's instances may log per second. Default 64 KiB.
     pub log_rate: u64,
-    /// Bytes that it may log at once after a quiet time. Default 256 KiB.
+    /// Bytes that they may log at once after a quiet time. Default 256 KiB.
     pub log_burst: u64,
     /// Series of the handler's own metrics, all instances together. Default 500.
     pub metric_series: u32,
+    /// Weight of the pipeline where several want CPU time of one handler thread. Default 1.
+    pub cpu_share: u32,
     /// Outbound requests of all instances together that may be under way at once; more wait. Default 16.
     pub http_requests: u32,
     /// Bytes of the body of an outbound request, and of its response. Default 8 MiB.
@@ -216,6 +227,8 @@ impl Default for HandlerLimits {
             init_running_time: Duration::from_secs(3),
             init_wall_time: Duration::from_secs(10),
             answer_bytes: 16 * MIB,
+            emissions: 10,
+            emission_bytes: 64 * MIB,
             stack: 512 * KIB,
             // Interpreters are composed of up to 40 modules, and have some 8,000 table elements.
             memories: 8,
@@ -227,6 +240,7 @@ impl Default for HandlerLimits {
             log_rate: 64 * KIB,
             log_burst: 256 * KIB,
             metric_series: 500,
+            cpu_share: 1,
             http_requests: 16,
             http_body: 8 * MIB,
             http_fields: 128 * KIB,
@@ -235,6 +249,23 @@ impl Default for HandlerLimits {
             compile_time: Duration::from_secs(60),
             compile_memory: 2048 * MIB,
         }
+    }
+}
+
+/// When an instance is replaced by a new one, between two calls. `None`: not for that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recycle {
+    /// It lives for so long, or up to a quarter less. Default a day.
+    pub age: Option<Duration>,
+    /// It was called so often. Default never.
+    pub calls: Option<u64>,
+    /// It holds more bytes of memory. Default never.
+    pub memory: Option<u64>,
+}
+
+impl Default for Recycle {
+    fn default() -> Self {
+        Recycle { age: Some(Duration::from_secs(24 * 3600)), calls: None, memory: None }
     }
 }
 
@@ -249,7 +280,7 @@ pub enum LimitValue {
 impl HandlerLimits {
     /// Every limit by its name in files, for metrics and documentation.
     #[must_use]
-    pub fn all(&self) -> [(&'static str, LimitValue); 25] {
+    pub fn all(&self) -> [(&'static str, LimitValue); 28] {
         use LimitValue::{Bytes, Count, Time};
         let HandlerLimits {
             memory,
@@ -260,6 +291,8 @@ impl HandlerLimits {
             init_running_time,
             init_wall_time,
             answer_bytes,
+            emissions,
+            emission_bytes,
             stack,
             memories,
             tables,
@@ -270,6 +303,7 @@ impl HandlerLimits {
             log_rate,
             log_burst,
             metric_series,
+            cpu_share,
             http_requests,
             http_body,
             http_fields,
@@ -287,6 +321,8 @@ impl HandlerLimits {
             ("init_running_time", Time(init_running_time)),
             ("init_wall_time", Time(init_wall_time)),
             ("answer_bytes", Bytes(answer_bytes)),
+            ("emissions", Count(emissions)),
+            ("emission_bytes", Bytes(emission_bytes)),
             ("stack", Bytes(stack)),
             ("memories", Count(memories)),
             ("tables", Count(tables)),
@@ -297,6 +333,7 @@ impl HandlerLimits {
             ("log_rate", Bytes(log_rate)),
             ("log_burst", Bytes(log_burst)),
             ("metric_series", Count(metric_series)),
+            ("cpu_share", Count(cpu_share)),
             ("http_requests", Count(http_requests)),
             ("http_body", Bytes(http_body)),
             ("http_fields", Bytes(http_fields)),
@@ -305,89 +342,6 @@ impl HandlerLimits {
             ("compile_time", Time(compile_time)),
             ("compile_memory", Bytes(compile_memory)),
         ]
-    }
-}
-
-/// What is read, and as whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    pub cluster: String,
-    /// At least one, each a legal topic name, no two alike.
-    pub topics: Vec<String>,
-    /// Consumer group. Default: the pipeline's name.
-    pub group: String,
-    /// Where a partition without a commit begins. Default earliest.
-    pub start: Start,
-    /// Where a partition goes on whose committed offset is not there any more. Default earliest.
-    pub on_lost_offset: LostOffset,
-    /// Default read_committed.
-    pub isolation: Isolation,
-    /// Default cooperative.
-    pub protocol: Protocol,
-    /// Static membership; `None` = dynamic.
-    pub instance_id: Option<String>,
-    /// Default 45 s. With [`Protocol::Consumer`] the broker decides and this is to be ignored.
-    pub session_timeout: Duration,
-    /// How long a pipeline with little to do waits for more messages before it calls handlers with what came. Default 0.
-    pub linger: Duration,
-    pub fetch: Fetch,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    Earliest,
-    Latest,
-    /// The first record of this time or later, in ms since 1970.
-    At(i64),
-    /// The first record that is not older than this when the partition is assigned.
-    Ago(Duration),
-    /// Nowhere: the partition waits until somebody commits an offset for it, and says so.
-    None,
-}
-
-/// What follows when retention, or a topic made anew, has taken the record of a committed offset away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LostOffset {
-    /// The oldest record that is there.
-    Earliest,
-    /// The next record that comes.
-    Latest,
-    /// Nothing more is read: the pipeline stops with this as its reason.
-    Stop,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Isolation {
-    ReadCommitted,
-    ReadUncommitted,
-}
-
-/// How partitions are shared out in the group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// Cooperative-sticky: a rebalance moves only what has to move.
-    Cooperative,
-    Range,
-    RoundRobin,
-    /// The broker assigns (KIP-848).
-    Consumer,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetch {
-    /// Bytes that the broker waits for. Default 1 B.
-    pub min_bytes: u64,
-    /// Bytes per partition and fetch. Default 1 MiB.
-    pub max_per_partition: u64,
-    /// How long the broker waits for `min_bytes`. Default 500 ms.
-    pub max_wait: Duration,
-    /// Bytes fetched ahead by this pipeline. Default 32 MiB, never above the memory budget.
-    pub buffer: u64,
-}
-
-impl Default for Fetch {
-    fn default() -> Self {
-        Fetch { min_bytes: 1, max_per_partition: MIB, max_wait: Duration::from_millis(500), buffer: 32 * MIB }
     }
 }
 
@@ -641,32 +595,5 @@ pub struct Dev {
 impl Default for Dev {
     fn default() -> Self {
         Dev { samples: BTreeMap::new(), partitions: 3 }
-    }
-}
-
-/// A value that is never printed. `expose` is the one way to read it, so uses can be found.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn new(value: impl Into<String>) -> Self {
-        Secret(value.into())
-    }
-
-    /// The value itself, for the client library only.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
     }
 }

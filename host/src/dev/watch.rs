@@ -53,7 +53,6 @@ impl Watch {
             start: Start::Earliest,
             on_lost_offset: LostOffset::Earliest,
             isolation: Isolation::ReadCommitted,
-            linger: std::time::Duration::ZERO,
             protocol: Protocol::Range,
             instance_id: None,
             session_timeout: std::time::Duration::from_secs(45),

@@ -7,6 +7,8 @@ use std::thread::JoinHandle;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use crate::threads;
+
 /// Lookups at once. The system's resolver blocks a thread for each.
 const LOOKUPS: usize = 8;
 
@@ -38,7 +40,7 @@ impl Outbound {
             .build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = std::thread::Builder::new().name("sb-http".to_owned()).spawn(move || {
+        let thread = threads::spawn("sb-http", move || {
             // Ends when the sender is dropped, too.
             _ = runtime.block_on(stopped);
             // A lookup may take the system's own time; nobody waits for it.
@@ -52,10 +54,9 @@ impl Outbound {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.take();
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread of outbound requests panicked: a bug of the host's");
+        if let Some(thread) = self.thread.take() {
+            // A panic would have ended the process.
+            drop(thread.join());
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Handler threads. Lanes are spread over them and stay where they are; on each thread its lanes take turns (a call
-//! yields every few milliseconds), so a slow or looping lane stops neither the I/O thread nor its neighbours.
+//! Handler threads. Lanes are spread over them and stay where they are; on each thread the calls of its lanes take turns of
+//! two milliseconds, each pipeline by its share, so a slow or looping lane stops neither the I/O thread nor its neighbours.
 //!
 //! Knows plugin/ and channels. One message per call crosses to the lane's thread, one comes back.
 
@@ -13,7 +13,7 @@ use sluicebox_frames::{Frame, Messages};
 use tokio::sync::{mpsc, oneshot};
 
 use super::lane::{Call, CallKind, Exports, Reply, Switched};
-use super::port::{Answered, Handle, Handlers};
+use super::port::{Answered, Handle, Handlers, Renewed};
 use super::revision::{self, Build, Offered, Revision};
 use super::sink::Failure;
 use crate::config::{OnStateRefused, Pipeline};
@@ -115,6 +115,7 @@ impl Surroundings {
         let batchers = revision::batchers(config, version.has_batch());
         InstanceConfig {
             limits: config.limits.clone(),
+            recycle: config.recycle.clone(),
             settings: config.settings.to_string().into(),
             outputs: Arc::clone(&self.outputs),
             batchers: batchers.into_iter().map(|batcher| batcher.name).collect(),
@@ -269,7 +270,7 @@ impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (frame, took) = (Frame::default(), Duration::ZERO);
-            let answered = Answered { lane: self.lane, frame, reply: None, took, memory: 0 };
+            let answered = Answered { lane: self.lane, frame, reply: None, took, memory: 0, renewed: None };
             // A full channel is emptied soon, but this cannot wait; the pipeline's next stop finds the lane then.
             _ = self.answers.answers.try_send(answered);
             self.answers.waker.wake();
@@ -297,27 +298,37 @@ impl LaneTask {
             let _alarm = Alarm { lane: self.lane, answers: &self.answers.clone() };
             let (frame, reply) = match job {
                 Job::Call(call) => {
-                    let reply = match self.call(&call).await {
-                        Ok(reply) => reply,
-                        Err(fault) => {
-                            // After any error the store is poisoned or leaks: a new one is made for the next call.
-                            self.instance = None;
-                            Reply::Fault(failure(&fault))
-                        }
-                    };
+                    let reply = self.reply(&call).await;
                     (call.frame, reply)
                 }
                 Job::Switch { place, to, must } => {
                     (Frame::default(), Reply::Switched(self.switch(place, to, must).await))
                 }
             };
+            let took = started.elapsed();
+            let renewed = self.renew().await;
             let memory = self.instance.as_ref().map_or(0, Instance::memory_bytes);
-            let answered = Answered { lane: self.lane, frame, reply: Some(reply), took: started.elapsed(), memory };
+            let answered = Answered { lane: self.lane, frame, reply: Some(reply), took, memory, renewed };
             if self.answers.answers.send(answered).await.is_err() {
                 return; // the pipeline has stopped
             }
             self.answers.waker.wake();
         }
+    }
+
+    /// An instance that is old makes way for another, which gets its state where the handler has such.
+    async fn renew(&mut self) -> Option<Renewed> {
+        let old = self.instance.as_mut().filter(|instance| instance.worn().is_some())?;
+        let Handler { version, config, .. } = &self.handler;
+        let new = if version.has_state() { Instance::start_for(version, config, old.place()).await.ok() } else { None };
+        if let Some(mut new) = new
+            && hand_over(old, &mut new, version).await.is_ok()
+        {
+            self.instance = Some(new);
+            return Some(Renewed::Restored);
+        }
+        self.instance = None;
+        Some(Renewed::Fresh)
     }
 
     /// A new instance first, then the old one's state for it, then the end of the old one.
@@ -357,16 +368,30 @@ impl LaneTask {
         Switched::Over { restored }
     }
 
-    async fn call(&mut self, call: &Call) -> Result<Reply, Fault> {
+    async fn reply(&mut self, call: &Call) -> Reply {
         let instance = match &mut self.instance {
             Some(instance) => instance,
             none => {
                 // The first call may be one without messages: a tick, or that the partition has come.
                 let messages = (!call.frame.index.is_empty()).then(|| Messages::new(&call.frame));
                 let place = messages.and_then(|messages| Place::of(&messages)).map(Place::without_messages);
-                none.insert(Instance::start_for(&self.handler.version, &self.handler.config, place).await?)
+                match Instance::start_for(&self.handler.version, &self.handler.config, place).await {
+                    Ok(instance) => none.insert(instance),
+                    Err(fault) => return Reply::NotStarted(failure(&fault)),
+                }
             }
         };
+        match Self::call(instance, call).await {
+            Ok(reply) => reply,
+            Err(fault) => {
+                // After any error the store is poisoned or leaks: a new one is made for the next call.
+                self.instance = None;
+                Reply::Fault(failure(&fault))
+            }
+        }
+    }
+
+    async fn call(instance: &mut Instance, call: &Call) -> Result<Reply, Fault> {
         match &call.kind {
             CallKind::Messages => instance.handle_messages(&call.frame).await.map(Reply::Answer),
             CallKind::Batch => instance

@@ -212,6 +212,17 @@ pub struct Answered {
     pub took: Duration,
     /// Memory of the lane's instance afterwards, bytes; 0 when it is gone.
     pub memory: u64,
+    /// The instance answered, and was then replaced because it was old.
+    pub renewed: Option<Renewed>,
+}
+
+/// How an old instance was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewed {
+    /// It went with all that it knew; the next call makes a new one.
+    Fresh,
+    /// The new one is there, with the old one's state.
+    Restored,
 }
 
 /// Asks a cluster that went away whether it is back: clients say the one and not the other.

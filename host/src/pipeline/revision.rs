@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::lane::{Exports, HoldRules, LaneRules};
+use super::lane::{EmissionRules, Exports, HoldRules, LaneRules};
 use crate::config::{AckMode, Batcher, DEFAULT_BATCHER, Pipeline, Then};
 use crate::delivery::batcher::BatchRules;
 use crate::delivery::burst;
@@ -107,6 +107,10 @@ fn lane_rules(config: &Pipeline, offered: Offered, digest: &str) -> LaneRules {
         },
         provenance: config.outputs.iter().map(|output| output.provenance).collect(),
         version: digest.into(),
+        emissions: EmissionRules {
+            per_message: config.limits.emissions as usize,
+            bytes: usize::try_from(config.limits.emission_bytes).unwrap_or(usize::MAX),
+        },
         hold: HoldRules { max: config.hold.max as usize, timeout: config.hold.timeout },
         tick: config.tick.filter(|_| offered.tick),
         exports: offered.exports,

@@ -20,8 +20,8 @@ use super::outlets::Outlets;
 use super::pause::Pause;
 use super::place::{Placing, Renewal};
 use super::port::{
-    BuildOf, Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Reread, Trouble, Watch,
-    code_name, problem,
+    BuildOf, Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Renewed, Reread, Trouble,
+    Watch, code_name, problem,
 };
 use super::revision::Revision;
 use super::standstill::AgingWatch;
@@ -388,12 +388,15 @@ impl<E: Edges> Run<E> {
                 calls.0 += 1;
                 calls.1 += u64::try_from(answered.took.as_nanos()).unwrap_or(u64::MAX);
             }
-            if let Reply::Fault(failure) = &reply {
+            if let Reply::Fault(failure) | Reply::NotStarted(failure) = &reply {
                 *outlets.figures.faults.entry(failure.class).or_default() += 1;
             }
             outlets.serve(&slot.lane.topic, slot.lane.partition);
             let (messages, failed) = (slot.lane.running_count(), outlets.failed_attempts);
             slot.lane.on_reply(answered.frame, reply, answered.took, now, outlets);
+            if let Some(renewed) = answered.renewed {
+                slot.lane.on_renewed(renewed == Renewed::Restored, now);
+            }
             if messages > 0 {
                 self.swap.served(&slot.revision, messages, outlets.failed_attempts - failed, answered.took);
                 if slot.lane.steps_back().is_some() {

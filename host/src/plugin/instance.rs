@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluicebox_frames::{Frame, Messages};
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Func, Lift, Lower, ResourceTable, TypedFunc};
@@ -18,6 +18,7 @@ use super::meter::Meter;
 use super::metrics::Numbers;
 use super::output::{HandlerLog, Output};
 use super::place::Place;
+use super::recycle::{Recycle, Wear};
 use super::replay::Replay;
 use super::typed;
 use super::typed::{AnswerBuilder, BatchAnswer, FrameOut, FrameRef, Message, MessageAnswer, Next, TickAnswer};
@@ -26,7 +27,7 @@ use super::version::Version;
 use super::wasi;
 use crate::delivery::verdict::{FailedMessage, RevokeReason, Verdict};
 use crate::handler_metrics::HandlerMetrics;
-use crate::handler_usage::Usage;
+use crate::handler_usage::{Usage, Worn};
 use crate::outbound::Client;
 
 /// What the instances of one handler in one pipeline are started with.
@@ -34,6 +35,8 @@ use crate::outbound::Client;
 pub struct InstanceConfig {
     /// What it may use.
     pub limits: HandlerLimits,
+    /// When it is replaced by a new one.
+    pub recycle: Recycle,
     /// JSON text of `handler.settings`; `{}` without any.
     pub settings: Arc<str>,
     /// Declared outputs, in the order of the configuration.
@@ -96,6 +99,7 @@ pub struct Instance {
     /// Of a deterministic handler.
     replay: Option<Arc<Replay>>,
     calls: Calls,
+    wear: Wear,
     /// A call did not return; the store is not entered again.
     faulted: bool,
 }
@@ -119,7 +123,7 @@ impl Instance {
         place: Option<Place>,
     ) -> Result<Self, Fault> {
         let limits = &config.limits;
-        let meter = Arc::new(Meter::new(Arc::clone(&config.usage)));
+        let meter = Arc::new(Meter::new(Arc::clone(&config.usage), limits.cpu_share));
         let output = Arc::new(Output::new(Arc::clone(&config.log), Arc::clone(&config.usage), limits, place));
         let mut table = ResourceTable::new();
         // The guest's own handles are counted below. The host keeps two things for some of them (a pollable, and what it
@@ -150,6 +154,7 @@ impl Instance {
             meter,
             replay,
             calls,
+            wear: Wear::new(&config.recycle, Instant::now()),
             faulted: false,
         };
         let times = Times { running: limits.init_running_time, wall: limits.init_wall_time };
@@ -368,6 +373,20 @@ impl Instance {
         self.store.data().limits.memory()
     }
 
+    /// Why it is to be replaced before its next call, if it is. Counted when it says so.
+    #[must_use]
+    pub fn worn(&self) -> Option<Worn> {
+        let worn = self.wear.worn(&self.config.recycle, self.memory_bytes(), Instant::now)?;
+        self.config.usage.recycled(worn);
+        Some(worn)
+    }
+
+    /// The topic-partition that it is for, once that is known.
+    #[must_use]
+    pub fn place(&self) -> Option<Place> {
+        self.store.data().output.place().map(Place::without_messages)
+    }
+
     fn batch_times(&self) -> Times {
         let limits = &self.config.limits;
         Times { running: limits.batch_running_time, wall: limits.batch_wall_time }
@@ -412,8 +431,13 @@ impl Instance {
         if self.faulted {
             return Err(Fault::new(FaultClass::Host, "an instance was called again after a fault"));
         }
+        // Before any clock of the call is started: others' turns are nothing that it could hurry.
+        self.meter.turn().await;
         let answer_bytes = self.answer_bytes(input);
         self.store.set_hostcall_fuel(usize::try_from(answer_bytes).unwrap_or(usize::MAX));
+        if entered {
+            self.wear.called();
+        }
         self.meter.arm(times.running);
         self.store.data_mut().limits.begin_call();
         // The next tick is the first look; the store's own deadline has long passed since the last call.
@@ -456,12 +480,14 @@ impl std::fmt::Debug for Instance {
 }
 
 /// At every tick that passes inside the guest: end it when its running time is used up, else let the thread's other
-/// lanes run.
+/// lanes run, if it is their turn.
 fn take_turns(store: &mut Store<State>, version: &Version) {
     let pulse = Arc::clone(version.runtime.pulse());
     store.epoch_deadline_callback(move |store| {
         pulse.touch();
-        store.data().meter.check()?;
+        let meter = &store.data().meter;
+        meter.check()?;
+        meter.end_slice();
         // tokio's own yield and not wasmtime's: it lets the thread look at its timers and channels first, where a plain
         // wake-up would be polled again up to 60 times before that.
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))

@@ -1,13 +1,15 @@
 //! Running time: how long a guest's call really ran, as CPU time, and the end of it. Waiting in a host function, other
-//! lanes' turns on the thread and other programs' turns on the core do not count.
+//! lanes' turns on the thread and other programs' turns on the core do not count. It runs when it is its turn.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::runtime::{Pulse, TICK};
+use super::turns::{Stretch, Turn};
 use crate::handler_usage::Usage;
 
 /// The guest used up its running time.
@@ -36,13 +38,19 @@ pub(super) struct Meter {
     /// Stretches of this call.
     stretches: AtomicU64,
     limit: AtomicU64,
+    turn: Turn,
+    /// The current stretch ends because its slice is used up.
+    slice_over: AtomicBool,
 }
 
 impl Meter {
-    pub(super) fn new(usage: Arc<Usage>) -> Self {
+    /// For an instance on this thread, of the pipeline that the usage is of.
+    pub(super) fn new(usage: Arc<Usage>, share: u32) -> Self {
         let zero = || AtomicU64::new(0);
         let (used, since, stretches, limit) = (zero(), zero(), zero(), zero());
-        Self { origin: Instant::now(), usage, used, since, stretches, limit }
+        let turn = Turn::here(&usage, share);
+        let slice_over = AtomicBool::new(false);
+        Self { origin: Instant::now(), usage, used, since, stretches, limit, turn, slice_over }
     }
 
     /// Begins a call that may run so long.
@@ -75,10 +83,11 @@ impl Meter {
         self.used.load(Ordering::Relaxed).saturating_add(self.stretch())
     }
 
-    fn pause(&self) {
+    fn pause(&self) -> Duration {
         let stretch = self.stretch();
         self.used.store(self.used.load(Ordering::Relaxed).saturating_add(stretch), Ordering::Relaxed);
         self.usage.ran(stretch);
+        Duration::from_nanos(stretch)
     }
 
     /// What the call ran before it was paused last.
@@ -92,17 +101,46 @@ impl Meter {
         if self.spent() < limit { Ok(()) } else { Err(RunningTimeOver { limit: Duration::from_nanos(limit) }) }
     }
 
-    /// Runs a guest call, measured.
+    /// The guest is about to let others run.
+    pub(super) fn end_slice(&self) {
+        self.slice_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for the first turn of a call.
+    pub(super) async fn turn(&self) {
+        let waits = Leaving(&self.turn);
+        poll_fn(|context| if self.turn.is_mine(context.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+        // The call keeps it.
+        std::mem::forget(waits);
+    }
+
+    /// Runs a guest call in its turns, measured.
     pub(super) async fn run<F: Future>(&self, pulse: &Pulse, call: F) -> F::Output {
+        // Also when the call is given up half way.
+        let _leaving = Leaving(&self.turn);
         let mut call = pin!(call);
         poll_fn(|context| {
+            if !self.turn.is_mine(context.waker()) {
+                return Poll::Pending;
+            }
             pulse.touch();
             self.resume();
             let polled = call.as_mut().poll(context);
-            self.pause();
+            let ran = self.pause();
+            let slice = self.slice_over.swap(false, Ordering::Relaxed) && polled.is_pending();
+            self.turn.ran(ran, if slice { Stretch::Slice } else { Stretch::Over });
             polled
         })
         .await
+    }
+}
+
+/// Gives the turn up when it goes.
+struct Leaving<'a>(&'a Turn);
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 
@@ -133,7 +171,7 @@ mod tests {
     #[test]
     fn only_running_counts() {
         let usage = Arc::new(Usage::default());
-        let meter = Meter::new(Arc::clone(&usage));
+        let meter = Meter::new(Arc::clone(&usage), 1);
         meter.arm(Duration::from_millis(50));
         for _ in 0..3 {
             meter.resume();
@@ -158,7 +196,7 @@ mod tests {
     /// Goal: a thread that has to wait for a core is not taken for one that runs. Method: it waits.
     #[test]
     fn a_thread_without_a_core_does_not_run() {
-        let meter = Meter::new(Arc::default());
+        let meter = Meter::new(Arc::default(), 1);
         meter.arm(Duration::from_secs(1));
         for _ in 0..2 {
             meter.resume();

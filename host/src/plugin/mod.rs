@@ -4,10 +4,11 @@
 //! By lifetime:
 //! - per process: [`runtime`] (engine, epoch ticker, linker) with what it links: [`imports`] (log, settings, outputs), [`metrics`],
 //!   [`wasi`] (the harmless part of WASI) and, where it was granted, [`http`];
-//! - per component: [`version`] (load, checks against the contract in [`contract`], digest), [`compile`] (in a child
-//!   process), [`cache`] (of what was compiled);
+//! - per component: [`version`] (load, checks against the contract in [`contract`], digest), [`grants`] (what to do about an
+//!   import that is not granted), [`compile`] (in a child process), [`cache`] (of what was compiled);
 //! - per store: [`instance`] (start, calls), [`typed`] and [`verdicts`] (the typed form behind the frame interface),
-//!   [`limits`] (memory), [`meter`] (running time), [`output`] (log lines of one handler instance), [`replay`] (deterministic ones);
+//!   [`limits`] (memory), [`meter`] (running time), [`turns`] (when it runs), [`recycle`] (when it is old), [`output`] (log lines
+//!   of one handler instance), [`replay`] (deterministic ones);
 //! - for people: [`fault`] (what went wrong in a call, by class) and [`place`] (which messages it was about).
 //!
 //! Invariants: what is not linked in `runtime` cannot be reached by a guest; every guest entry happens with a running
@@ -17,6 +18,7 @@ mod cache;
 mod compile;
 mod contract;
 mod fault;
+mod grants;
 mod http;
 mod imports;
 mod instance;
@@ -25,8 +27,10 @@ mod meter;
 mod metrics;
 mod output;
 mod place;
+mod recycle;
 mod replay;
 mod runtime;
+mod turns;
 mod typed;
 mod verdicts;
 mod version;
@@ -40,5 +44,6 @@ pub use instance::{Instance, InstanceConfig};
 pub use limits::HandlerLimits;
 pub use output::{HandlerLog, LineSource, LogLevel, TailLine};
 pub use place::Place;
+pub use recycle::Recycle;
 pub use runtime::Runtime;
 pub use version::{Code, LoadError, LoadRules, Version};

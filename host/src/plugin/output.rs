@@ -1,5 +1,5 @@
 //! What one handler instance writes for people: its log, standard output and standard error, as whole lines that are
-//! cut, escaped and rate limited before anybody else sees them. Also keeps the last of them, which say why a guest gave up.
+//! cut, escaped and rate limited (with all of its pipeline) before anybody else sees them. Also keeps the last of them, which say why a guest gave up.
 //! Knows nothing of who reads.
 
 use std::collections::VecDeque;
@@ -114,7 +114,6 @@ struct Lines {
     stdout: Pending,
     stderr: Pending,
     tail: VecDeque<TailLine>,
-    bucket: Bucket,
 }
 
 /// The beginning of a line whose end has not been written yet.
@@ -125,13 +124,6 @@ struct Pending {
     truncated: bool,
 }
 
-/// How much may still be said. Full at first.
-struct Bucket {
-    bytes: u64,
-    filled: Instant,
-    dropped: u64,
-}
-
 impl Output {
     pub(super) fn new(
         log: Arc<dyn HandlerLog>,
@@ -139,13 +131,11 @@ impl Output {
         limits: &HandlerLimits,
         place: Option<Place>,
     ) -> Self {
-        let bucket = Bucket { bytes: limits.log_burst, filled: Instant::now(), dropped: 0 };
         let lines = Lines {
             place,
             stdout: Pending::default(),
             stderr: Pending::default(),
             tail: VecDeque::with_capacity(TAIL),
-            bucket,
         };
         Self { log, usage, limits: limits.clone(), lines: Mutex::new(lines) }
     }
@@ -208,7 +198,9 @@ impl Output {
                 self.end_line(lines, stream);
             }
         }
-        self.say_dropped(lines);
+        if let Some(dropped) = self.usage.dropped_since(&self.limits, Instant::now()) {
+            self.say_dropped(lines, dropped);
+        }
     }
 
     /// The last lines, oldest first.
@@ -237,28 +229,17 @@ impl Output {
     }
 
     fn say(&self, lines: &mut Lines, level: LogLevel, line: &str, truncated: bool) {
-        let bucket = &mut lines.bucket;
-        bucket.fill(Instant::now(), &self.limits);
-        // An empty line costs a byte: nothing is free, or there is no limit.
-        let cost = line.len().max(1) as u64;
-        if bucket.bytes < cost {
-            bucket.dropped += 1;
-            self.usage.dropped_line();
-            return;
+        let Some(dropped) = self.usage.may_write(line.len(), &self.limits, Instant::now()) else { return };
+        if dropped > 0 {
+            self.say_dropped(lines, dropped);
         }
-        bucket.bytes -= cost;
-        self.say_dropped(lines);
-        self.usage.wrote_line();
         self.log.line(level, line, truncated, lines.place.as_ref());
     }
 
-    fn say_dropped(&self, lines: &mut Lines) {
-        let dropped = std::mem::take(&mut lines.bucket.dropped);
-        if dropped > 0 {
-            let rate = format_size(self.limits.log_rate);
-            let text = format!("{dropped} lines of this handler were dropped: it writes more than {rate}/s");
-            self.log.line(LogLevel::Warn, &text, false, lines.place.as_ref());
-        }
+    fn say_dropped(&self, lines: &Lines, dropped: u64) {
+        let rate = format_size(self.limits.log_rate);
+        let text = format!("{dropped} lines of this handler were dropped: it writes more than {rate}/s");
+        self.log.line(LogLevel::Warn, &text, false, lines.place.as_ref());
     }
 }
 
@@ -283,18 +264,6 @@ impl Pending {
         let kept = bytes.len().min(longest - self.bytes.len());
         self.bytes.extend_from_slice(&bytes[..kept]);
         self.truncated |= kept < bytes.len();
-    }
-}
-
-impl Bucket {
-    fn fill(&mut self, now: Instant, limits: &HandlerLimits) {
-        let elapsed = now.saturating_duration_since(self.filled).as_micros();
-        let gained = u64::try_from(elapsed * u128::from(limits.log_rate) / 1_000_000).unwrap_or(limits.log_burst);
-        // Only whole bytes are taken from the clock, so that many small steps fill as much as a large one.
-        if gained > 0 {
-            self.bytes = limits.log_burst.min(self.bytes.saturating_add(gained));
-            self.filled = now;
-        }
     }
 }
 
@@ -336,7 +305,6 @@ fn clean(bytes: &[u8], already_cut: bool, longest: usize) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const LINE: usize = 4 << 10;
 
@@ -415,27 +383,22 @@ mod tests {
         assert_eq!(output.lock().stderr.bytes.len(), LINE);
     }
 
+    /// Proves: what is over the rate is dropped and counted, for all instances of the pipeline together.
     #[test]
     fn floods_are_dropped_and_counted() {
-        let (kept, output) = output();
-        let line = "x".repeat(1024);
-        // Method: the bucket's clock is set, not waited for; in the future nothing flows in.
-        let later = Instant::now() + Duration::from_secs(3600);
-        for _ in 0..300 {
-            output.lock().bucket.filled = later;
-            output.log(LogLevel::Info, &line);
+        let limits = HandlerLimits { log_rate: 1, log_burst: 10 << 10, ..HandlerLimits::default() };
+        let (kept, usage) = (Arc::new(Kept::default()), Arc::<Usage>::default());
+        let outputs: [Output; 2] = std::array::from_fn(|_| {
+            Output::new(Arc::clone(&kept) as Arc<dyn HandlerLog>, Arc::clone(&usage), &limits, None)
+        });
+        for _ in 0..10 {
+            outputs.iter().for_each(|output| output.log(LogLevel::Info, &"x".repeat(1024)));
         }
-        assert_eq!(kept.0.lock().expect("no panic").len(), 256);
-        output.lock().bucket.fill(later + Duration::from_millis(500), &output.limits);
-        for _ in 0..100 {
-            output.log(LogLevel::Info, &line);
-        }
-        let all = lines(&kept);
-        assert_eq!(all.len(), 256 + 1 + 32);
-        assert_eq!(all[256], "Warn 44 lines of this handler were dropped: it writes more than 64KiB/s false");
-        output.finish();
-        assert!(lines(&kept)[289].starts_with("Warn 68 lines"), "{}", lines(&kept)[289]);
-        assert_eq!((output.usage.lines(), output.usage.dropped_lines()), (256 + 32, 44 + 68));
+        assert_eq!(lines(&kept).len(), 10);
+        outputs[1].finish();
+        let expected = "Warn 10 lines of this handler were dropped: it writes more than 1B/s false";
+        assert_eq!(lines(&kept)[10..], [expected]);
+        assert_eq!((usage.lines(), usage.dropped_lines()), (10, 10));
     }
 
     #[test]

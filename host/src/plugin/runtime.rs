@@ -17,11 +17,11 @@ use super::version::LoadRules;
 use super::{http, imports, metrics, wasi};
 use crate::threads;
 
-/// How often running guests are looked at: the unit of deadlines and the longest a lane keeps its thread.
-pub(super) const TICK: Duration = Duration::from_millis(10);
+/// How often running guests are looked at: the unit of deadlines, and the slice after which a lane lets others run.
+pub(super) const TICK: Duration = Duration::from_millis(2);
 /// Ticks without any guest running after which the ticker sleeps. Long enough that light, steady load does not pay a
 /// wake-up per call.
-const QUIET_TICKS: u32 = 100;
+const QUIET_TICKS: u32 = 500;
 /// Stack that host functions need on top of the guest's, on the fibre that a call runs on. Virtual until touched.
 const HOST_STACK: usize = 1 << 20;
 /// Frames kept in a backtrace. More are shown to nobody, but endless recursion is recognised by them.
@@ -170,7 +170,7 @@ fn config(rules: EngineRules) -> Config {
 }
 
 /// The epoch ticker. It ticks while guests run and sleeps when none did for a second, so that an idle host does not
-/// wake up a hundred times a second for nothing.
+/// wake up hundreds of times a second for nothing.
 ///
 /// Guests report themselves by [`Pulse::touch`] whenever they are entered or resumed, and at every tick they live
 /// through. A report costs one read of a shared flag unless it is the first since the last tick. No report is missed:

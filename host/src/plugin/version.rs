@@ -13,6 +13,7 @@ use wasmtime::component::{Component, ComponentExportIndex, InstancePre};
 
 use super::cache::Key;
 use super::contract::{self, Survey};
+use super::grants::remedies;
 use super::instance::State;
 use super::limits::HandlerLimits;
 use super::runtime::{EngineRules, Kit, Runtime};
@@ -126,9 +127,10 @@ pub enum LoadError {
     },
     /// Imports that no handler gets.
     #[error(
-        "the plugin imports what is not granted: {}; {}",
+        "the plugin imports what is not granted, {}: {}; build it without what it does not need (many toolchains \
+         have a switch such as --stub-wasi)",
         .imports.join(", "),
-        without(.imports)
+        remedies(.imports).join("; ")
     )]
     NotGranted {
         /// Full names, all of them.
@@ -166,19 +168,6 @@ pub enum LoadError {
         /// The compiler's reasons.
         text: String,
     },
-}
-
-/// What to do about imports that are not granted.
-fn without(imports: &[String]) -> String {
-    const BUILD: &str = "build it without them (many toolchains have a switch such as --stub-wasi)";
-    let asks = |import: &&String| import.starts_with("wasi:http/") && !import.contains("incoming");
-    match imports.iter().filter(asks).count() {
-        0 => BUILD.to_owned(),
-        some => {
-            let grant = "to let it ask by HTTP, add `allow.hosts = [\"api.example.com\"]` to [handler], with the hosts that it asks";
-            if some == imports.len() { grant.to_owned() } else { format!("{grant}; as for the others, {BUILD}") }
-        }
-    }
 }
 
 /// Exported functions, ready to be looked up in an instance.
@@ -261,8 +250,9 @@ impl Version {
             return Err(LoadError::NotGranted { imports: survey.not_granted });
         }
         if !problems.is_empty() {
-            problems
-                .extend(survey.not_granted.iter().map(|import| format!("it imports {import}, which is not granted")));
+            let import = |import| format!("it imports {import}, which is not granted");
+            problems.extend(survey.not_granted.iter().map(import));
+            problems.extend(remedies(&survey.not_granted));
             return Err(LoadError::WrongWorld { problems, host: contract::package(), plugin: survey.versions });
         }
         let exports = find_exports(&component, &survey);

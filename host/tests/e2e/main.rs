@@ -23,6 +23,8 @@
 //! | `zombies` | a host that stood still for too long moves nothing back and comes back by itself |
 //! | `fixed_members` | members with instance ids come back without a rebalance, two of one name do not fight |
 //! | `pipelines` | several pipelines in one process leave each other alone; other clusters |
+//! | `instances` | instances that are old are replaced, and nothing is lost by that |
+//! | `neighbours` | a healthy pipeline beside hostile ones keeps its rate and its latency |
 //! | `broker_errors` | errors of every kind of request: each is waited out |
 //! | `cluster_changes` | coordinators and leaders move, a membership is lost |
 //! | `late_commits` | commits of an outage never go back |
@@ -59,11 +61,13 @@ mod fixed_members;
 mod forms;
 mod group;
 mod holds;
+mod instances;
 mod large;
 mod late_commits;
 mod lifecycle;
 mod manifests;
 mod memory;
+mod neighbours;
 mod outage;
 mod ownership;
 mod partitions;

@@ -11,7 +11,7 @@ use sluicebox::outbound::rules::{Range, Site};
 use sluicebox::outbound::{Client, Grant, Outbound, Resolve};
 use sluicebox::plugin::{
     Fault, FaultClass, HandlerLimits, HandlerLog, Instance, InstanceConfig, LoadRules, LogLevel, OutputInfo, Place,
-    Version,
+    Recycle, Version,
 };
 use sluicebox_frames::{Frame, Headers, MessagesWriter, NewMessage, Source, TimestampType};
 
@@ -87,6 +87,7 @@ impl Guest {
         let http = Client::new(&grant, (&limits).into(), &outbound, Arc::new(Here(address.into()))).expect("a client");
         let config = InstanceConfig {
             limits,
+            recycle: Recycle::default(),
             settings: r#"{"a":1}"#.into(),
             outputs: [OutputInfo { name: "out".to_owned(), partitions: 8 }].into(),
             batchers: ["totals".to_owned()].into(),

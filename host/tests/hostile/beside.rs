@@ -142,22 +142,46 @@ pub async fn fault(limits: HandlerLimits, text: &str) -> Fault {
     deed(limits, text).await.expect_err(text)
 }
 
+/// The most memory that the process had at once, from now on.
+pub struct Peak {
+    megabytes: u64,
+}
+
+impl Peak {
+    pub fn begin() -> Self {
+        // The kernel begins anew with what there is now.
+        std::fs::write("/proc/self/clear_refs", "5").expect("a Linux process");
+        Self { megabytes: status("VmHWM:") }
+    }
+
+    /// It was never more by so many megabytes.
+    pub fn stayed_within(&self, megabytes: u64) {
+        let most = status("VmHWM:");
+        assert!(most <= self.megabytes + megabytes, "from {} to {most} MB", self.megabytes);
+    }
+}
+
+/// A line of the process's own status, in megabytes.
+fn status(line: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("a Linux process");
+    let value = status.lines().find_map(|text| text.strip_prefix(line)).expect("a line of it");
+    let kilobytes: u64 = value.trim().trim_end_matches(" kB").parse().expect("a number");
+    kilobytes >> 10
+}
+
 /// What the process holds.
 #[derive(Debug)]
-struct Held {
-    megabytes: u64,
+pub struct Held {
+    pub megabytes: u64,
     descriptors: usize,
     threads: usize,
 }
 
 impl Held {
-    fn now() -> Self {
+    pub fn now() -> Self {
         // Memory that is free and was not given back is not held.
         // SAFETY: takes a number, may be called at any time.
         unsafe { libc::malloc_trim(0) };
-        let status = std::fs::read_to_string("/proc/self/status").expect("a Linux process");
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("resident memory");
-        let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
         let entries = |directory: &str| std::fs::read_dir(directory).expect("a Linux process");
         // The test program's own come and go with its tests, and are called like them.
         let own = |task: std::io::Result<std::fs::DirEntry>| {
@@ -165,7 +189,7 @@ impl Held {
             !name.is_empty() && !name.contains("::") && !name.starts_with("every_row")
         };
         Self {
-            megabytes: kilobytes >> 10,
+            megabytes: status("VmRSS:"),
             descriptors: entries("/proc/self/fd").count(),
             threads: entries("/proc/self/task").filter_map(|task| own(task).then_some(())).count(),
         }

@@ -50,8 +50,19 @@ fn f11_every_import_that_is_not_granted_is_named() {
             let named =
                 |problem: &String| problem.contains(&full) || problem.contains(&format!("{name} of {package}@"));
             assert!(problems.iter().any(named), "{full}: {problems:?}");
+            let advice = match package_of(interface) {
+                "wasi:filesystem" => "files are never granted",
+                "wasi:sockets" => "sockets and name lookup are never granted",
+                "acme:own" => "this host has no acme:own/thing, and nothing grants it",
+                _ => "",
+            };
+            assert!(problems.iter().any(|problem| problem.contains(advice)), "{full}: {problems:?}");
         }
     }
+}
+
+fn package_of(interface: &str) -> &str {
+    interface.split_once('/').map_or("", |(package, _)| package)
 }
 
 /// Goal: no file makes the loader panic, hang or load. Method: a component cut at 64 points, with one bit changed at 100,000
@@ -92,6 +103,35 @@ fn f12_broken_files_are_refused() {
     }
     println!("100,000 changed files in {:?}, the slowest in {slowest:?}", begin.elapsed());
     assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+}
+
+/// Proves: random bytes are refused, also behind the beginning of a component and as sections of right lengths.
+#[test]
+fn f12_random_bytes_are_refused() {
+    let _alone = alone();
+    let here = Runtime::new(Compiler::in_this_process(), None).expect("an engine");
+    let mut state = 0x00ab_5eed_u64;
+    let mut random = |count: usize| -> Vec<u8> {
+        let byte = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        (0..count).map(byte).collect()
+    };
+    for round in 0..20_000 {
+        let length = usize::from(random(1)[0]);
+        let bytes = random(length);
+        let bytes = match round % 3 {
+            0 => bytes,
+            1 => [b"\0asm\x0d\0\x01\0", &bytes[..]].concat(),
+            // Lengths up to 127 are one byte.
+            _ => {
+                let content = &bytes[..length.min(127)];
+                [b"\0asm\x0d\0\x01\0", &[random(1)[0] % 13, content.len() as u8][..], content].concat()
+            }
+        };
+        assert!(Version::load(&here, &bytes, &LoadRules::default()).is_err(), "round {round}");
+    }
 }
 
 /// A small component that has most kinds of sections: a module with memory, table, data and code, an instance of it, a lifted

@@ -6,8 +6,11 @@
 mod plugin_support;
 
 mod beside;
+mod bombs;
 mod loading;
+mod long;
 mod rows;
+mod turns;
 
 /// A row: its number in the catalogue, what it is about, and where it is tested, as `file::function`.
 struct Row {
@@ -27,6 +30,8 @@ const CATALOGUE: [Row; 23] = [
         "endless loops",
         &[
             "hostile/rows.rs::f02_a_loop_ends_at_its_deadline",
+            "hostile/turns.rs::seven_that_burn_their_deadlines_cost_one_slice",
+            "hostile/turns.rs::cpu_time_is_given_by_shares",
             "plugin_faults.rs::a_looping_instance_does_not_stop_the_others_of_its_thread",
         ],
     ),
@@ -42,6 +47,7 @@ const CATALOGUE: [Row; 23] = [
         "memory without end",
         &[
             "hostile/rows.rs::f06_a_memory_bomb_is_refused",
+            "hostile/bombs.rs::f06_a_component_of_many_parts_is_refused",
             "plugin_faults.rs::memory_up_to_the_limit_is_given_and_not_a_page_more",
             "plugin_faults.rs::what_a_component_is_made_of_is_limited",
         ],
@@ -59,6 +65,7 @@ const CATALOGUE: [Row; 23] = [
         "answers that are too large, or lie about it",
         &[
             "hostile/rows.rs::f08_a_large_or_forged_answer_is_refused_unread",
+            "hostile/rows.rs::f08_answers_of_millions_of_parts_are_refused",
             "plugin_faults.rs::an_answer_over_the_limit_is_refused_unread",
         ],
     ),
@@ -89,7 +96,11 @@ const CATALOGUE: [Row; 23] = [
     row(
         12,
         "files that are no plugin",
-        &["hostile/loading.rs::f12_broken_files_are_refused", "plugin_load.rs::precompiled_code_is_refused"],
+        &[
+            "hostile/loading.rs::f12_broken_files_are_refused",
+            "hostile/loading.rs::f12_random_bytes_are_refused",
+            "plugin_load.rs::precompiled_code_is_refused",
+        ],
     ),
     row(
         13,
@@ -112,7 +123,14 @@ const CATALOGUE: [Row; 23] = [
     row(16, "crash after crash", &["hostile/rows.rs::f16_a_thousand_crashes_leave_nothing"]),
     row(17, "secrets in memory", &["hostile/rows.rs::f17_nothing_of_a_tenants_memory_is_read_by_the_next"]),
     row(18, "no room for another instance", &["hostile/rows.rs::f18_an_instance_without_room_is_a_clean_error"]),
-    row(19, "many calls, many instances", &["hostile/rows.rs::f19_memory_is_flat_over_calls_and_instances"]),
+    row(
+        19,
+        "many calls, many instances",
+        &[
+            "hostile/rows.rs::f19_memory_is_flat_over_calls_and_instances",
+            "hostile/rows.rs::f19_instances_at_work_side_by_side_leave_nothing",
+        ],
+    ),
     row(20, "arbitrary host calls", &["hostile/rows.rs::f20_arbitrary_host_calls_harm_nobody"]),
     row(
         21,

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use sluicebox::plugin::{FaultClass, HandlerLimits, Instance};
+use sluicebox::handler_usage::Worn;
+use sluicebox::plugin::{FaultClass, HandlerLimits, Instance, Recycle};
 
-use crate::beside::{beside, deed, fault, start, start_with};
-use crate::plugin_support::{burst, config, on_handler_thread, thread_time, version};
+use crate::beside::{Peak, alone, beside, deed, fault, start, start_with};
+use crate::plugin_support::{burst, config, on_handler_thread, recycled, thread_time, version};
 
 const MIB: u64 = 1 << 20;
 /// The longest that a hostile handler may keep the thread at once, in CPU time: a tick of 10 ms, more where the ticker has to
@@ -96,7 +97,12 @@ fn f05_waiting_for_a_turn_is_not_billed() {
 
 #[test]
 fn f06_a_memory_bomb_is_refused() {
-    let (fault, _) = beside(async || fault(HandlerLimits { memory: 32 * MIB, ..limits() }, "hog").await);
+    let (fault, _) = beside(async || {
+        let peak = Peak::begin();
+        let fault = fault(HandlerLimits { memory: 32 * MIB, ..limits() }, "hog").await;
+        peak.stayed_within(32 + 24);
+        fault
+    });
     assert_eq!(fault.class, FaultClass::Memory, "{fault}");
     assert!(fault.text.contains("its limit is 33554432"), "{fault}");
 }
@@ -123,6 +129,40 @@ fn f08_a_large_or_forged_answer_is_refused_unread() {
         let mut instance = start(limits).await;
         let frame = instance.handle_messages(&burst(&["noise 5000"], false)).await.expect("bytes");
         assert!(sluicebox_frames::Answer::check(&frame.index, &frame.payload).is_err());
+    });
+}
+
+/// Goal: numbers in an answer cost the host nothing before they are found true, and what is true costs no more than the limit
+/// allows. Method: an index of nothing that claims ten million parts, a header of 64 MiB, a typed list of half a million
+/// emissions; the process's memory meanwhile.
+#[test]
+fn f08_answers_of_millions_of_parts_are_refused() {
+    // What is kept per component comes with its first instance.
+    {
+        let _alone = alone();
+        let (first, _) = config(limits(), "{}");
+        on_handler_thread(Instance::start(&version("raw-typed"), &first)).expect("it starts");
+    }
+    beside(async || {
+        let limits = HandlerLimits { memory: 256 * MIB, running_time: Duration::from_secs(30), ..limits() };
+        let peak = Peak::begin();
+        for count in ["10000000", "4294967295", "268435456"] {
+            let mut instance = start(limits.clone()).await;
+            let claim = burst(&[&format!("claim {count}")], false);
+            let frame = instance.handle_messages(&claim).await.expect("bytes");
+            assert!(sluicebox_frames::Answer::check(&frame.index, &frame.payload).is_err(), "{count}");
+        }
+        peak.stayed_within(24);
+        let header = fault(limits.clone(), "header 67108864").await;
+        assert_eq!(header.class, FaultClass::OutputLimit, "{header}");
+        // What the guest made of it is in its own memory, which went with it.
+        let peak = Peak::begin();
+        let (config, _) = config(limits, "{}");
+        let mut typed = Instance::start(&version("raw-typed"), &config).await.expect("it starts");
+        let many = typed.handle_messages(&burst(&["!many 500000"], false)).await.expect_err("too many");
+        assert_eq!(many.class, FaultClass::OutputLimit, "{many}");
+        // 90 MiB in the guest, and as much of it as an answer may have on this side.
+        peak.stayed_within(192);
     });
 }
 
@@ -279,6 +319,36 @@ fn f19_memory_is_flat_over_calls_and_instances() {
         (held, instance.memory_bytes())
     });
     assert_eq!(held.0, held.1, "the instance's own memory");
+}
+
+/// Goal: the same where several are at work at once, on several threads, and are replaced when they are old.
+#[test]
+fn f19_instances_at_work_side_by_side_leave_nothing() {
+    let (configs, _) = beside(async || {
+        let rules = Recycle { calls: Some(50), ..Recycle::default() };
+        let configs = [(); 4].map(|()| recycled(HandlerLimits::default(), "{}", rules.clone()).0);
+        std::thread::scope(|scope| {
+            for config in &configs {
+                scope.spawn(|| {
+                    on_handler_thread(async {
+                        let new = async || Instance::start(&version("hostile"), config).await.expect("it starts");
+                        let (ten, mut instance) = (burst(&["some message"; 10], false), new().await);
+                        for _ in 0..5_000 {
+                            instance.handle_messages(&ten).await.expect("an answer");
+                            if let Some(worn) = instance.worn() {
+                                assert_eq!(worn, Worn::Calls);
+                                instance = new().await;
+                            }
+                        }
+                    });
+                });
+            }
+        });
+        configs
+    });
+    for config in configs {
+        assert!((100..=102).contains(&config.usage.recycled_for(Worn::Calls)), "{:?}", config.usage);
+    }
 }
 
 /// Goal: whatever a guest passes to host functions, the host neither panics nor takes it for its own mistake. Method: the guest

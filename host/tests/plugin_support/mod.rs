@@ -12,7 +12,7 @@ use sluicebox::handler_metrics::HandlerMetrics;
 use sluicebox::handler_usage::Usage;
 use sluicebox::plugin::{
     Compiler, Fault, HandlerLimits, HandlerLog, Instance, InstanceConfig, LoadRules, LogLevel, OutputInfo, Place,
-    Runtime, Version,
+    Recycle, Runtime, Version,
 };
 use sluicebox_frames::{
     BatchInfo, Frame, HeadersWriter, MessagesWriter, NewMessage, Source, TimestampType, Trigger, messages,
@@ -133,9 +133,15 @@ impl Log {
 
 /// A configuration with these limits and settings.
 pub fn config(limits: HandlerLimits, settings: &str) -> (Arc<InstanceConfig>, Arc<Log>) {
+    recycled(limits, settings, Recycle::default())
+}
+
+/// The same, of instances that are replaced by these rules.
+pub fn recycled(limits: HandlerLimits, settings: &str, recycle: Recycle) -> (Arc<InstanceConfig>, Arc<Log>) {
     let log = Arc::new(Log::default());
     let config = InstanceConfig {
         limits,
+        recycle,
         settings: settings.into(),
         outputs: [OutputInfo { name: "out".to_owned(), partitions: 8 }].into(),
         batchers: ["totals".to_owned()].into(),

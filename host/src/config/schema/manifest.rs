@@ -19,7 +19,8 @@ use crate::config::names::{listed, pipeline_fault, topic_fault};
 use crate::config::table::{Located, Reader, Table};
 use crate::config::types::{
     Ack, Batcher, Breaker, Build, Canary, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits,
-    Hold, Isolation, KIB, LostOffset, Output, OutputTimestamp, Pipeline, Process, Protocol, Source, Start, Swap, Then,
+    Hold, Isolation, KIB, LostOffset, Output, OutputTimestamp, Pipeline, Process, Protocol, Recycle, Source, Start,
+    Swap, Then,
 };
 use crate::config::vars::Env;
 use crate::outbound::Grant;
@@ -57,6 +58,7 @@ fn read_root(root: &mut Table<'_>, path: &Path, directory: &Path) -> Pipeline {
         component: handler.component,
         settings: handler.settings,
         limits: handler.limits,
+        recycle: handler.recycle,
         build: handler.build,
         process: read_process(root),
         batchers: read_batchers(root),
@@ -94,6 +96,7 @@ struct Handler {
     component: PathBuf,
     settings: serde_json::Value,
     limits: HandlerLimits,
+    recycle: Recycle,
     tick: Option<Duration>,
     deterministic: bool,
     http: Option<Grant>,
@@ -106,6 +109,7 @@ fn read_handler(root: &mut Table<'_>, directory: &Path) -> Handler {
         component: PathBuf::new(),
         settings: serde_json::Value::Object(serde_json::Map::new()),
         limits: HandlerLimits::default(),
+        recycle: Recycle::default(),
         tick: None,
         deterministic: false,
         http: None,
@@ -124,6 +128,9 @@ fn read_handler(root: &mut Table<'_>, directory: &Path) -> Handler {
     }
     if let Some(mut limits) = table.table("limits") {
         handler.limits = read_limits(&mut limits, HandlerLimits::default());
+    }
+    if let Some(recycle) = table.table("recycle") {
+        handler.recycle = read_recycle(recycle);
     }
     let tick = table.duration("tick", Duration::ZERO, 10 * MILLISECOND..=HOUR);
     handler.tick = Some(tick).filter(|tick| !tick.is_zero());
@@ -151,6 +158,16 @@ fn component_path(table: &Table<'_>, component: &Located<String>, directory: &Pa
         }
         None => directory.join(&component.value),
     }
+}
+
+fn read_recycle(mut table: Table<'_>) -> Recycle {
+    let default = Recycle::default();
+    let age = table.duration("age", default.age.unwrap_or_default(), SECOND..=24 * 366 * HOUR);
+    // 0 stands for a key that is not there.
+    let calls = u64::from(table.count("calls", 0, 1..=u32::MAX));
+    let memory = table.size("memory", 0, 64 * KIB..=4 * GIB);
+    let some = |value: u64| Some(value).filter(|value| *value > 0);
+    Recycle { age: Some(age), calls: some(calls), memory: some(memory) }
 }
 
 fn read_build(mut table: Table<'_>, directory: &Path) -> Build {

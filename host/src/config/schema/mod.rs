@@ -157,6 +157,8 @@ fn read_limits(table: &mut Table<'_>, default: HandlerLimits) -> HandlerLimits {
         init_running_time: table.duration("init_running_time", default.init_running_time, times.clone()),
         init_wall_time: table.duration("init_wall_time", default.init_wall_time, times),
         answer_bytes: table.size("answer_bytes", default.answer_bytes, KIB..=GIB),
+        emissions: table.count("emissions", default.emissions, 1..=100_000),
+        emission_bytes: table.size("emission_bytes", default.emission_bytes, KIB..=GIB),
         stack: table.size("stack", default.stack, 64 * KIB..=16 * MIB),
         memories: table.count("memories", default.memories, 1..=1_000),
         tables: table.count("tables", default.tables, 1..=1_000),
@@ -168,6 +170,7 @@ fn read_limits(table: &mut Table<'_>, default: HandlerLimits) -> HandlerLimits {
         // A line fits at least.
         log_burst: table.size("log_burst", default.log_burst, 64 * KIB..=100 * MIB),
         metric_series: table.count("metric_series", default.metric_series, 0..=100_000),
+        cpu_share: table.count("cpu_share", default.cpu_share, 1..=1_000),
         http_requests: table.count("http_requests", default.http_requests, 1..=10_000),
         http_body: table.size("http_body", default.http_body, KIB..=GIB),
         http_fields: table.size("http_fields", default.http_fields, 8 * KIB..=16 * MIB),
@@ -176,9 +179,7 @@ fn read_limits(table: &mut Table<'_>, default: HandlerLimits) -> HandlerLimits {
         compile_time: table.duration("compile_time", default.compile_time, SECOND..=HOUR),
         compile_memory: table.size("compile_memory", default.compile_memory, 256 * MIB..=64 * GIB),
     };
-    for key in ["emissions", "held"] {
-        table.not_yet(key, "remove it: the default holds");
-    }
+    table.not_yet("held", "see `max` in [hold]");
     limits
 }
 

@@ -13,8 +13,8 @@ use crate::pipeline::sink::{Failure, OutputNumber, Sink};
 
 /// Longest batch key, bytes.
 const MAX_BATCH_KEY: usize = 1024;
-/// Emissions that an answer may have, per message and besides.
-const MAX_EMISSIONS: (usize, usize) = (10, 1000);
+/// Emissions that an answer may have besides those for its messages.
+const MORE_EMISSIONS: usize = 1000;
 
 /// Where a destination of the answer's table leads.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +22,6 @@ enum Route {
     Output(OutputNumber),
     Batcher(usize),
 }
-
-/// Bytes that the emissions of one answer may come to, inherited ones included.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// A checked answer to a burst.
 pub(super) struct BurstAnswer<'a>(Checked<'a>);
@@ -39,10 +36,20 @@ struct Checked<'a> {
     answer: Answer<'a>,
     routes: Vec<Route>,
     default_output: Option<OutputNumber>,
+    /// Bytes of the emissions' own, without what they inherit.
+    own_bytes: usize,
 }
 
 fn bad(reason: impl Into<String>) -> Failure {
     Failure { class: "bad_answer", reason: reason.into() }
+}
+
+fn too_many_bytes(bytes: usize, limit: usize) -> Failure {
+    let reason = format!(
+        "its emissions come to {bytes} bytes, what they inherit included; the limit is {limit} (`emission_bytes` in \
+         [handler.limits])"
+    );
+    Failure { class: "output_limit", reason }
 }
 
 impl<'a> Checked<'a> {
@@ -70,13 +77,14 @@ impl<'a> Checked<'a> {
         first: usize,
         sink: &dyn Sink,
     ) -> Result<Self, Failure> {
-        let limit = MAX_EMISSIONS.0 * messages + MAX_EMISSIONS.1;
-        if answer.emission_count() > limit {
-            let count = answer.emission_count();
-            return Err(Failure {
-                class: "output_limit",
-                reason: format!("{count} emissions for {messages} messages; the limit is {limit}"),
-            });
+        let (count, limit) = (answer.emission_count(), rules.emissions.per_message * messages + MORE_EMISSIONS);
+        if count > limit {
+            let reason = format!(
+                "{count} emissions for {messages} messages; the limit is {limit}, {} a message and {MORE_EMISSIONS} \
+                 (`emissions` in [handler.limits])",
+                rules.emissions.per_message
+            );
+            return Err(Failure { class: "output_limit", reason });
         }
         let mut routes = Vec::with_capacity(answer.destinations().len());
         for (kind, name) in answer.destinations() {
@@ -98,21 +106,24 @@ impl<'a> Checked<'a> {
             return Err(bad(format!("it acks or fails token {token}, which no message has had")));
         }
         let default_output = (rules.outputs.len() == 1).then_some(0);
-        let checked = Self { answer, routes, default_output };
-        let mut own_bytes = 0;
+        let mut checked = Self { answer, routes, default_output, own_bytes: 0 };
         for i in 0..answer.emission_count() {
             if i >= first {
                 checked.check_emission(i, rules, sink)?;
             }
-            own_bytes += answer.emission(i).own_bytes();
+            checked.own_bytes += checked.answer.emission(i).own_bytes();
         }
         // Emissions may not share bytes: a small answer that names one large value a thousand times would make the host
         // hold what the answer's size limit was there to prevent.
-        if own_bytes > frame.payload.len() {
+        if checked.own_bytes > frame.payload.len() {
             return Err(bad(format!(
-                "its emissions claim {own_bytes} bytes, its payload has {}: emissions may not share bytes",
+                "its emissions claim {} bytes, its payload has {}: emissions may not share bytes",
+                checked.own_bytes,
                 frame.payload.len()
             )));
+        }
+        if checked.own_bytes > rules.emissions.bytes {
+            return Err(too_many_bytes(checked.own_bytes, rules.emissions.bytes));
         }
         Ok(checked)
     }
@@ -179,9 +190,11 @@ impl<'a> Checked<'a> {
     }
 
     /// Bounds what the emissions come to with what they inherit, which costs the handler nothing and the host a copy each.
-    fn check_resolved(&self, frame: &Frame, first: usize) -> Result<(), Failure> {
+    fn check_resolved(&self, frame: &Frame, first: usize, rules: &LaneRules) -> Result<(), Failure> {
+        let limit = rules.emissions.bytes;
         // Nearly always so little that the messages need not be looked at.
-        if self.answer.emission_count().saturating_mul(frame.payload.len()) <= MAX_BYTES {
+        let most = self.answer.emission_count().saturating_mul(frame.payload.len()).saturating_add(self.own_bytes);
+        if most <= limit {
             return Ok(());
         }
         let messages = Messages::new(frame);
@@ -195,12 +208,7 @@ impl<'a> Checked<'a> {
         }
         let own = (emission..self.answer.emission_count()).map(|i| self.answer.emission(i).own_bytes());
         bytes += own.sum::<usize>();
-        if bytes > MAX_BYTES {
-            let reason =
-                format!("its emissions come to {bytes} bytes, what they inherit included; the limit is {MAX_BYTES}");
-            return Err(Failure { class: "output_limit", reason });
-        }
-        Ok(())
+        if bytes > limit { Err(too_many_bytes(bytes, limit)) } else { Ok(()) }
     }
 
     fn refuse_holds(&self, rules: &LaneRules) -> Result<(), Failure> {
@@ -277,7 +285,7 @@ impl<'a> BurstAnswer<'a> {
             )));
         }
         checked.refuse_holds(rules)?;
-        checked.check_resolved(&work.frame, work.decided)?;
+        checked.check_resolved(&work.frame, work.decided, rules)?;
         Ok(Self(checked))
     }
 
@@ -343,7 +351,7 @@ impl<'a> BatchAnswer<'a> {
         }
         checked.refuse_holds(rules)?;
         let own = checked.own_emissions();
-        checked.check_resolved(batch, 0)?;
+        checked.check_resolved(batch, 0, rules)?;
         checked.check_whole(own, "batch's as a whole")?;
         Ok(Self { checked, own })
     }
@@ -444,7 +452,7 @@ impl<'a> VerdictAnswer<'a> {
         if verdict.letter && checked.answer.emission_count() == 0 {
             return Err(bad("handle_failed changes the dead letter, and does not say how"));
         }
-        checked.check_resolved(message, 0)?;
+        checked.check_resolved(message, 0, rules)?;
         Ok(Self { checked, letter: verdict.letter })
     }
 

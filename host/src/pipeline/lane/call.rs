@@ -69,6 +69,8 @@ pub enum Reply {
     Switched(Switched),
     /// The instance is gone.
     Fault(Failure),
+    /// There was none, and none could be started.
+    NotStarted(Failure),
 }
 
 /// How a switch ended.
@@ -92,7 +94,7 @@ impl Reply {
     /// Why the call counts as failed.
     pub(super) fn into_failure(self) -> Failure {
         match self {
-            Self::Fault(failure) => failure,
+            Self::Fault(failure) | Self::NotStarted(failure) => failure,
             Self::BatchError(reason) => Failure { class: "retry", reason },
             Self::Answer(_) | Self::Verdict(_) | Self::Switched(_) => {
                 Failure { class: "host", reason: "an answer of another call's kind".to_owned() }

@@ -30,7 +30,7 @@ pub(super) enum Of {
 /// A question that is with the handler.
 #[derive(Debug)]
 pub(super) struct Asked {
-    of: Of,
+    pub(super) of: Of,
     failure: Failure,
     attempts: u32,
     stage: Arc<str>,

@@ -18,6 +18,7 @@ mod items;
 mod messages;
 mod provenance;
 mod refused;
+mod restart;
 mod rules;
 mod state;
 mod switch;
@@ -39,7 +40,8 @@ use self::items::BatchContent;
 use self::messages::Work;
 pub use self::refused::RefusedEmission;
 use self::refused::{Stuck, Wanted};
-pub use self::rules::{Exports, HoldRules, LaneRules};
+use self::restart::Restart;
+pub use self::rules::{EmissionRules, Exports, HoldRules, LaneRules};
 pub use self::state::LaneState;
 use self::switch::Switching;
 use self::timer::{Attempts, Farewell, Timer};
@@ -87,6 +89,7 @@ pub struct Lane {
     farewell: Farewell,
     /// A call succeeded and no fault came since: there is an instance with a state of its own.
     alive: bool,
+    restart: Restart,
     /// Where the partition begins for this epoch, if that was known.
     start: Option<i64>,
     /// Why it drains, once it does.
@@ -184,6 +187,7 @@ impl Lane {
             greeting: rules.exports.partitions.then(Attempts::default),
             farewell: Farewell::default(),
             alive: false,
+            restart: Restart::default(),
             start,
             draining: None,
             switching: None,
@@ -288,6 +292,9 @@ impl Lane {
         if self.switching.is_some() {
             return self.next_switch(now, sink);
         }
+        if self.restart.holds(now) {
+            return None;
+        }
         if self.greeting.is_some() {
             return self.next_greeting(now);
         }
@@ -300,17 +307,21 @@ impl Lane {
 
     /// A call ended.
     pub fn on_reply(&mut self, frame: Frame, reply: Reply, took: Duration, now: Instant, sink: &mut dyn Sink) {
-        let faulted = matches!(reply, Reply::Fault(_));
+        let faulted = matches!(reply, Reply::Fault(_) | Reply::NotStarted(_));
         self.running_bytes = 0;
         let Some(running) = self.running.take() else {
             panic!("lane {}[{}]: an answer to no call", self.topic, self.partition)
         };
         if faulted {
-            self.lose_instance();
+            self.lose_instance(now);
         } else if !matches!(running, Running::Switch(_)) {
             self.alive = true;
+            self.restart.works(now);
         }
         match running {
+            running if let Reply::NotStarted(failure) = &reply => {
+                self.on_not_started(running, frame, failure, now, sink);
+            }
             Running::Messages { count, whole, token } => {
                 if whole {
                     self.pending.as_mut().expect("messages that are with the handler are pending").frame = frame;
@@ -349,9 +360,20 @@ impl Lane {
         }
     }
 
+    /// The instance that answered last was old, and another is in its place: with its state, or without.
+    pub fn on_renewed(&mut self, restored: bool, now: Instant) {
+        mark!(Recycled);
+        if !restored {
+            self.lose_instance(now);
+        } else if self.rules.exports.partitions && self.farewell == Farewell::NotYet {
+            self.greeting = Some(Attempts::default());
+        }
+    }
+
     /// The instance is gone, and with it whatever it held; a new one is made for the next call.
-    fn lose_instance(&mut self) {
+    fn lose_instance(&mut self, now: Instant) {
         self.alive = false;
+        self.restart.gone(now);
         self.burst.restart();
         self.offer_held_again();
         if self.rules.exports.partitions && self.greeting.is_none() && self.farewell == Farewell::NotYet {
@@ -487,6 +509,7 @@ impl Lane {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         let waits = self.stopped.is_some()
+            || (self.restart.not_before().is_some() && !self.rules.receive)
             || self.farewell == Farewell::Done
             || (self.due.iter().all(|batch| batch.not_before.is_some() || self.is_left(batch))
                 && (!self.rules.receive || self.pending.as_ref().is_none_or(Work::is_waiting)));

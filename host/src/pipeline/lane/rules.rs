@@ -28,6 +28,8 @@ pub struct LaneRules {
     pub then: Then,
     /// How far records may run ahead of the oldest open one.
     pub max_ahead: usize,
+    /// What an answer may send on.
+    pub emissions: EmissionRules,
     /// Held messages.
     pub hold: HoldRules,
     /// How often the handler's timer is called.
@@ -38,6 +40,21 @@ pub struct LaneRules {
     pub trial: bool,
     /// Mode "receive": offsets are committed before their messages are offered.
     pub receive: bool,
+}
+
+/// Bounds of what an answer sends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EmissionRules {
+    /// Emissions per message; an answer may have 1,000 besides. Default 10.
+    pub per_message: usize,
+    /// Their bytes, inherited ones included. Default 64 MiB.
+    pub bytes: usize,
+}
+
+impl Default for EmissionRules {
+    fn default() -> Self {
+        Self { per_message: 10, bytes: 64 << 20 }
+    }
 }
 
 /// Bounds of held messages.

@@ -203,8 +203,8 @@ impl Lane {
         if self.draining.is_some() {
             return LaneState::Draining;
         }
-        let waits = greeting
-            .and_then(|greeting| greeting.reason())
+        let waits = (self.restart.reason())
+            .or_else(|| greeting.and_then(|greeting| greeting.reason()))
             .or_else(|| pending.and_then(|head| head.reason()))
             .or_else(|| self.timer.as_ref().and_then(|timer| timer.attempts.reason()));
         match waits {
@@ -253,6 +253,10 @@ impl Lane {
             return None;
         }
         // Only what could go on then: a time in the past that nothing can use would make the loop spin.
+        if let Some(at) = self.restart.not_before() {
+            let stuck = self.stuck.iter().filter_map(Stuck::due).min();
+            return stuck.into_iter().chain([at]).min();
+        }
         if let Some(greeting) = &self.greeting {
             return greeting.not_before.filter(|_| self.draining.is_none() || !self.due.is_empty());
         }

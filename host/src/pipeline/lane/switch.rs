@@ -103,7 +103,7 @@ impl Lane {
                 mark!(SwitchRefused);
                 if lost {
                     mark!(LostInSwitch);
-                    self.lose_instance();
+                    self.lose_instance(now);
                 }
                 return;
             }
@@ -112,6 +112,7 @@ impl Lane {
         };
         self.rules = switching.rules;
         self.alive = true;
+        self.restart.go_on();
         self.burst.restart();
         self.isolate_until = 0;
         if !restored {

@@ -3,6 +3,8 @@
 
 mod giving_back;
 mod held;
+mod limits;
+mod restart;
 mod switching;
 
 use std::collections::BTreeMap;
@@ -14,7 +16,7 @@ use sluicebox_frames::{
     AnswerWriter, Content, DestinationKind, Frame, Headers, Messages, NewEmission, NewMessage, TimestampType,
 };
 
-use super::{CallKind, Exports, HoldRules, Lane, LaneRules, LaneState, Reply};
+use super::{CallKind, EmissionRules, Exports, HoldRules, Lane, LaneRules, LaneState, Reply};
 use crate::delivery::batcher::{BatchRules, Trigger};
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::policy::Then;
@@ -122,6 +124,7 @@ fn rules(dead_letter: bool, max_ahead: usize) -> LaneRules {
         retry: RetryRules { attempts: 5, jitter: true, ..RetryRules::default() },
         then: if dead_letter { Then::DeadLetter } else { Then::Block },
         max_ahead,
+        emissions: EmissionRules::default(),
         hold: HoldRules::default(),
         tick: None,
         exports: Exports::default(),

@@ -1,6 +1,7 @@
 //! Handler threads by script: calls go to [`super::script`], and answers come back when the time has come.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluicebox_frames::Messages;
 
@@ -12,7 +13,7 @@ use super::world::{Happening, Point, Shared, World};
 use crate::delivery::ticket::LaneId;
 use crate::delivery::verdict::Disposition;
 use crate::pipeline::lane::{Call, CallKind, Reply, Switched};
-use crate::pipeline::port::{self, Answered};
+use crate::pipeline::port::{self, Answered, Renewed};
 use crate::pipeline::revision::{Build, Offered, Revision};
 use crate::pipeline::sink::Failure;
 
@@ -94,7 +95,7 @@ impl port::Handlers for ScriptedHandlers {
             };
             world.note(format_args!("member {member} switches lane {lane} to {}: {switched:?} in {took:?}", to.number));
             let (frame, reply) = (sluicebox_frames::Frame::default(), Some(Reply::Switched(switched)));
-            let answered = Box::new(Answered { lane, frame, reply, took, memory: 1 << 20 });
+            let answered = Box::new(Answered { lane, frame, reply, took, memory: 1 << 20, renewed: None });
             world.after(took, Happening::Answered { member, answered, said: Vec::new(), ownership });
         }
         World::passes(&self.world, self.member, Point::InHandler);
@@ -126,11 +127,32 @@ impl port::Handlers for ScriptedHandlers {
     }
 }
 
+impl ScriptedHandle {
+    fn answer(
+        &self,
+        world: &mut World,
+        call: Call,
+        reply: Option<Reply>,
+        took: Duration,
+        said: Vec<(i64, Said)>,
+        renewed: Option<Renewed>,
+    ) {
+        let (member, lane, ownership) = (self.member, self.lane, self.ownership);
+        let answered = Box::new(Answered { lane, frame: call.frame, reply, took, memory: 1 << 20, renewed });
+        world.after(took, Happening::Answered { member, answered, said, ownership });
+    }
+}
+
 impl port::Handle for ScriptedHandle {
     fn call(&self, call: Call) -> Result<(), String> {
         World::passes(&self.world, self.member, Point::BeforeHandler);
         {
             let world = &mut *self.world.borrow_mut();
+            if world.does_not_start(self.ownership) {
+                let failure = Failure { class: "init", reason: "by script".to_owned() };
+                self.answer(world, call, Some(Reply::NotStarted(failure)), Duration::ZERO, Vec::new(), None);
+                return Ok(());
+            }
             let messages = matches!(call.kind, CallKind::Messages | CallKind::Batch | CallKind::Failed { .. });
             let (mut shown, mut count) = (Vec::new(), 0);
             if messages {
@@ -161,9 +183,9 @@ impl port::Handle for ScriptedHandle {
                 "member {member} calls lane {lane}: {kind:?}, {count} from {first:?}: {reply:?} in {took:?}"
             ));
             let panics = std::mem::take(&mut world.members[member].panics_next);
+            let renewed = if panics { None } else { world.renews(self.ownership, &reply) };
             let (reply, said) = if panics { (None, Vec::new()) } else { (Some(reply), said) };
-            let answered = Box::new(Answered { lane, frame: call.frame, reply, took, memory: 1 << 20 });
-            world.after(took, Happening::Answered { member, answered, said, ownership: self.ownership });
+            self.answer(world, call, reply, took, said, renewed);
         }
         World::passes(&self.world, self.member, Point::InHandler);
         Ok(())

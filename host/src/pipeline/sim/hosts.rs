@@ -216,7 +216,7 @@ impl Host {
 
     fn look_at_once(&mut self) {
         if let Some(up) = &mut self.up {
-            up.due = Duration::ZERO;
+            up.due = up.due.min(up.naps);
         }
     }
 

@@ -36,6 +36,8 @@ faults! {
     Swap SwapRefused SwapSlow Pause
     // The machine.
     LostWake TinyBudget
+    // Instances.
+    NoStart Recycled
 }
 
 /// What handlers say of messages that failed for good.

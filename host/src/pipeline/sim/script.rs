@@ -13,6 +13,7 @@ use super::world::World;
 use crate::delivery::policy::Then;
 use crate::delivery::verdict::{Disposition, Verdict};
 use crate::pipeline::lane::{Call, CallKind, Reply};
+use crate::pipeline::port::Renewed;
 use crate::pipeline::sink::Failure;
 
 /// A call that takes longer ends in a fault.
@@ -21,6 +22,8 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(10);
 /// The memory of one instance.
 #[derive(Debug, Default)]
 pub(super) struct Instance {
+    /// It had a call.
+    started: bool,
     /// It was told of its partition.
     greeted: bool,
     /// And that it goes.
@@ -220,6 +223,28 @@ impl World {
         self.instances.insert(ownership, Instance { left, ..Instance::default() });
     }
 
+    /// The instance that a call is for does not start.
+    pub(super) fn does_not_start(&mut self, ownership: usize) -> bool {
+        if self.instances.entry(ownership).or_default().started {
+            return false;
+        }
+        let fails = self.strikes(Fault::NoStart, 4);
+        self.instances.entry(ownership).or_default().started = !fails;
+        fails
+    }
+
+    /// The instance answered, and was old.
+    pub(super) fn renews(&mut self, ownership: usize, reply: &Reply) -> Option<Renewed> {
+        if matches!(reply, Reply::Fault(_)) || !self.strikes(Fault::Recycled, 20) {
+            return None;
+        }
+        let restored = self.chance.one_in(2);
+        let old = self.instances.remove(&ownership).unwrap_or_default();
+        let held = if restored { old.held } else { BTreeMap::new() };
+        self.instances.insert(ownership, Instance { started: restored, left: old.left, held, ..Instance::default() });
+        Some(if restored { Renewed::Restored } else { Renewed::Fresh })
+    }
+
     /// An instance of another version takes the place of the one that there is. Back to an older version goes only what was
     /// taken back, and what a canary could not do.
     pub(super) fn switch_instance(&mut self, ownership: usize, to: u64, restored: bool) -> Result<(), String> {
@@ -231,7 +256,7 @@ impl World {
             self.saw("held messages went over to another version");
         }
         let held = if restored { old.held } else { BTreeMap::new() };
-        self.instances.insert(ownership, Instance { left: old.left, held, ..Instance::default() });
+        self.instances.insert(ownership, Instance { started: true, left: old.left, held, ..Instance::default() });
         let before = std::mem::replace(&mut self.ledger.ownerships[ownership].version, to);
         // An order that takes the place of one under way goes back behind both.
         let host = self.ordered.get(&before);

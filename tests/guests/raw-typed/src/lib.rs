@@ -84,6 +84,10 @@ fn outcome(message: &Message) -> Outcome {
             let to = ToBatcher { name: "totals".to_owned(), batch_key: b"k".to_vec(), flush: true };
             Outcome::Done(vec![Emission { to: Destination::Batcher(to), ..inherit() }])
         }
+        value if value.starts_with(b"!many ") => {
+            let count = String::from_utf8_lossy(&value[6..]).parse().unwrap_or_default();
+            Outcome::Done((0..count).map(|_| inherit()).collect())
+        }
         b"!loop" => loop {
             std::hint::black_box(0);
         },

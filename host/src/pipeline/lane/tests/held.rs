@@ -9,7 +9,9 @@ use sluicebox_frames::{
     TimestampType,
 };
 
-use super::super::{Call, CallKind, Exports, HoldRules, Lane, LaneRules, LaneState, RefusedEmission, Reply};
+use super::super::{
+    Call, CallKind, EmissionRules, Exports, HoldRules, Lane, LaneRules, LaneState, RefusedEmission, Reply,
+};
 use crate::delivery::batcher::{BatchRules, Trigger};
 use crate::delivery::outgoing::{Outgoing, Owned};
 use crate::delivery::policy::Then;
@@ -81,6 +83,7 @@ pub(super) fn rules() -> LaneRules {
         retry: RetryRules { attempts: 2, jitter: false, ..RetryRules::default() },
         then: Then::Block,
         max_ahead: 100,
+        emissions: EmissionRules::default(),
         hold: HoldRules { max: 3, timeout: Duration::from_secs(60) },
         tick: None,
         exports: Exports::default(),
