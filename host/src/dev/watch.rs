@@ -56,6 +56,7 @@ impl Watch {
             protocol: Protocol::Range,
             instance_id: None,
             session_timeout: std::time::Duration::from_secs(45),
+            linger: std::time::Duration::ZERO,
             fetch: Fetch { max_wait: FETCH_WAIT, ..Fetch::default() },
         };
         let conf = settings::consumer(&source, cluster, "dev-watch", FetchBudget { per_partition: AHEAD })?;

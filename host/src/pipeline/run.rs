@@ -21,7 +21,7 @@ use super::pause::Pause;
 use super::place::{Placing, Renewal};
 use super::port::{
     BuildOf, Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Renewed, Reread, Trouble,
-    Watch, code_name, problem,
+    Watch,
 };
 use super::revision::Revision;
 use super::standstill::AgingWatch;
