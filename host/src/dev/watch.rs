@@ -55,6 +55,7 @@ impl Watch {
             isolation: Isolation::ReadCommitted,
             protocol: Protocol::Range,
             instance_id: None,
+            linger: std::time::Duration::ZERO,
             session_timeout: std::time::Duration::from_secs(45),
             linger: std::time::Duration::ZERO,
             fetch: Fetch { max_wait: FETCH_WAIT, ..Fetch::default() },
