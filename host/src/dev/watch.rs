@@ -57,7 +57,6 @@ impl Watch {
             instance_id: None,
             linger: std::time::Duration::ZERO,
             session_timeout: std::time::Duration::from_secs(45),
-            linger: std::time::Duration::ZERO,
             fetch: Fetch { max_wait: FETCH_WAIT, ..Fetch::default() },
         };
         let conf = settings::consumer(&source, cluster, "dev-watch", FetchBudget { per_partition: AHEAD })?;
