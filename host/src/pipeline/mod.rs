@@ -27,6 +27,7 @@ mod leave;
 mod linger;
 mod names;
 mod outlets;
+mod outside;
 mod pause;
 mod place;
 pub mod port;

@@ -229,8 +229,17 @@ pub enum Renewed {
 pub trait Watch: Debug {
     /// Begins to ask, unless it does already.
     fn begin(&mut self);
-    /// True once after the cluster answered.
-    fn answered(&mut self) -> bool;
+    /// What was heard since this was asked last.
+    fn answered(&mut self) -> Option<Heard>;
+}
+
+/// What a cluster that is asked about says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// It answers; a topic that the pipeline reads is missing still, so the asking goes on.
+    Cluster,
+    /// It answers, and has every topic.
+    Topics,
 }
 
 /// Counts the partitions of the topics behind the outlets, off the loop's thread.

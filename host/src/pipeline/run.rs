@@ -21,7 +21,7 @@ use super::pause::Pause;
 use super::place::{Placing, Renewal};
 use super::port::{
     BuildOf, Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Renewed, Reread, Trouble,
-    Watch, code_name, problem,
+    Watch,
 };
 use super::revision::Revision;
 use super::standstill::AgingWatch;
@@ -197,7 +197,7 @@ pub(super) struct Run<E: Edges> {
     trouble: Vec<Trouble>,
     pub(super) troubles: Troubles,
     pub(super) joined: bool,
-    last_problem: String,
+    pub(super) last_problem: String,
     pub(super) retired: BTreeMap<Arc<str>, Fates>,
     /// Counters of the runs before this one.
     pub(super) earlier: Figures,
@@ -355,86 +355,10 @@ impl<E: Edges> Run<E> {
                 Event::Problem { code, text, fatal } => self.problem(code, &text, fatal)?,
             }
         }
-        if self.parts.watch.answered() {
-            self.troubles.over("input");
-            self.cluster_works();
+        if let Some(heard) = self.parts.watch.answered() {
+            self.heard(heard);
         }
         Ok(any)
-    }
-
-    pub(super) fn count_error(&mut self, code: Code) {
-        let key = (self.parts.cluster.name.clone(), code_name(code).to_lowercase());
-        *self.parts.outlets.figures.broker_errors.entry(key).or_default() += 1;
-    }
-
-    fn problem(&mut self, code: Code, text: &str, fatal: bool) -> Result<(), String> {
-        self.count_error(code);
-        let reason = problem::explain(code, text);
-        if fatal {
-            return Err(reason);
-        }
-        match code {
-            // The end of all connections; what came before says why.
-            Code::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN => {
-                let cause = if self.last_problem.is_empty() { reason } else { self.last_problem.clone() };
-                self.cluster_trouble(&cause);
-            }
-            Code::RD_KAFKA_RESP_ERR__AUTHENTICATION
-            | Code::RD_KAFKA_RESP_ERR__SSL
-            | Code::RD_KAFKA_RESP_ERR__RESOLVE => self.cluster_trouble(&reason),
-            // One connection of several; librdkafka makes it anew.
-            Code::RD_KAFKA_RESP_ERR__TRANSPORT => self.last_problem = reason,
-            Code::RD_KAFKA_RESP_ERR__MAX_POLL_EXCEEDED => {
-                return Err(format!("{reason}: the process stood still"));
-            }
-            _ => {
-                // Of a topic that is missing, neither records of the others nor a rebalance say that it is back.
-                let missing = code == Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-                let reason = format!("group {}: {reason}", self.parts.config.source.group);
-                if self.troubles.add(if missing { "input" } else { "group" }, reason.clone()) {
-                    telemetry::trouble(&self.parts.config.name, &reason);
-                }
-                self.parts.watch.begin();
-            }
-        }
-        self.show_troubles();
-        Ok(())
-    }
-
-    /// Ends the run in order: what handlers saw becomes durable and is committed, then the pipeline begins anew.
-    pub(super) fn fail(&mut self, reason: String) {
-        self.parts.status.set(State::Waiting, Some(reason.clone()));
-        self.failure.get_or_insert(reason);
-    }
-
-    fn cluster_trouble(&mut self, cause: &str) {
-        let cluster = &self.parts.cluster;
-        let reason = format!("cluster `{}` ({}) does not answer: {cause}", cluster.name, cluster.bootstrap);
-        self.troubles.add("cluster", reason);
-        self.parts.watch.begin();
-        self.show_troubles();
-    }
-
-    /// Something that needs the cluster and the group succeeded.
-    pub(super) fn cluster_works(&mut self) {
-        self.last_problem.clear();
-        for place in ["cluster", "group", "topic"] {
-            self.troubles.over(place);
-        }
-        self.show_troubles();
-    }
-
-    pub(super) fn show_troubles(&self) {
-        if self.closing || self.failure.is_some() || self.stopped.is_some() {
-            return;
-        }
-        let state = match (self.troubles.reason(), self.pause.reason(), self.joined) {
-            (Some(reason), ..) => (State::Waiting, Some(reason)),
-            (None, Some(reason), _) => (State::Paused, Some(reason.to_owned())),
-            (None, None, true) => (State::Running, None),
-            (None, None, false) => (State::Joining, None),
-        };
-        self.parts.status.set(state.0, state.1);
     }
 
     // ---- handlers ----
@@ -487,7 +411,7 @@ impl<E: Edges> Run<E> {
     }
 
     fn serve_lanes(&mut self, now: Instant) -> Result<bool, String> {
-        let (mut any, mut works) = (false, false);
+        let mut any = false;
         let (mut jumps, mut taints) = (Vec::new(), Vec::new());
         if !self.parts.share.admits() {
             self.count(now);
@@ -534,7 +458,6 @@ impl<E: Edges> Run<E> {
                     let figures = outlets.figures.topics.entry(Arc::clone(&slot.lane.topic)).or_default();
                     figures.consumed += fetched.messages as u64;
                     figures.consumed_bytes += fetched.bytes as u64;
-                    works |= !self.troubles.is_empty();
                 }
                 any |= jump.is_some() || trouble.is_some();
                 jumps.extend(jump.map(|jump| (id, jump)));
@@ -556,9 +479,6 @@ impl<E: Edges> Run<E> {
         }
         if !self.active.is_empty() {
             self.active.rotate_left(1);
-        }
-        if works {
-            self.cluster_works();
         }
         for (id, jump) in jumps {
             self.jumped(id, jump);

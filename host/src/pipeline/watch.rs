@@ -2,14 +2,19 @@
 //! away, but not when it comes back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
-use super::port::Watch;
+use super::port::{Heard, Watch};
 use crate::config::Cluster;
-use crate::kafka::metadata::Probe;
+use crate::kafka::metadata::{NotReady, Probe};
 use crate::threads;
 use crate::wake::Waker;
+
+/// What was heard, as a number.
+const NOTHING: u8 = 0;
+const CLUSTER: u8 = 1;
+const TOPICS: u8 = 2;
 
 /// See the module's text.
 #[derive(Debug)]
@@ -17,7 +22,7 @@ pub struct ClusterWatch {
     cluster: Cluster,
     topics: Vec<String>,
     waker: Waker,
-    asking: Option<Arc<AtomicBool>>,
+    asking: Option<Arc<AtomicU8>>,
 }
 
 impl ClusterWatch {
@@ -33,30 +38,44 @@ impl Watch for ClusterWatch {
         if self.asking.is_some() {
             return;
         }
-        let answered = Arc::new(AtomicBool::new(false));
-        let (flag, waker) = (Arc::clone(&answered), self.waker.clone());
-        let (cluster, topics) = (self.cluster.clone(), self.topics.clone());
-        let watcher = threads::spawn("sb-probe", move || {
-            // Ends when the cluster answers or the pipeline has dropped its half of the flag.
-            let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-            while Arc::strong_count(&flag) > 1 {
-                let asked =
-                    Probe::new(&cluster).is_ok_and(|probe| probe.partitions(&topics, Duration::from_secs(2)).is_ok());
-                if asked {
-                    flag.store(true, Ordering::Release);
-                    waker.wake();
-                    return;
-                }
-                std::thread::park_timeout(Duration::from_millis(500));
-            }
-        });
+        let heard = Arc::new(AtomicU8::new(NOTHING));
+        let tell = Arc::clone(&heard);
+        let (cluster, topics, waker) = (self.cluster.clone(), self.topics.clone(), self.waker.clone());
+        let watcher = threads::spawn("sb-probe", move || ask(&cluster, &topics, &tell, &waker));
         match watcher {
-            Ok(_) => self.asking = Some(answered),
+            Ok(_) => self.asking = Some(heard),
             Err(error) => tracing::warn!("no thread to watch the cluster: {error}"),
         }
     }
 
-    fn answered(&mut self) -> bool {
-        self.asking.take_if(|flag| flag.load(Ordering::Acquire)).is_some()
+    fn answered(&mut self) -> Option<Heard> {
+        match self.asking.as_ref()?.swap(NOTHING, Ordering::AcqRel) {
+            NOTHING => None,
+            CLUSTER => Some(Heard::Cluster),
+            _ => {
+                self.asking = None;
+                Some(Heard::Topics)
+            }
+        }
+    }
+}
+
+/// Asks until every topic is there, or the pipeline has dropped its half of the word.
+fn ask(cluster: &Cluster, topics: &[String], tell: &Arc<AtomicU8>, waker: &Waker) {
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    while Arc::strong_count(tell) > 1 {
+        let heard = match Probe::new(cluster).map(|probe| probe.partitions(&topics, Duration::from_secs(2))) {
+            Ok(Ok(_)) => TOPICS,
+            Ok(Err(NotReady::NoTopic { .. } | NotReady::Refused { .. })) => CLUSTER,
+            Ok(Err(NotReady::Unreachable { .. })) | Err(_) => NOTHING,
+        };
+        if heard != NOTHING {
+            tell.store(heard, Ordering::Release);
+            waker.wake();
+        }
+        if heard == TOPICS {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(500));
     }
 }

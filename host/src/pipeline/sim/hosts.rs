@@ -18,7 +18,7 @@ use crate::pipeline::budget::{Budget, Share};
 use crate::pipeline::control::{Conflict, Control, Lanes, Prepared, Strategy, SwapOrder};
 use crate::pipeline::lane::Exports;
 use crate::pipeline::outlets::{DeadLetterOutlet, Outlet, Outlets};
-use crate::pipeline::port::{Counted, Edges, Survey, TopicNumber, Watch};
+use crate::pipeline::port::{Counted, Edges, Heard, Survey, TopicNumber, Watch};
 use crate::pipeline::revision::Offered;
 use crate::pipeline::run::{Ended, Parts, Run, Step};
 use crate::pipeline::status::PipelineStatus;
@@ -60,9 +60,9 @@ impl Watch for ScriptedWatch {
         }
     }
 
-    fn answered(&mut self) -> bool {
+    fn answered(&mut self) -> Option<Heard> {
         let this = &mut self.world.borrow_mut().members[self.member];
-        std::mem::take(&mut this.watch_answered)
+        std::mem::take(&mut this.watch_answered).then_some(Heard::Topics)
     }
 }
 
