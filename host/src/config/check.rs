@@ -213,6 +213,14 @@ fn unknown_cluster(cluster: &str, origin: Origin, clusters: &BTreeMap<String, Cl
 
 fn check_waits(pipeline: &Pipeline, report: &mut Report) {
     let (errors, origin) = (&pipeline.errors, &pipeline.origin);
+    let (calls, held) = (pipeline.recycle.calls, u64::from(pipeline.hold.max));
+    if calls.is_some_and(|calls| calls <= held) {
+        let message = "`handler.recycle.calls` is not above `hold.max`";
+        let found = Diagnostic::error(codes::CONTRADICTION, message).at(origin.of("handler.recycle.calls"));
+        let found = found.label(format!("{held} messages may be held"));
+        report
+            .push(found.note("each is offered to the next instance in a call of its own, which would be old by that"));
+    }
     if errors.backoff > errors.max_backoff {
         let key = ["backoff", "max_backoff"].map(|key| format!("errors.retry.{key}"));
         let written = key.iter().find(|key| origin.get(key).is_some());

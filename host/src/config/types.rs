@@ -257,7 +257,7 @@ impl Default for HandlerLimits {
 pub struct Recycle {
     /// It lives for so long, or up to a quarter less. Default a day.
     pub age: Option<Duration>,
-    /// It was called so often. Default never.
+    /// It was called with messages so often, always more than may be held. Default never.
     pub calls: Option<u64>,
     /// It holds more bytes of memory. Default never.
     pub memory: Option<u64>,

@@ -174,6 +174,7 @@ impl Instance {
     /// # Errors
     /// When a call does not return, or the component has no message handler.
     pub async fn handle_messages(&mut self, burst: &Frame) -> Result<Frame, Fault> {
+        self.wear.called();
         let limits = &self.config.limits;
         let times = Times { running: limits.running_time, wall: limits.wall_time };
         let messages = Messages::new(burst);
@@ -208,6 +209,7 @@ impl Instance {
     /// # Errors
     /// When the call does not return, or the component has no batch handler.
     pub async fn handle_batch(&mut self, batch: &Frame) -> Result<Result<Frame, String>, Fault> {
+        self.wear.called();
         let times = self.batch_times();
         self.about(|place| Place::set_all(place, &Messages::new(batch)));
         self.replay(Messages::new(batch).iter().next());
@@ -435,9 +437,6 @@ impl Instance {
         self.meter.turn().await;
         let answer_bytes = self.answer_bytes(input);
         self.store.set_hostcall_fuel(usize::try_from(answer_bytes).unwrap_or(usize::MAX));
-        if entered {
-            self.wear.called();
-        }
         self.meter.arm(times.running);
         self.store.data_mut().limits.begin_call();
         // The next tick is the first look; the store's own deadline has long passed since the last call.

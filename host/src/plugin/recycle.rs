@@ -24,6 +24,7 @@ impl Wear {
         Self { old, calls: 0 }
     }
 
+    /// A call with messages. Others do not count: each new instance has some, and would be old by them.
     pub(super) const fn called(&mut self) {
         self.calls += 1;
     }

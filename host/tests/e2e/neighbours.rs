@@ -186,7 +186,7 @@ fn a_healthy_pipeline_beside_seven_hostile_ones() {
     assert_eq!(seen.latencies.len(), seen.sent, "nothing is lost");
     assert!(seen.at(50) < Duration::from_millis(250), "{seen}");
     assert!(seen.at(99) < Duration::from_secs(2), "{seen}");
-    assert!(seen.burnt[0] > 1.0, "the others were at work: {seen}");
+    assert!(seen.burnt.iter().sum::<f64>() > 2.0, "the others were at work: {seen}");
 }
 
 /// Proves: the latency of a healthy pipeline at the 99th percentile is within a tenth of what it is alone beside seven that burn
