@@ -116,7 +116,8 @@ fn a_handler_asks_whom_its_manifest_grants_it() {
 
     let (code, output) = once(&project(&guest("asks"), "", &samples));
     assert_eq!(code, Some(1), "{}", output.join("\n"));
-    expect_line(&output, &["wasi:http/outgoing-handler@0.2.", "add `allow.hosts = ["]);
+    expect_line(&output, &["error[SB0301]: the plugin imports what is not granted", "wasi:http/outgoing-handler@0.2."]);
+    expect_line(&output, &["help: to let it ask by HTTP, add `allow.hosts = ["]);
 }
 
 /// A handler that cannot start is not waited for until the end of time.

@@ -12,6 +12,7 @@ use axum::http::header::{CONTENT_TYPE, ETAG, IF_MATCH, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::routing::{get, post};
+use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
@@ -235,9 +236,14 @@ async fn component(
     let _turn = api.uploads.try_acquire().map_err(|_| busy())?;
     caller.allow(limit.saturating_add(REQUEST_BYTES), UPLOAD);
     let bytes = axum::body::to_bytes(body, limit).await.map_err(|error| {
-        let detail = format!("the component did not arrive whole, or is larger than {limit} bytes: {error}");
-        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "component", detail)
-            .hint("`component_size` in [handler.limits] is the limit")
+        if std::error::Error::source(&error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>) {
+            let detail = format!("the component is too large, the limit is {limit} bytes");
+            return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "component", detail).hint(
+                "build it in release mode, strip its debug information, or raise `component_size` in [handler.limits]",
+            );
+        }
+        let detail = format!("the component did not arrive whole: {error}");
+        Problem::new(StatusCode::BAD_REQUEST, "component", detail).hint("send it again")
     })?;
     let size = bytes.len() as u64;
     let kept = tokio::task::spawn_blocking(move || store.keep(&bytes)).await;
