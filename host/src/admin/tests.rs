@@ -16,7 +16,7 @@ use crate::config::HandlerLimits;
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
 use crate::handler_metrics::NewMetric;
-use crate::pipeline::control::{Gaps, Lanes, Prepared, Progress, Served, Stage};
+use crate::pipeline::control::Progress;
 use crate::pipeline::lane::LaneState;
 use crate::pipeline::status::{Figures, LaneFigures, OutputFigures, PipelineStatus, Stalled, State, TopicFigures};
 
@@ -104,20 +104,7 @@ impl Steer for Deaf {
 }
 
 fn nothing_ordered() -> Progress {
-    Progress {
-        number: 0,
-        from: "c0ffee".into(),
-        to: "c0ffee".into(),
-        share: Lanes::All,
-        stage: Stage::None,
-        lanes: Vec::new(),
-        gaps: Gaps::default(),
-        in_flight: 0,
-        took: Duration::ZERO,
-        prepared: Prepared::default(),
-        old: Served::default(),
-        new: Served::default(),
-    }
+    Progress::nothing(&"c0ffee".into())
 }
 
 fn port(address: SocketAddr) -> Port {

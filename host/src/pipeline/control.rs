@@ -193,6 +193,27 @@ pub struct Progress {
     pub new: Served,
 }
 
+impl Progress {
+    /// Nothing was ordered yet; this version serves.
+    #[must_use]
+    pub fn nothing(serving: &Arc<str>) -> Self {
+        Self {
+            number: 0,
+            from: Arc::clone(serving),
+            to: Arc::clone(serving),
+            share: Lanes::All,
+            stage: Stage::None,
+            lanes: Vec::new(),
+            gaps: Gaps::default(),
+            in_flight: 0,
+            took: Duration::ZERO,
+            prepared: Prepared::default(),
+            old: Served::default(),
+            new: Served::default(),
+        }
+    }
+}
+
 /// What a pipeline was told, for its thread.
 #[derive(Clone, Debug)]
 pub(super) struct Orders<B> {
@@ -262,21 +283,7 @@ impl<B: Build> Control<B> {
     #[must_use]
     pub fn new(config: Arc<Pipeline>, build: B) -> Self {
         let serving = Arc::new(Revision::new(0, config, build));
-        let (from, to) = (Arc::clone(serving.digest()), Arc::clone(serving.digest()));
-        let progress = Progress {
-            number: 0,
-            from,
-            to,
-            share: Lanes::All,
-            stage: Stage::None,
-            lanes: Vec::new(),
-            gaps: Gaps::default(),
-            in_flight: 0,
-            took: Duration::ZERO,
-            prepared: Prepared::default(),
-            old: Served::default(),
-            new: Served::default(),
-        };
+        let progress = Progress::nothing(serving.digest());
         let orders = Orders { last: 0, serving, coming: None, pause: None, resumes: 0 };
         Self(Arc::new(Inner {
             changes: AtomicU64::new(0),
