@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext};
 use rdkafka_sys::bindings::*;
 
@@ -74,6 +74,13 @@ impl Producer {
         Producer::try_new(config).expect("a producer")
     }
 
+    /// A producer that sends each record at once.
+    pub fn prompt(kafka: &Kafka) -> Producer {
+        let mut config = config(kafka.bootstrap());
+        config.set("linger.ms", "0");
+        Producer::try_new(config).expect("a producer")
+    }
+
     /// A producer with further settings, such as a login.
     pub fn try_new(mut config: ClientConfig) -> Result<Producer, KafkaError> {
         config
@@ -125,6 +132,19 @@ impl Producer {
             }
         }
         self.finish(topic, handle);
+    }
+
+    /// Hands one value over to be sent, and does not wait for it; [`Producer::finish_all`] does.
+    pub fn put(&self, topic: &str, value: &[u8]) {
+        let record = BaseRecord::<(), [u8]>::to(topic).payload(value);
+        self.0.send(record).unwrap_or_else(|(error, _)| panic!("cannot produce to {topic}: {error}"));
+        // Serves refusals.
+        self.0.poll(Duration::ZERO);
+    }
+
+    /// Waits until the broker has all that was put.
+    pub fn finish_all(&self, topic: &str) {
+        self.finish(topic, self.topic(topic));
     }
 
     fn topic(&self, topic: &str) -> *mut rd_kafka_topic_t {
