@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::Level;
 
 use crate::plugin::{Fault, HandlerLog, LogLevel, Place};
+use crate::quota::Quota;
 use crate::telemetry;
 
 /// Reports of faults that are written at once, and how long it takes until there may be one more. A report has some
@@ -18,21 +19,14 @@ pub struct PipelineLog {
     pipeline: String,
     version: String,
     bootstrap: String,
-    reports: Mutex<Reports>,
-}
-
-/// Reports that may still be written.
-struct Reports {
-    left: u32,
-    filled: Instant,
-    left_out: u64,
+    reports: Mutex<Quota>,
 }
 
 impl PipelineLog {
     /// For a pipeline, the digest of its component, and the brokers that it reads from.
     #[must_use]
     pub fn new(pipeline: &str, version: &str, bootstrap: &str) -> Self {
-        let reports = Mutex::new(Reports { left: REPORTS.0, filled: Instant::now(), left_out: 0 });
+        let reports = Mutex::new(Quota::new(REPORTS.0, REPORTS.1, Instant::now()));
         let version = version.chars().take(12).collect();
         Self { pipeline: pipeline.to_owned(), version, bootstrap: bootstrap.to_owned(), reports }
     }
@@ -49,25 +43,11 @@ impl PipelineLog {
     }
 }
 
-impl Reports {
-    /// May one be written? If so, how many were left out before it.
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        while self.left < REPORTS.0 && now.saturating_duration_since(self.filled) >= REPORTS.1 {
-            self.left += 1;
-            self.filled += REPORTS.1;
-        }
-        if self.left == REPORTS.0 {
-            self.filled = now;
-        }
-        match self.left.checked_sub(1) {
-            Some(left) => {
-                self.left = left;
-                Some(std::mem::take(&mut self.left_out))
-            }
-            None => {
-                self.left_out += 1;
-                None
-            }
+impl Drop for PipelineLog {
+    fn drop(&mut self) {
+        let left_out = self.reports.get_mut().unwrap_or_else(PoisonError::into_inner).end();
+        if let Some(count) = left_out {
+            telemetry::handler_faults_left_out(&self.pipeline, &self.version, count);
         }
     }
 }
@@ -119,19 +99,6 @@ impl HandlerLog for PipelineLog {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reports_are_bounded_and_what_is_left_out_is_counted() {
-        let begin = Instant::now();
-        let mut reports = Reports { left: REPORTS.0, filled: begin, left_out: 0 };
-        assert!((0..10).all(|_| reports.take(begin) == Some(0)));
-        assert!((0..5).all(|_| reports.take(begin + Duration::from_secs(9)).is_none()));
-        assert_eq!(reports.take(begin + Duration::from_secs(10)), Some(5));
-        assert_eq!(reports.take(begin + Duration::from_secs(11)), None);
-        let later = begin + Duration::from_secs(3600);
-        assert_eq!(reports.take(later), Some(1));
-        assert_eq!((0..20).filter(|_| reports.take(later).is_some()).count(), 9, "never more at once");
-    }
 
     #[test]
     fn the_command_shows_the_record() {

@@ -18,6 +18,8 @@ pub mod live;
 pub mod outbound;
 pub mod pipeline;
 pub mod plugin;
+mod quota;
+pub mod record_log;
 pub mod telemetry;
 mod threads;
 pub mod wake;

@@ -383,6 +383,11 @@ pub fn handler_fault(pipeline: &str, version: &str, fault: &Fault, place: Option
     }
 }
 
+/// Events of single records were not written down one by one: there were too many.
+pub fn records_left_out(pipeline: &str, count: u64, what: &str) {
+    tracing::warn!(pipeline, "not written down one by one: {count} more {what}");
+}
+
 /// Faults were not reported one by one: there were too many.
 pub fn handler_faults_left_out(pipeline: &str, version: &str, count: u64) {
     tracing::warn!(

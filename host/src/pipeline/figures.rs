@@ -65,6 +65,7 @@ impl<E: Edges> Run<E> {
             self.ask_for_ages(now);
             self.look_for_partitions(now);
             self.publish(now);
+            self.parts.outlets.say_left_out();
             self.judge_canary(now);
         }
     }

@@ -9,6 +9,7 @@ use super::sink::{DeadLetter, Failure, Notice, OutputNumber, Sink};
 use super::status::{Figures, OutputFigures};
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::{LaneId, Ticket};
+use crate::record_log::{RecordEvent, RecordLog};
 use crate::telemetry::{self, At};
 
 /// A topic of one of the producers.
@@ -51,6 +52,7 @@ pub struct Outlets<P> {
     pub figures: Figures,
     /// The lane that is being served: where notices come from.
     at: (std::sync::Arc<str>, i32),
+    log: RecordLog,
 }
 
 impl<P: Produce> Outlets<P> {
@@ -75,6 +77,7 @@ impl<P: Produce> Outlets<P> {
             last_failure: None,
             figures: Figures { batchers, ..Figures::default() },
             at: ("".into(), 0),
+            log: RecordLog::new(pipeline),
         }
     }
 
@@ -206,6 +209,11 @@ impl<P: Produce> Outlets<P> {
         self.last_failure = Some(format!("{topic}[{partition}]@{offset}: {}: {}", failure.class, failure.reason));
     }
 
+    /// Says how many events of records were left out of the log, where some were.
+    pub fn say_left_out(&mut self) {
+        self.log.say_left_out();
+    }
+
     fn at(&self, offset: i64) -> At<'_> {
         At { pipeline: &self.pipeline, topic: &self.at.0, partition: self.at.1, offset }
     }
@@ -225,7 +233,9 @@ impl<P: Produce> Sink for Outlets<P> {
 
     fn dead_letter(&mut self, letter: &DeadLetter<'_>, ticket: Ticket) {
         let offset = letter.offset.unwrap_or(-1);
-        telemetry::dead_letter(self.at(offset), letter.attempts, letter.failure);
+        if self.log.admits(RecordEvent::DeadLetter) {
+            telemetry::dead_letter(self.at(offset), letter.attempts, letter.failure);
+        }
         self.failed(offset, letter.failure);
         let Some(dead) = &self.dead_letter else {
             panic!("a lane without a dead-letter topic wrote a dead letter");
@@ -252,13 +262,17 @@ impl<P: Produce> Sink for Outlets<P> {
     fn notice(&mut self, notice: Notice<'_>) {
         match notice {
             Notice::Retrying { offset, attempt, failure, wait } => {
-                telemetry::retrying(self.at(offset), attempt, failure, wait);
+                if self.log.admits(RecordEvent::Retrying) {
+                    telemetry::retrying(self.at(offset), attempt, failure, wait);
+                }
                 self.failed_attempts += 1;
                 *self.figures.retries.entry(failure.class).or_default() += 1;
             }
             Notice::Blocked { offset, attempt, failure, first, wait } => {
                 if first {
-                    telemetry::blocked(self.at(offset), attempt, failure, wait);
+                    if self.log.admits(RecordEvent::Blocked) {
+                        telemetry::blocked(self.at(offset), attempt, failure, wait);
+                    }
                     self.failed(offset, failure);
                 } else {
                     *self.figures.retries.entry(failure.class).or_default() += 1;
@@ -266,7 +280,9 @@ impl<P: Produce> Sink for Outlets<P> {
             }
             Notice::BadAnswer { failure } => *self.figures.faults.entry(failure.class).or_default() += 1,
             Notice::Dropped { offset, attempts, failure } => {
-                telemetry::dropped(self.at(offset), attempts, failure);
+                if self.log.admits(RecordEvent::Dropped) {
+                    telemetry::dropped(self.at(offset), attempts, failure);
+                }
                 self.failed(offset, failure);
                 if let Some(figures) = self.figures.topics.get_mut(&self.at.0) {
                     figures.dropped += 1;
@@ -274,7 +290,9 @@ impl<P: Produce> Sink for Outlets<P> {
             }
             Notice::Stopped { offset, attempts, failure } => telemetry::stopped(self.at(offset), attempts, failure),
             Notice::CallFailed { what, attempt, failure, blocks, wait } => {
-                telemetry::call_failed(self.at(-1), what, attempt, failure, blocks, wait);
+                if self.log.admits(RecordEvent::CallFailed) {
+                    telemetry::call_failed(self.at(-1), what, attempt, failure, blocks, wait);
+                }
                 *self.figures.retries.entry(failure.class).or_default() += 1;
             }
             Notice::LateAcks { count } => {
@@ -287,9 +305,21 @@ impl<P: Produce> Sink for Outlets<P> {
                     figures.dropped += 1;
                 }
             }
-            Notice::Refused { offset, reason } => telemetry::refused(self.at(offset), reason),
-            Notice::Unblocked { offset } => telemetry::unblocked(self.at(offset)),
-            Notice::Isolating { messages, failure } => telemetry::isolating(self.at(-1), messages, failure),
+            Notice::Refused { offset, reason } => {
+                if self.log.admits(RecordEvent::Refused) {
+                    telemetry::refused(self.at(offset), reason);
+                }
+            }
+            Notice::Unblocked { offset } => {
+                if self.log.admits(RecordEvent::Unblocked) {
+                    telemetry::unblocked(self.at(offset));
+                }
+            }
+            Notice::Isolating { messages, failure } => {
+                if self.log.admits(RecordEvent::Isolating) {
+                    telemetry::isolating(self.at(-1), messages, failure);
+                }
+            }
             Notice::BatchClosed { batcher, trigger, messages } => {
                 let (batches, sum) = self.figures.batches.entry((batcher, trigger.name())).or_default();
                 *batches += 1;
