@@ -1,5 +1,8 @@
 //! Handler threads. Lanes are spread over them and stay where they are; on each thread the calls of its lanes take turns of
 //! two milliseconds, each pipeline by its share, so a slow or looping lane stops neither the I/O thread nor its neighbours.
+//! What a fault costs is no guest's code and cannot be divided into turns: a trap is traced to its source line, an instance is
+//! given up, another one started. So lanes whose handlers break go apart, to threads of their own that give way to the others,
+//! until they have been well for a minute.
 //!
 //! Knows plugin/ and channels. One message per call crosses to the lane's thread, one comes back.
 
@@ -30,13 +33,23 @@ use crate::wake::Waker;
 const ANSWERS: usize = 1024;
 /// Wasm stack (512 KiB by default) is a fiber's own; this is the host's below it.
 const STACK: usize = 4 * 1024 * 1024;
+/// How long a lane stays apart after a fault.
+const APART: Duration = Duration::from_secs(60);
+/// By how much threads of lanes that are apart give way: they have a tenth of what the others have, where all want all.
+const GIVE_WAY: i32 = 10;
 /// Revisions that lanes may be on their way between: the one before, the canary, the one after.
 const REVISIONS: usize = 4;
 
 /// The handler threads of the process.
 pub struct HandlerThreads {
-    threads: Vec<HandlerThread>,
+    threads: Vec<Pair>,
     next: AtomicUsize,
+}
+
+/// A thread, and the one for those of its lanes that are apart.
+struct Pair {
+    ordinary: HandlerThread,
+    apart: HandlerThread,
 }
 
 struct HandlerThread {
@@ -212,7 +225,11 @@ impl HandlerThreads {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(count: usize) -> std::io::Result<Self> {
-        let threads = (0..count.max(1)).map(HandlerThread::start).collect::<std::io::Result<_>>()?;
+        let start = |number| {
+            let ordinary = HandlerThread::start(&format!("sb-handler-{number}"), 0)?;
+            Ok(Pair { ordinary, apart: HandlerThread::start(&format!("sb-apart-{number}"), GIVE_WAY)? })
+        };
+        let threads = (0..count.max(1)).map(start).collect::<std::io::Result<_>>()?;
         Ok(Self { threads, next: AtomicUsize::new(0) })
     }
 
@@ -220,15 +237,17 @@ impl HandlerThreads {
     fn open(&self, lane: LaneId, handler: Handler, answers: &AnswerSender) -> LaneHandle {
         let (jobs, received) = mpsc::channel(1);
         let place = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
-        let task = LaneTask { lane, handler, instance: None, answers: answers.clone() };
-        self.threads[place].runtime.spawn(task.run(received));
+        let Pair { ordinary, apart } = &self.threads[place];
+        let seats = Seats { ordinary: ordinary.runtime.clone(), apart: apart.runtime.clone(), apart_until: None };
+        let answers = answers.clone();
+        LaneTask { lane, handler, instance: None, broken: None, answers, seats }.go_on(received);
         LaneHandle { jobs }
     }
 
     /// Runs something on one of the threads and waits for it.
     pub fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Option<T> {
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        self.threads[0].runtime.spawn(async move {
+        self.threads[0].ordinary.runtime.spawn(async move {
             let result = work.await;
             // Nobody waits any more when the pipeline was stopped meanwhile.
             _ = sender.send(result);
@@ -238,11 +257,12 @@ impl HandlerThreads {
 }
 
 impl HandlerThread {
-    fn start(number: usize) -> std::io::Result<Self> {
+    fn start(name: &str, give_way: i32) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
-        let thread = threads::spawn_deep(&format!("sb-handler-{number}"), STACK, move || {
+        let thread = threads::spawn_deep(name, STACK, move || {
+            threads::give_way(give_way);
             // Ends when the sender is dropped, too.
             _ = runtime.block_on(stopped);
             runtime.shutdown_background();
@@ -288,11 +308,44 @@ struct LaneTask {
     lane: LaneId,
     handler: Handler,
     instance: Option<Instance>,
+    /// After any error the store is poisoned or leaks: a new one is made for the next call, and this is given up after the
+    /// answer, where the lane goes on.
+    broken: Option<Instance>,
     answers: AnswerSender,
+    seats: Seats,
+}
+
+/// Where a lane may run, and where it does.
+struct Seats {
+    ordinary: tokio::runtime::Handle,
+    apart: tokio::runtime::Handle,
+    /// While it is apart.
+    apart_until: Option<Instant>,
+}
+
+impl Seats {
+    /// A call is over; true when the lane is to go on on the other thread.
+    fn change(&mut self, fault: bool, now: Instant) -> bool {
+        let was_apart = self.apart_until.is_some();
+        if fault {
+            self.apart_until = Some(now + APART);
+        } else if self.apart_until.is_some_and(|until| until <= now) {
+            self.apart_until = None;
+        }
+        was_apart != self.apart_until.is_some()
+    }
 }
 
 impl LaneTask {
+    /// Takes jobs on the thread that is the lane's now.
+    fn go_on(self, jobs: mpsc::Receiver<Job>) {
+        let seat = if self.seats.apart_until.is_some() { &self.seats.apart } else { &self.seats.ordinary };
+        seat.clone().spawn(self.run(jobs));
+    }
+
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        self.instance.iter_mut().chain(&mut self.broken).for_each(Instance::move_here);
+        self.broken = None;
         while let Some(job) = jobs.recv().await {
             let started = Instant::now();
             let _alarm = Alarm { lane: self.lane, answers: &self.answers.clone() };
@@ -306,6 +359,7 @@ impl LaneTask {
                 }
             };
             let took = started.elapsed();
+            let fault = matches!(reply, Reply::Fault(_) | Reply::NotStarted(_));
             let renewed = self.renew().await;
             let memory = self.instance.as_ref().map_or(0, Instance::memory_bytes);
             let answered = Answered { lane: self.lane, frame, reply: Some(reply), took, memory, renewed };
@@ -313,6 +367,10 @@ impl LaneTask {
                 return; // the pipeline has stopped
             }
             self.answers.waker.wake();
+            if self.seats.change(fault, started + took) {
+                return self.go_on(jobs);
+            }
+            self.broken = None;
         }
     }
 
@@ -384,8 +442,7 @@ impl LaneTask {
         match Self::call(instance, call).await {
             Ok(reply) => reply,
             Err(fault) => {
-                // After any error the store is poisoned or leaks: a new one is made for the next call.
-                self.instance = None;
+                self.broken = self.instance.take();
                 Reply::Fault(failure(&fault))
             }
         }
@@ -423,4 +480,25 @@ fn failure(fault: &Fault) -> Failure {
 async fn hand_over(old: &mut Instance, new: &mut Instance, from: &Version) -> Result<(), (Fault, bool)> {
     let state = old.snapshot().await.map_err(|fault| (fault, true))?;
     new.restore(&state, from.digest()).await.map_err(|fault| (fault, false))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Proves: a fault sends a lane apart, another one keeps it there for longer, and a minute without any brings it back.
+    #[test]
+    fn a_lane_is_apart_for_a_minute_after_its_last_fault() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (ordinary, apart) = (runtime.handle().clone(), runtime.handle().clone());
+        let mut seats = Seats { ordinary, apart, apart_until: None };
+        let begin = Instant::now();
+        let mut moves = |fault: bool, second: u64| seats.change(fault, begin + Duration::from_secs(second));
+        assert!(!moves(false, 0));
+        assert!(moves(true, 1), "goes apart");
+        assert!(!moves(false, 2) && !moves(true, 31) && !moves(false, 61), "stays");
+        assert!(!moves(false, 90));
+        assert!(moves(false, 91), "comes back");
+        assert!(!moves(false, 92) && moves(true, 93));
+    }
 }

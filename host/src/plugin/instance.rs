@@ -14,7 +14,7 @@ use super::fault::{Fault, FaultClass};
 use super::http::Http;
 use super::imports::OutputInfo;
 use super::limits::{HandlerLimits, MemoryLimiter};
-use super::meter::Meter;
+use super::meter::{Meter, Seat, within};
 use super::metrics::Numbers;
 use super::output::{HandlerLog, Output};
 use super::place::Place;
@@ -93,6 +93,8 @@ struct Times {
 /// A handler's instance. Dropped after the first fault: a trap leaves its memory in no state to go on from.
 pub struct Instance {
     store: Store<State>,
+    // Behind the store, whose end it measures.
+    seat: Seat,
     version: Arc<Version>,
     config: Arc<InstanceConfig>,
     meter: Arc<Meter>,
@@ -123,7 +125,8 @@ impl Instance {
         place: Option<Place>,
     ) -> Result<Self, Fault> {
         let limits = &config.limits;
-        let meter = Arc::new(Meter::new(Arc::clone(&config.usage), limits.cpu_share));
+        let seat = Seat::here(&config.usage, limits.cpu_share);
+        let meter = Arc::new(Meter::new(Arc::clone(&config.usage)));
         let output = Arc::new(Output::new(Arc::clone(&config.log), Arc::clone(&config.usage), limits, place));
         let mut table = ResourceTable::new();
         // The guest's own handles are counted below. The host keeps two things for some of them (a pollable, and what it
@@ -149,6 +152,7 @@ impl Instance {
         let calls = Calls::default();
         let mut instance = Self {
             store,
+            seat,
             version: Arc::clone(version),
             config: Arc::clone(config),
             meter,
@@ -383,6 +387,11 @@ impl Instance {
         Some(worn)
     }
 
+    /// It is called on this thread from now on.
+    pub fn move_here(&mut self) {
+        self.seat.move_here();
+    }
+
     /// The topic-partition that it is for, once that is known.
     #[must_use]
     pub fn place(&self) -> Option<Place> {
@@ -434,7 +443,7 @@ impl Instance {
             return Err(Fault::new(FaultClass::Host, "an instance was called again after a fault"));
         }
         // Before any clock of the call is started: others' turns are nothing that it could hurry.
-        self.meter.turn().await;
+        self.seat.turn().await;
         let answer_bytes = self.answer_bytes(input);
         self.store.set_hostcall_fuel(usize::try_from(answer_bytes).unwrap_or(usize::MAX));
         self.meter.arm(times.running);
@@ -444,14 +453,14 @@ impl Instance {
         // From here on a call that is dropped half way (a caller that gave up) leaves a store that must not be used.
         self.faulted = true;
         let call = entry.call(&mut self.store, &self.version);
-        let ended = tokio::time::timeout(times.wall, self.meter.run(self.version.runtime.pulse(), call)).await;
-        match ended {
-            Ok(Ok(answer)) => {
+        let run = self.meter.run(&self.seat.turn, self.version.runtime.pulse(), call);
+        match within(run, tokio::time::sleep(times.wall)).await {
+            Some(Ok(answer)) => {
                 self.faulted = false;
                 Ok(answer)
             }
-            Ok(Err(error)) => Err(self.reported(Fault::of(&error, self.store.data(), entered))),
-            Err(_) => {
+            Some(Err(error)) => Err(self.reported(Fault::of(&error, self.store.data(), entered))),
+            None => {
                 let (state, ran) = (self.store.data(), self.meter.used());
                 let waits = state.waits_in.map_or_else(String::new, |function| format!(", and waits in {function}"));
                 let asked = state.http.waits_for();
@@ -465,6 +474,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        self.seat.end();
         self.store.data().output.finish();
     }
 }

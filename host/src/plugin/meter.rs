@@ -12,6 +12,9 @@ use super::runtime::{Pulse, TICK};
 use super::turns::{Stretch, Turn};
 use crate::handler_usage::Usage;
 
+/// Calls of an instance that are measured exactly, its start among them.
+const YOUNG: u64 = 100;
+
 /// The guest used up its running time.
 #[derive(Debug, thiserror::Error)]
 #[error("the call used up its running time of {limit:?}")]
@@ -23,7 +26,9 @@ pub(super) struct RunningTimeOver {
 ///
 /// The clock of a thread's CPU time costs half a microsecond, so that short calls are measured by the ordinary clock: a
 /// call's first stretch, which the next tick ends, counts as a tick at most (more means that the thread had no core, or
-/// was in one uninterruptible instruction). Every later one is measured in CPU time.
+/// was in one uninterruptible instruction). Every later one is measured in CPU time, and so is all of the first calls of
+/// an instance: one that breaks at each of them never gets to others, and what its start and its faults take is long, and
+/// not to be interrupted.
 ///
 /// Written by the thread that runs the call, read by the epoch callback on the same thread; atomics only because the
 /// instance may move between threads between calls.
@@ -37,36 +42,37 @@ pub(super) struct Meter {
     since: AtomicU64,
     /// Stretches of this call.
     stretches: AtomicU64,
+    calls: AtomicU64,
     limit: AtomicU64,
-    turn: Turn,
     /// The current stretch ends because its slice is used up.
     slice_over: AtomicBool,
 }
 
 impl Meter {
-    /// For an instance on this thread, of the pipeline that the usage is of.
-    pub(super) fn new(usage: Arc<Usage>, share: u32) -> Self {
+    /// For an instance of the pipeline that the usage is of.
+    pub(super) fn new(usage: Arc<Usage>) -> Self {
         let zero = || AtomicU64::new(0);
-        let (used, since, stretches, limit) = (zero(), zero(), zero(), zero());
-        let turn = Turn::here(&usage, share);
+        let (used, since, stretches, calls, limit) = (zero(), zero(), zero(), zero(), zero());
         let slice_over = AtomicBool::new(false);
-        Self { origin: Instant::now(), usage, used, since, stretches, limit, turn, slice_over }
+        Self { origin: Instant::now(), usage, used, since, stretches, calls, limit, slice_over }
     }
 
     /// Begins a call that may run so long.
     pub(super) fn arm(&self, limit: Duration) {
         self.used.store(0, Ordering::Relaxed);
         self.stretches.store(0, Ordering::Relaxed);
+        self.calls.store(self.calls.load(Ordering::Relaxed).saturating_add(1), Ordering::Relaxed);
         self.limit.store(nanos(limit), Ordering::Relaxed);
     }
 
     /// The clock of the current stretch.
     fn now(&self) -> u64 {
-        if self.is_first() { nanos(self.origin.elapsed()) } else { nanos(thread_time()) }
+        if self.is_coarse() { nanos(self.origin.elapsed()) } else { nanos(thread_time()) }
     }
 
-    fn is_first(&self) -> bool {
-        self.stretches.load(Ordering::Relaxed) <= 1
+    /// The current stretch is measured by the ordinary clock.
+    fn is_coarse(&self) -> bool {
+        self.stretches.load(Ordering::Relaxed) <= 1 && self.calls.load(Ordering::Relaxed) > YOUNG
     }
 
     fn resume(&self) {
@@ -74,17 +80,13 @@ impl Meter {
         self.since.store(self.now(), Ordering::Relaxed);
     }
 
-    fn stretch(&self) -> u64 {
-        let stretch = self.now().saturating_sub(self.since.load(Ordering::Relaxed));
-        if self.is_first() { stretch.min(nanos(TICK)) } else { stretch }
-    }
-
-    fn spent(&self) -> u64 {
-        self.used.load(Ordering::Relaxed).saturating_add(self.stretch())
+    fn stretch(&self, now: u64) -> u64 {
+        let stretch = now.saturating_sub(self.since.load(Ordering::Relaxed));
+        if self.is_coarse() { stretch.min(nanos(TICK)) } else { stretch }
     }
 
     fn pause(&self) -> Duration {
-        let stretch = self.stretch();
+        let stretch = self.stretch(self.now());
         self.used.store(self.used.load(Ordering::Relaxed).saturating_add(stretch), Ordering::Relaxed);
         self.usage.ran(stretch);
         Duration::from_nanos(stretch)
@@ -97,13 +99,71 @@ impl Meter {
 
     /// Looked at once a tick, from inside the guest.
     pub(super) fn check(&self) -> Result<(), RunningTimeOver> {
+        self.check_at(self.now())
+    }
+
+    fn check_at(&self, now: u64) -> Result<(), RunningTimeOver> {
         let limit = self.limit.load(Ordering::Relaxed);
-        if self.spent() < limit { Ok(()) } else { Err(RunningTimeOver { limit: Duration::from_nanos(limit) }) }
+        let spent = self.used.load(Ordering::Relaxed).saturating_add(self.stretch(now));
+        if spent <= limit { Ok(()) } else { Err(RunningTimeOver { limit: Duration::from_nanos(limit) }) }
     }
 
     /// The guest is about to let others run.
     pub(super) fn end_slice(&self) {
         self.slice_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Runs a guest call in its turns, measured.
+    pub(super) async fn run<F: Future>(&self, turn: &Turn, pulse: &Pulse, call: F) -> F::Output {
+        // Also when the call is given up half way.
+        let _leaving = Leaving(turn);
+        let mut call = pin!(call);
+        poll_fn(|context| {
+            if !turn.is_mine(context.waker()) {
+                return Poll::Pending;
+            }
+            pulse.touch();
+            self.resume();
+            let polled = call.as_mut().poll(context);
+            let ran = self.pause();
+            let slice = self.slice_over.swap(false, Ordering::Relaxed) && polled.is_pending();
+            turn.ran(ran, if slice { Stretch::Slice } else { Stretch::Over });
+            polled
+        })
+        .await
+    }
+}
+
+/// What the call gives, unless its time is over before. What comes at the very end of its time counts.
+pub(super) async fn within<T>(call: impl Future<Output = T>, over: impl Future<Output = ()>) -> Option<T> {
+    let (mut call, mut over) = (pin!(call), pin!(over));
+    poll_fn(|context| match call.as_mut().poll(context) {
+        Poll::Ready(given) => Poll::Ready(Some(given)),
+        Poll::Pending => over.as_mut().poll(context).map(|()| None),
+    })
+    .await
+}
+
+/// Where an instance stands in its thread's line. What its end takes – its memory is given back, which is long for much of it
+/// – is its pipeline's, too.
+#[derive(Debug)]
+pub(super) struct Seat {
+    pub turn: Turn,
+    usage: Arc<Usage>,
+    share: u32,
+    /// CPU time of the thread when the end began.
+    ends: Option<Duration>,
+}
+
+impl Seat {
+    /// On this thread, for an instance of the pipeline that the usage is of.
+    pub(super) fn here(usage: &Arc<Usage>, share: u32) -> Self {
+        Self { turn: Turn::here(usage, share), usage: Arc::clone(usage), share, ends: None }
+    }
+
+    /// The instance goes on on this thread, which may be another one.
+    pub(super) fn move_here(&mut self) {
+        self.turn = Turn::here(&self.usage, self.share);
     }
 
     /// Waits for the first turn of a call.
@@ -114,24 +174,19 @@ impl Meter {
         std::mem::forget(waits);
     }
 
-    /// Runs a guest call in its turns, measured.
-    pub(super) async fn run<F: Future>(&self, pulse: &Pulse, call: F) -> F::Output {
-        // Also when the call is given up half way.
-        let _leaving = Leaving(&self.turn);
-        let mut call = pin!(call);
-        poll_fn(|context| {
-            if !self.turn.is_mine(context.waker()) {
-                return Poll::Pending;
-            }
-            pulse.touch();
-            self.resume();
-            let polled = call.as_mut().poll(context);
-            let ran = self.pause();
-            let slice = self.slice_over.swap(false, Ordering::Relaxed) && polled.is_pending();
-            self.turn.ran(ran, if slice { Stretch::Slice } else { Stretch::Over });
-            polled
-        })
-        .await
+    /// From here to its own end, all that is done is the end of the instance.
+    pub(super) fn end(&mut self) {
+        self.ends = Some(thread_time());
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        if let Some(begin) = self.ends {
+            let took = thread_time().saturating_sub(begin);
+            self.usage.ran(nanos(took));
+            self.turn.charge(took);
+        }
     }
 }
 
@@ -168,10 +223,89 @@ mod tests {
         }
     }
 
+    /// Of an instance that has had its first calls.
+    fn grown(usage: Arc<Usage>) -> Meter {
+        let meter = Meter::new(usage);
+        (0..YOUNG).for_each(|_| meter.arm(Duration::ZERO));
+        meter
+    }
+
+    /// Proves: a call may run for exactly its limit, and for no nanosecond more, in its first stretch and in a later one. The
+    /// clock is a number here.
+    #[test]
+    fn a_call_runs_up_to_its_limit() {
+        for stretches in [1, 2, 7] {
+            for limit in [nanos(TICK) / 2, nanos(TICK) * 500] {
+                let meter = Meter::new(Arc::default());
+                meter.arm(Duration::from_nanos(limit));
+                meter.stretches.store(stretches, Ordering::Relaxed);
+                meter.used.store(limit / 3, Ordering::Relaxed);
+                meter.since.store(1_000, Ordering::Relaxed);
+                for (spent, over) in [(limit - 1, false), (limit, false), (limit + 1, true)] {
+                    assert_eq!(meter.check_at(1_000 + spent - limit / 3).is_err(), over, "{spent} of {limit}");
+                }
+            }
+        }
+    }
+
+    /// Proves: a call that is answered at its limit is answered, and one that would be a moment later is not. The clock is a
+    /// number here, and moves only when both wait.
+    #[test]
+    fn a_call_has_its_wall_clock_up_to_the_limit() {
+        const LIMIT: u32 = 30_000;
+        for (takes, answered) in [(LIMIT - 1, true), (LIMIT, true), (LIMIT + 1, false)] {
+            let clock = std::cell::Cell::new(0);
+            let at = |time: u32| {
+                let clock = &clock;
+                poll_fn(move |_| if clock.get() >= time { Poll::Ready(()) } else { Poll::Pending })
+            };
+            let mut call = pin!(within(at(takes), at(LIMIT)));
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let given = loop {
+                match call.as_mut().poll(&mut context) {
+                    Poll::Ready(given) => break given,
+                    Poll::Pending => clock.set(clock.get() + 1),
+                }
+            };
+            assert_eq!((given.is_some(), clock.get()), (answered, takes.min(LIMIT)));
+        }
+    }
+
+    /// Proves: what a young instance does in one go counts in full, and of an older one a tick of it.
+    #[test]
+    fn a_long_first_stretch_of_a_young_instance_counts() {
+        let long = TICK * 10;
+        for (meter, expected) in [(Meter::new(Arc::default()), long), (grown(Arc::default()), TICK)] {
+            meter.arm(Duration::from_secs(1));
+            meter.resume();
+            spin(long);
+            let ran = meter.pause();
+            assert!(ran >= expected && (expected == long || ran == TICK), "{ran:?}, {expected:?} is due");
+        }
+    }
+
+    /// Proves: the end of an instance is charged to its pipeline, as running time and in the line for the next turn.
+    #[test]
+    fn the_end_of_an_instance_is_its_pipelines() {
+        let usages: [Arc<Usage>; 2] = Default::default();
+        let [seat, other] = usages.each_ref().map(|usage| Seat::here(usage, 1));
+        let mut ending = Seat::here(&usages[0], 1);
+        ending.end();
+        spin(TICK * 10);
+        drop(ending);
+        assert!(usages[0].running() >= TICK * 10 && usages[1].running().is_zero(), "{:?}", usages[0].running());
+        // A third holds the turn while both come; the first waits longer, and yet is not next.
+        let third = Seat::here(&Arc::default(), 1);
+        assert!(third.turn.is_mine(std::task::Waker::noop()));
+        assert!(!seat.turn.is_mine(std::task::Waker::noop()) && !other.turn.is_mine(std::task::Waker::noop()));
+        third.turn.ran(TICK, Stretch::Over);
+        assert!(!seat.turn.is_mine(std::task::Waker::noop()) && other.turn.is_mine(std::task::Waker::noop()));
+    }
+
     #[test]
     fn only_running_counts() {
         let usage = Arc::new(Usage::default());
-        let meter = Meter::new(Arc::clone(&usage), 1);
+        let meter = grown(Arc::clone(&usage));
         meter.arm(Duration::from_millis(50));
         for _ in 0..3 {
             meter.resume();
@@ -196,7 +330,7 @@ mod tests {
     /// Goal: a thread that has to wait for a core is not taken for one that runs. Method: it waits.
     #[test]
     fn a_thread_without_a_core_does_not_run() {
-        let meter = Meter::new(Arc::default(), 1);
+        let meter = grown(Arc::default());
         meter.arm(Duration::from_secs(1));
         for _ in 0..2 {
             meter.resume();

@@ -116,14 +116,17 @@ impl Turn {
     /// It ran for so long.
     pub(super) fn ran(&self, time: Duration, end: Stretch) {
         let line = &mut *lock(&self.line);
-        if let Some(account) = line.accounts.get_mut(&self.pipeline) {
-            account.used = account.used.saturating_add(nanos(time) / account.share);
-        }
+        line.charge(self.pipeline, time);
         match end {
             // Others may have come meanwhile: it is decided when this one is back, and all of them stand in the line.
             Stretch::Slice => line.yielded = true,
             Stretch::Over => line.leave(self.id),
         }
+    }
+
+    /// So much was done for it outside its turns.
+    pub(super) fn charge(&self, time: Duration) {
+        lock(&self.line).charge(self.pipeline, time);
     }
 
     /// It does not want to run any more.
@@ -164,6 +167,12 @@ impl Line {
         let clock = self.clock;
         if let Some(account) = self.accounts.get_mut(&pipeline) {
             account.used = account.used.max(clock.saturating_sub(nanos(CREDIT) / account.share));
+        }
+    }
+
+    fn charge(&mut self, pipeline: usize, time: Duration) {
+        if let Some(account) = self.accounts.get_mut(&pipeline) {
+            account.used = account.used.saturating_add(nanos(time) / account.share);
         }
     }
 
