@@ -1,5 +1,5 @@
 //! The crossing alone: a burst packed from records, the call into a real guest, its answer checked and taken apart. No
-//! Kafka. For `side_by_side` and `micro`.
+//! Kafka. For `side_by_side`, `micro` and `limits`.
 
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
@@ -21,12 +21,22 @@ pub const BURST: usize = 256;
 /// Bytes of a value; keys have 16.
 const SIZE: usize = 100;
 
-/// A handler thread with an instance on it, as the host has them.
-pub struct Crossing {
-    thread: tokio::runtime::Runtime,
-    instance: Instance,
+/// Bursts of the same records to a guest.
+pub struct Crossing<G = Hosted> {
+    guest: G,
     records: Vec<(String, Vec<u8>)>,
     burst: Frame,
+}
+
+/// What answers bursts.
+pub trait Guest {
+    fn answer(&mut self, burst: &Frame) -> Frame;
+}
+
+/// A handler thread with an instance on it, as the host has them.
+pub struct Hosted {
+    thread: tokio::runtime::Runtime,
+    instance: Instance,
 }
 
 struct Silent;
@@ -41,9 +51,9 @@ impl HandlerLog for Silent {
     fn fault(&self, _: &Fault, _: Option<&Place>) {}
 }
 
-impl Crossing {
+impl Hosted {
     /// With the guest `uppercase` and the limits that a host has by default.
-    pub fn new() -> Self {
+    fn new() -> Self {
         let engine = Engine::new(Compiler::in_this_process(), None).expect("an engine");
         let version = Version::load_file(&engine, &guest("uppercase"), &LoadRules::default()).expect("the guest loads");
         let config = Arc::new(InstanceConfig {
@@ -59,15 +69,41 @@ impl Crossing {
         });
         let thread = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let instance = thread.block_on(Instance::start(&version, &config)).expect("the guest starts");
+        Self { thread, instance }
+    }
+}
+
+impl Guest for Hosted {
+    fn answer(&mut self, burst: &Frame) -> Frame {
+        self.thread.block_on(self.instance.handle_messages(burst)).expect("the guest answers")
+    }
+}
+
+impl Crossing {
+    /// As the host has it.
+    pub fn new() -> Self {
+        Self::with(Hosted::new())
+    }
+}
+
+impl<G: Guest> Crossing<G> {
+    pub fn with(guest: G) -> Self {
         let records = (0..BURST).map(|n| (format!("key-{n:012}"), vec![b'a' + (n % 26) as u8; SIZE])).collect();
-        Self { thread, instance, records, burst: Frame::default() }
+        Self { guest, records, burst: Frame::default() }
     }
 
     /// One burst there and back; the bytes that came out.
     pub fn burst(&mut self) -> usize {
         pack(&self.records, &mut self.burst);
-        let answer = self.thread.block_on(self.instance.handle_messages(&self.burst)).expect("the guest answers");
+        let answer = self.guest.answer(&self.burst);
         unpack(&self.burst, &answer)
+    }
+
+    /// CPU time of this thread for a record, over so many bursts.
+    pub fn nanoseconds_per_record(&mut self, bursts: usize) -> f64 {
+        let before = thread_time();
+        (0..bursts).for_each(|_| _ = black_box(self.burst()));
+        (thread_time() - before).as_nanos() as f64 / (bursts * BURST) as f64
     }
 }
 
@@ -123,13 +159,7 @@ pub fn nanoseconds_per_record() -> f64 {
     let mut crossing = Crossing::new();
     // Warms caches, and the clock of the processor.
     (0..BURSTS).for_each(|_| _ = black_box(crossing.burst()));
-    let mut rounds: Vec<f64> = (0..ROUNDS)
-        .map(|_| {
-            let before = thread_time();
-            (0..BURSTS).for_each(|_| _ = black_box(crossing.burst()));
-            (thread_time() - before).as_nanos() as f64 / (BURSTS * BURST) as f64
-        })
-        .collect();
+    let mut rounds: Vec<f64> = (0..ROUNDS).map(|_| crossing.nanoseconds_per_record(BURSTS)).collect();
     rounds.sort_by(f64::total_cmp);
     rounds[ROUNDS / 2]
 }
