@@ -7,36 +7,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use plugin_support::{burst, compiler, config, guest, on_handler_thread, runtime, version};
+use plugin_support::{burst, compiler, config, guest, leb, on_handler_thread, runtime, version};
 use sluicebox::plugin::{Cache, Code, HandlerLimits, Instance, LoadError, LoadRules, Runtime, Version};
 
 /// A component of one core module with these function bodies, each `() -> i32` with one local.
 fn component_of(bodies: &[Vec<u8>]) -> Vec<u8> {
-    let section = |id: u8, content: &[u8]| [&[id][..], &leb(content.len()), content].concat();
-    let vector = |items: Vec<Vec<u8>>| [leb(items.len()), items.concat()].concat();
+    let section = |id: u8, content: &[u8]| [&[id][..], &leb(content.len() as u64), content].concat();
+    let vector = |items: Vec<Vec<u8>>| [leb(items.len() as u64), items.concat()].concat();
     let types = section(1, &[1, 0x60, 0, 1, 0x7f]);
     let functions = section(3, &vector(vec![vec![0]; bodies.len()]));
     let code = bodies.iter().map(|body| {
         // One group of locals: one i32.
         let body = [&[1, 1, 0x7f][..], body, &[0x0b]].concat();
-        [leb(body.len()), body].concat()
+        [leb(body.len() as u64), body].concat()
     });
     let code = section(10, &vector(code.collect()));
     let module = [b"\0asm\x01\0\0\0".as_slice(), &types, &functions, &code].concat();
     [b"\0asm\x0d\0\x01\0".as_slice(), &section(1, &module)].concat()
-}
-
-fn leb(mut number: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let byte = (number & 0x7f) as u8;
-        number >>= 7;
-        if number == 0 {
-            bytes.push(byte);
-            return bytes;
-        }
-        bytes.push(byte | 0x80);
-    }
 }
 
 /// A body of so many bytes, about: `local 0 = local 0 * 0x55555 + ...`, which nothing folds.
@@ -71,6 +58,32 @@ fn a_compile_bomb_ends_at_its_limits() {
     let error = load(&bomb, &rules).expect_err("it takes more");
     assert!(matches!(error, LoadError::CompileMemory { .. }), "{error}");
     assert!(error.to_string().contains("more than 256MiB of memory to compile"), "{error}");
+}
+
+/// Proves: the kernel holds a child to the very numbers that the limits say. Method: what it says of the child at work.
+#[test]
+fn a_child_is_held_to_its_limits() {
+    let bomb = component_of(&vec![giant(GIANT); 3]);
+    for memory in [(700 << 20) - 1, 700 << 20, (700 << 20) + 1] {
+        let rules = LoadRules { compile_time: Duration::from_secs(3), compile_memory: memory, ..LoadRules::default() };
+        std::thread::scope(|scope| {
+            let compiling = scope.spawn(|| load(&bomb, &rules));
+            let limited = |child: u32| {
+                let limits = std::fs::read_to_string(format!("/proc/{child}/limits")).unwrap_or_default();
+                let row = |name: &str| -> Vec<String> {
+                    let line = limits.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+                    line.split_whitespace().take(2).map(str::to_owned).collect()
+                };
+                row("Max cpu time") == ["3", "4"]
+                    && row("Max address space") == [memory.to_string(), memory.to_string()]
+            };
+            while !children().into_iter().any(limited) {
+                assert!(!compiling.is_finished(), "no child had {memory} bytes and 3 seconds");
+                std::thread::yield_now();
+            }
+            compiling.join().expect("no panic").expect_err("it takes more");
+        });
+    }
 }
 
 /// Proves: by the default limits both bombs of the catalogue end in an error, while a handler on another thread answers all

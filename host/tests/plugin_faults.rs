@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use plugin_support::{Line, burst, config, fault_of, on_handler_thread, thread_time, version, version_by};
+use plugin_support::{Line, batch, burst, config, fault_of, on_handler_thread, thread_time, version, version_by};
 use sluicebox::plugin::{FaultClass, HandlerLimits, Instance, LineSource, LoadRules, LogLevel};
-use sluicebox_frames::Answer;
+use sluicebox_frames::{Answer, Source};
 
 /// How late a deadline may be noticed. Measured in CPU time of the thread, so that what else the machine does is not
 /// counted.
@@ -88,6 +88,47 @@ fn a_wait_ends_at_the_wall_clock() {
     assert!(fault.text.ends_with(", and waits in wasi:io/poll.pollable.block"), "{fault}");
     assert!(fault.advice.expect("advice").contains("`wall_time`"));
     assert!(begin.elapsed() < Duration::from_secs(30));
+}
+
+/// Proves: messages, batches and the start of an instance each have times of their own. Method: one of them is short and the
+/// others are long; the call that it is for ends, and says so.
+#[test]
+fn each_kind_of_call_has_its_own_times() {
+    type Set = fn(&mut HandlerLimits, Duration);
+    let kinds: [(&str, Set, Set); 3] = [
+        ("message", |limits, time| limits.running_time = time, |limits, time| limits.wall_time = time),
+        ("batch", |limits, time| limits.batch_running_time = time, |limits, time| limits.batch_wall_time = time),
+        ("init", |limits, time| limits.init_running_time = time, |limits, time| limits.init_wall_time = time),
+    ];
+    let (short, long) = (Duration::from_millis(150), Duration::from_secs(3600));
+    for (kind, running, wall) in kinds {
+        for (deed, class) in [("loop", FaultClass::Deadline), ("sleep 60000", FaultClass::WallClock)] {
+            let mut limits = limits();
+            for (_, running, wall) in kinds {
+                running(&mut limits, long);
+                wall(&mut limits, long);
+            }
+            (if class == FaultClass::Deadline { running } else { wall })(&mut limits, short);
+            let settings = if kind == "init" { format!(r#"{{"init":"{deed}"}}"#) } else { "{}".to_owned() };
+            let (config, _) = config(limits, &settings);
+            let fault = on_handler_thread(async {
+                // The one that has deeds in `init`; the other one knows batches.
+                if kind == "init" {
+                    return Instance::start(&version("hostile"), &config).await.expect_err("it does not start");
+                }
+                let mut instance = Instance::start(&version("raw-frames"), &config).await.expect("it starts");
+                let value = format!("!{deed}");
+                if kind == "message" {
+                    instance.handle_messages(&burst(&[&value], false)).await.expect_err("it ends")
+                } else {
+                    let source = Source { topic: "orders", partition: 4 };
+                    instance.handle_batch(&batch(&[&value], b"k", &[source])).await.expect_err("it ends")
+                }
+            });
+            assert_eq!(fault.class, class, "{kind}: {fault}");
+            assert!(fault.text.contains("150ms"), "{kind}: {fault}");
+        }
+    }
 }
 
 #[test]

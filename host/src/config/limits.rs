@@ -225,3 +225,79 @@ fn check_poll_interval(pipeline: &mut Pipeline, against: &Against<'_>, report: &
         *wait = bound.saturating_sub(Duration::from_millis(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{LoadRequest, Outside, load};
+    use super::HostFile;
+
+    /// Proves: each limit may be asked for up to its ceiling, and not beyond it.
+    #[test]
+    fn every_limit_up_to_its_ceiling() {
+        let ceiling = HostFile::default().ceilings;
+        let ms = |time: std::time::Duration| u64::try_from(time.as_millis()).expect("a ceiling");
+        let bytes = [
+            ("memory", ceiling.memory),
+            ("answer_bytes", ceiling.answer_bytes),
+            ("emission_bytes", ceiling.emission_bytes),
+            ("stack", ceiling.stack),
+            ("log_line", ceiling.log_line),
+            ("log_burst", ceiling.log_burst),
+            ("http_body", ceiling.http_body),
+            ("http_fields", ceiling.http_fields),
+            ("component_size", ceiling.component_size),
+            ("compile_memory", ceiling.compile_memory),
+        ];
+        let counts = [
+            ("emissions", ceiling.emissions),
+            ("memories", ceiling.memories),
+            ("tables", ceiling.tables),
+            ("table_elements", ceiling.table_elements),
+            ("instances", ceiling.instances),
+            ("handles", ceiling.handles),
+            ("metric_series", ceiling.metric_series),
+            ("cpu_share", ceiling.cpu_share),
+            ("http_requests", ceiling.http_requests),
+        ];
+        let times = [
+            ("running_time", ceiling.running_time),
+            ("batch_running_time", ceiling.batch_running_time),
+            ("wall_time", ceiling.wall_time),
+            ("batch_wall_time", ceiling.batch_wall_time),
+            ("init_running_time", ceiling.init_running_time),
+            ("init_wall_time", ceiling.init_wall_time),
+            ("http_time", ceiling.http_time),
+            ("compile_time", ceiling.compile_time),
+        ];
+        let directory = tempfile::tempdir().expect("a directory");
+        let manifest = directory.path().join("pipeline.toml");
+        std::fs::write(directory.path().join("handler.wasm"), "").expect("a file");
+        let refused = |key: &str, value: &str| {
+            let head = "schema = 1\nname = \"a\"\nsource.topics = [\"in\"]\n[handler]\ncomponent = \"handler.wasm\"\n";
+            std::fs::write(&manifest, format!("{head}limits = {{ {key} = {value} }}\n")).expect("a file");
+            let request = LoadRequest {
+                manifests: vec![manifest.clone()],
+                bootstrap: Some("broker.test:9092".to_owned()),
+                ..LoadRequest::default()
+            };
+            let loaded = load(&request, &Outside { env: &|_| None, property_fault: &|_, _| None });
+            let said = loaded.map_or_else(|report| report.render(false), |_| String::new());
+            said.contains(&format!("`handler.limits.{key}` is above the operator's ceiling"))
+        };
+        let up_to = |key: &str, ceiling: u64, show: &dyn Fn(u64) -> String| {
+            for (value, expected) in [(ceiling - 1, false), (ceiling, false), (ceiling + 1, true)] {
+                assert_eq!(refused(key, &show(value)), expected, "{key} = {}", show(value));
+            }
+        };
+        for (key, ceiling) in bytes {
+            up_to(key, ceiling, &|value| format!("\"{value}B\""));
+        }
+        up_to("log_rate", ceiling.log_rate, &|value| format!("\"{value}B/s\""));
+        for (key, ceiling) in counts {
+            up_to(key, ceiling.into(), &|value| value.to_string());
+        }
+        for (key, ceiling) in times {
+            up_to(key, ms(ceiling), &|value| format!("\"{value}ms\""));
+        }
+    }
+}

@@ -150,7 +150,8 @@ impl CompileJob {
         Self {
             stack: rules.stack,
             deterministic: rules.deterministic.into(),
-            cpu_seconds: rules.compile_time.as_secs().max(1),
+            // The kernel counts whole ones.
+            cpu_seconds: u64::try_from(rules.compile_time.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1),
             memory: rules.compile_memory,
         }
     }
@@ -225,4 +226,40 @@ fn shortened(mut text: String) -> String {
     }
     text.truncate(end);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_child_has_the_time_that_its_limit_says_in_whole_seconds() {
+        let seconds = |millis: u64| {
+            let rules = LoadRules { compile_time: Duration::from_millis(millis), ..LoadRules::default() };
+            CompileJob::of(&rules).cpu_seconds
+        };
+        for (millis, expected) in [(1, 1), (999, 1), (1000, 1), (1001, 2), (59_999, 60), (60_000, 60), (60_001, 61)] {
+            assert_eq!(seconds(millis), expected, "{millis} ms");
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_child_says_which_limit_it_was() {
+        let ended = |status, gave_up, reason: &str| {
+            judge(ExitStatus::from_raw(status), gave_up, vec![1], reason, &LoadRules::default())
+        };
+        assert!(matches!(ended(0, false, ""), Ok(code) if code == [1]));
+        assert!(matches!(ended(libc::SIGXCPU, false, ""), Err(LoadError::CompileTime { .. })));
+        assert!(matches!(ended(libc::SIGKILL, true, ""), Err(LoadError::CompileTime { .. })));
+        let memory = ended(libc::SIGABRT, false, "memory allocation of 70000 bytes failed");
+        assert!(matches!(memory, Err(LoadError::CompileMemory { .. })));
+        for (status, text) in [(1 << 8, "type mismatch"), (libc::SIGSEGV, "the compiler gave up (signal: 11")] {
+            let Err(LoadError::Compile { text: said }) = ended(status, false, "type mismatch") else {
+                panic!("{text}")
+            };
+            assert!(said.contains(text), "{said}");
+        }
+    }
 }

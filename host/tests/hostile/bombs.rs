@@ -5,20 +5,7 @@ use std::sync::Arc;
 use sluicebox::plugin::{FaultClass, HandlerLimits, Instance, LoadRules, Version};
 
 use crate::beside::{Peak, alone, beside};
-use crate::plugin_support::{config, guest, on_handler_thread, runtime};
-
-fn leb(mut number: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let byte = (number & 0x7f) as u8;
-        number >>= 7;
-        if number == 0 {
-            bytes.push(byte);
-            return bytes;
-        }
-        bytes.push(byte | 0x80);
-    }
-}
+use crate::plugin_support::{config, guest, leb, on_handler_thread, runtime};
 
 fn section(id: u8, content: &[u8]) -> Vec<u8> {
     [&[id][..], &leb(content.len() as u64), content].concat()

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use sluicebox::plugin::{FaultClass, HandlerLimits};
 
-use super::Asker;
 use super::server::Server;
+use super::{Asker, asked};
+use crate::plugin_support::on_handler_thread;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -73,6 +74,51 @@ fn a_request_ends_at_its_time() {
     let begin = Instant::now();
     assert_eq!(asker.ask_one(&format!("GET http {site} /never first=100")), "HttpResponseTimeout");
     assert!(begin.elapsed() < PATIENCE, "{:?}", begin.elapsed());
+}
+
+/// Proves: as many requests as the limit says are under way at once, and not one more. Method: a server that answers when so many
+/// wait for it at the same time, and not before.
+#[test]
+fn so_many_requests_at_once_as_the_limit_says() {
+    const LIMIT: usize = 3;
+    for many in [LIMIT - 1, LIMIT, LIMIT + 1] {
+        let fits = many <= LIMIT;
+        let server = Server::start("127.0.0.1");
+        let http_time = if fits { PATIENCE } else { Duration::from_millis(500) };
+        let limits = HandlerLimits { http_requests: LIMIT as u32, http_time, ..HandlerLimits::default() };
+        let (asker, site) = Asker::of(&server, limits);
+        let answers = asker.ask_one(&format!("GET http {site} /together?{many} many={many}"));
+        let answered = answers.split("; ").filter(|answer| *answer == "200 together").count();
+        assert_eq!(answered, if fits { many } else { 0 }, "{many}: {answers}");
+        if fits {
+            assert_eq!(server.seen.most.load(Ordering::SeqCst), many);
+        }
+    }
+}
+
+/// Proves: a guest may make headers of as many bytes as the limit says, and of not one more. How many the engine counts besides
+/// the text is found out, and the same at every limit.
+#[test]
+fn a_guests_headers_up_to_the_limit() {
+    let server = Server::start("127.0.0.1");
+    let fits = |limit: u64, bytes: u64| {
+        let limits = HandlerLimits { http_fields: limit, ..HandlerLimits::default() };
+        let (asker, site) = Asker::of(&server, limits);
+        on_handler_thread(async {
+            let question = format!("GET http {site} /hello fields={bytes}");
+            asked(&mut asker.start().await, &question).await.is_ok()
+        })
+    };
+    const LIMIT: u64 = 20_000;
+    let (mut most, mut over) = (1, LIMIT + 1);
+    while over - most > 1 {
+        let middle = (most + over) / 2;
+        *(if fits(LIMIT, middle) { &mut most } else { &mut over }) = middle;
+    }
+    assert!(LIMIT - most < 200, "{most} of {LIMIT}");
+    for (limit, enough) in [(LIMIT - 1, false), (LIMIT, true), (LIMIT + 1, true)] {
+        assert_eq!(fits(limit, most), enough, "{limit}");
+    }
 }
 
 /// Proves: no more requests of a pipeline are under way than may be, of all its instances; the others wait, and not for ever.

@@ -3,8 +3,11 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+/// After this nobody waits for an answer any more.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What it saw.
 #[derive(Default)]
@@ -15,6 +18,9 @@ pub struct Seen {
     /// Requests for what comes later that wait now, and most of them at once.
     waiting: AtomicUsize,
     pub most: AtomicUsize,
+    /// Requests to be answered together.
+    together: Mutex<usize>,
+    joined: Condvar,
     /// Heads of requests as they came, with the length of the body behind.
     heads: Mutex<Vec<(String, usize)>>,
 }
@@ -22,6 +28,17 @@ pub struct Seen {
 impl Seen {
     pub fn heads(&self) -> Vec<(String, usize)> {
         self.heads.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until so many requests wait here; `None` when that takes too long for anybody.
+    fn wait_for_others(&self, count: usize) -> Option<()> {
+        let mut together = self.together.lock().unwrap_or_else(PoisonError::into_inner);
+        *together += 1;
+        self.most.fetch_max(*together, Ordering::SeqCst);
+        self.joined.notify_all();
+        let wait = self.joined.wait_timeout_while(together, LONGEST, |together| *together < count);
+        let (together, _) = wait.unwrap_or_else(PoisonError::into_inner);
+        (*together >= count).then_some(())
     }
 
     pub fn connections(&self) -> usize {
@@ -87,6 +104,9 @@ fn serve(mut stream: impl Peer, seen: &Seen) -> Option<()> {
             // Before the answer, upon which the next may come.
             seen.waiting.fetch_sub(1, Ordering::SeqCst);
         }
+        if path == "/together" {
+            seen.wait_for_others(argument.parse().ok()?)?;
+        }
         if !answer(&mut stream, path, argument, &head, body).ok()? {
             return None;
         }
@@ -145,6 +165,7 @@ fn answer(stream: &mut impl Peer, path: &str, argument: &str, head: &str, body: 
             return Ok(false);
         }
         "/later" => stream.write_all(whole("later").as_bytes())?,
+        "/together" => stream.write_all(whole("together").as_bytes())?,
         "/noise" => {
             stream.write_all(b"SSH-2.0-OpenSSH_9.9\r\n\r\n")?;
             return Ok(false);

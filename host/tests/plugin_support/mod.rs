@@ -77,6 +77,20 @@ pub fn version_by(name: &str, rules: &LoadRules) -> Arc<Version> {
     Arc::clone(loaded.entry((name.to_owned(), rules.clone())).or_insert_with(load))
 }
 
+/// A number as WebAssembly's binary format has it.
+pub fn leb(mut number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let byte = (number & 0x7f) as u8;
+        number >>= 7;
+        if number == 0 {
+            bytes.push(byte);
+            return bytes;
+        }
+        bytes.push(byte | 0x80);
+    }
+}
+
 /// CPU time that this thread has used.
 pub fn thread_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
