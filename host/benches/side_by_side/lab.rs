@@ -14,7 +14,7 @@ use crate::{crossing, input, latency, machine, soak, standing, throughput};
 const WARM_UPS: usize = 4;
 /// The same before the first one on a broker that was just started. On two cores its compilers are at work for the first
 /// forty million records; its CPU time per record falls by half meanwhile, not evenly.
-const COLD: usize = 8;
+const COLD: usize = 12;
 
 /// The broker that everything runs on.
 pub fn broker() -> kafka::Options {
