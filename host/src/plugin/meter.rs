@@ -122,7 +122,12 @@ impl Meter {
     ///
     /// # Errors
     /// When so much time has passed since its beginning, whether it ran or waited.
-    pub(super) async fn run<F: Future>(&self, pulse: &Pulse, wall: Duration, call: F) -> Result<F::Output, WallTimeOver> {
+    pub(super) async fn run<F: Future>(
+        &self,
+        pulse: &Pulse,
+        wall: Duration,
+        call: F,
+    ) -> Result<F::Output, WallTimeOver> {
         // Also when the call is given up half way.
         let mut leaving = Some(Leaving(&self.turn));
         let mut call = pin!(call);
