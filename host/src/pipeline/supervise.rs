@@ -267,11 +267,12 @@ impl Supervised {
         Ok((counts, limits))
     }
 
-    /// Counts the topics behind the outlets.
+    /// Counts the topics behind the outlets, and the inputs.
     fn survey(&self, config: &Pipeline, waker: &Waker) -> Result<TopicSurvey, String> {
         let topics =
             Self::written(config).map(|(cluster, topic)| Ok((self.cluster(cluster)?.clone(), topic.to_owned())));
-        Ok(TopicSurvey::new(topics.collect::<Result<_, String>>()?, waker))
+        let inputs = (&self.source_cluster, &config.source.topics[..]);
+        Ok(TopicSurvey::new(topics.collect::<Result<_, String>>()?, inputs, waker))
     }
 
     fn cluster(&self, name: &str) -> Result<&Cluster, String> {
