@@ -44,12 +44,12 @@ impl<E: Edges> Run<E> {
     /// ever. A member that joins anew owns none.
     fn look_for_gone(&mut self, topic: &str, partitions: u32) {
         let known = self.parts.inputs.get(topic).copied().unwrap_or(0);
-        let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
-        let is_gone = |slot: &&Box<Slot<E>>| {
+        let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_deref());
+        let is_gone = |slot: &&Slot<E>| {
             *slot.lane.topic == *topic
                 && u32::try_from(slot.lane.partition).is_ok_and(|partition| partition >= partitions)
         };
-        let gone = lanes.into_iter().filter(is_gone).count();
+        let gone = lanes.filter(is_gone).count();
         if gone > 0 && !self.closing {
             self.fail(format!(
                 "input topic `{topic}` has {partitions} partitions, and had {known}: it was made anew, and {gone} of its partitions \

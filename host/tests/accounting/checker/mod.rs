@@ -35,6 +35,7 @@ use transcript::Transcript;
 use verdict::Verdict;
 
 /// What was promised.
+#[allow(clippy::enum_variant_names, reason = "the words that everybody has for it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Every record at least once.
