@@ -14,7 +14,7 @@ use super::fault::{Fault, FaultClass};
 use super::http::Http;
 use super::imports::OutputInfo;
 use super::limits::{HandlerLimits, MemoryLimiter};
-use super::meter::{Meter, WallTimeOver};
+use super::meter::Meter;
 use super::metrics::Numbers;
 use super::output::{HandlerLog, Output};
 use super::place::Place;
@@ -444,13 +444,14 @@ impl Instance {
         // From here on a call that is dropped half way (a caller that gave up) leaves a store that must not be used.
         self.faulted = true;
         let call = entry.call(&mut self.store, &self.version);
-        match self.meter.run(self.version.runtime.pulse(), times.wall, call).await {
+        let ended = tokio::time::timeout(times.wall, self.meter.run(self.version.runtime.pulse(), call)).await;
+        match ended {
             Ok(Ok(answer)) => {
                 self.faulted = false;
                 Ok(answer)
             }
             Ok(Err(error)) => Err(self.reported(Fault::of(&error, self.store.data(), entered))),
-            Err(WallTimeOver) => {
+            Err(_) => {
                 let (state, ran) = (self.store.data(), self.meter.used());
                 let waits = state.waits_in.map_or_else(String::new, |function| format!(", and waits in {function}"));
                 let asked = state.http.waits_for();

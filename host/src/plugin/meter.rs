@@ -19,10 +19,6 @@ pub(super) struct RunningTimeOver {
     limit: Duration,
 }
 
-/// No answer came in time.
-#[derive(Debug)]
-pub(super) struct WallTimeOver;
-
 /// Sums the stretches during which a call is being polled.
 ///
 /// The clock of a thread's CPU time costs half a microsecond, so that short calls are measured by the ordinary clock: a
@@ -118,41 +114,22 @@ impl Meter {
         std::mem::forget(waits);
     }
 
-    /// Runs a guest call in its turns, measured. The first turn is there: [`Meter::turn`] was waited for.
-    ///
-    /// # Errors
-    /// When so much time has passed since its beginning, whether it ran or waited.
-    pub(super) async fn run<F: Future>(
-        &self,
-        pulse: &Pulse,
-        wall: Duration,
-        call: F,
-    ) -> Result<F::Output, WallTimeOver> {
+    /// Runs a guest call in its turns, measured.
+    pub(super) async fn run<F: Future>(&self, pulse: &Pulse, call: F) -> F::Output {
         // Also when the call is given up half way.
-        let mut leaving = Some(Leaving(&self.turn));
+        let _leaving = Leaving(&self.turn);
         let mut call = pin!(call);
-        // Made when the call has to wait, which most never do. Unconstrained: a call that uses up the task's budget at every
-        // poll must not put it off.
-        let mut over = pin!(None);
-        let mut first = true;
         poll_fn(|context| {
-            if std::mem::take(&mut first) || self.turn.is_mine(context.waker()) {
-                pulse.touch();
-                self.resume();
-                let polled = call.as_mut().poll(context);
-                let ran = self.pause();
-                let slice = self.slice_over.swap(false, Ordering::Relaxed) && polled.is_pending();
-                self.turn.ran(ran, if slice { Stretch::Slice } else { Stretch::Over });
-                if let Poll::Ready(answer) = polled {
-                    std::mem::forget(leaving.take());
-                    return Poll::Ready(Ok(answer));
-                }
+            if !self.turn.is_mine(context.waker()) {
+                return Poll::Pending;
             }
-            if over.is_none() {
-                let at = self.origin + Duration::from_nanos(self.since.load(Ordering::Relaxed)) + wall;
-                over.set(Some(tokio::task::unconstrained(tokio::time::sleep_until(at.into()))));
-            }
-            over.as_mut().as_pin_mut().map_or(Poll::Pending, |over| over.poll(context).map(|()| Err(WallTimeOver)))
+            pulse.touch();
+            self.resume();
+            let polled = call.as_mut().poll(context);
+            let ran = self.pause();
+            let slice = self.slice_over.swap(false, Ordering::Relaxed) && polled.is_pending();
+            self.turn.ran(ran, if slice { Stretch::Slice } else { Stretch::Over });
+            polled
         })
         .await
     }
