@@ -21,16 +21,6 @@ pub fn spawn_deep(name: &str, stack: usize, work: impl FnOnce() + Send + 'static
     spawn_with(Builder::new().stack_size(stack), name, work)
 }
 
-/// By so much this thread gives way to others from now on, as `nice` counts: the scheduler gives it less when they want the
-/// same core, and lets them in at once when they wake up.
-pub fn give_way(niceness: i32) {
-    // Elsewhere that is a property of the process.
-    if cfg!(target_os = "linux") && niceness > 0 {
-        // SAFETY: takes a number only. A thread that cannot be made to give way does not.
-        unsafe { libc::nice(niceness) };
-    }
-}
-
 fn spawn_with(builder: Builder, name: &str, work: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     let named = name.to_owned();
     builder.name(name.to_owned()).spawn(move || {

@@ -1,8 +1,8 @@
 //! Handler threads. Lanes are spread over them and stay where they are; on each thread the calls of its lanes take turns of
 //! two milliseconds, each pipeline by its share, so a slow or looping lane stops neither the I/O thread nor its neighbours.
 //! What a fault costs is no guest's code and cannot be divided into turns: a trap is traced to its source line, an instance is
-//! given up, another one started. So lanes whose handlers break go apart, to threads of their own that give way to the others,
-//! until they have been well for a minute.
+//! given up, another one started. So lanes whose handlers break go apart, to threads of their own, until they have been well for
+//! a minute: between threads the system divides what cannot be divided here.
 //!
 //! Knows plugin/ and channels. One message per call crosses to the lane's thread, one comes back.
 
@@ -35,8 +35,6 @@ const ANSWERS: usize = 1024;
 const STACK: usize = 4 * 1024 * 1024;
 /// How long a lane stays apart after a fault.
 const APART: Duration = Duration::from_secs(60);
-/// By how much threads of lanes that are apart give way: they have a tenth of what the others have, where all want all.
-const GIVE_WAY: i32 = 10;
 /// Revisions that lanes may be on their way between: the one before, the canary, the one after.
 const REVISIONS: usize = 4;
 
@@ -226,8 +224,8 @@ impl HandlerThreads {
     /// When the system gives no thread.
     pub fn start(count: usize) -> std::io::Result<Self> {
         let start = |number| {
-            let ordinary = HandlerThread::start(&format!("sb-handler-{number}"), 0)?;
-            Ok(Pair { ordinary, apart: HandlerThread::start(&format!("sb-apart-{number}"), GIVE_WAY)? })
+            let ordinary = HandlerThread::start(&format!("sb-handler-{number}"))?;
+            Ok(Pair { ordinary, apart: HandlerThread::start(&format!("sb-apart-{number}"))? })
         };
         let threads = (0..count.max(1)).map(start).collect::<std::io::Result<_>>()?;
         Ok(Self { threads, next: AtomicUsize::new(0) })
@@ -257,12 +255,11 @@ impl HandlerThreads {
 }
 
 impl HandlerThread {
-    fn start(name: &str, give_way: i32) -> std::io::Result<Self> {
+    fn start(name: &str) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = threads::spawn_deep(name, STACK, move || {
-            threads::give_way(give_way);
             // Ends when the sender is dropped, too.
             _ = runtime.block_on(stopped);
             runtime.shutdown_background();
