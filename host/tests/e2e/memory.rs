@@ -1,6 +1,7 @@
 //! Input that comes faster than a handler takes it.
 
 use crate::check::{Site, Stage, output, wait_committed, wait_for_records};
+use crate::support::PATIENCE;
 use crate::support::client::{NewRecord, Producer, create_topic, end_offsets, read_all, total};
 use crate::support::guests::guest;
 use crate::support::kafka::kafka_or_not_run;
@@ -53,7 +54,8 @@ fn a_slow_handler_does_not_fill_the_memory() {
 
 /// Proves: a thousand partitions, each held up by its first record while 300 MB wait at the broker, share one budget: what the
 /// host takes in for them is bounded by that and by what it fetches ahead, not by their number. Then all of them go on, and
-/// each is done and committed to its end.
+/// each is done and committed to its end. (What a lane at work has besides, its instance and the burst and answer of a call,
+/// has a limit of its own for each.)
 #[test]
 fn a_thousand_partitions_share_one_budget() {
     const PARTITIONS: i32 = 1_000;
@@ -90,13 +92,27 @@ fn a_thousand_partitions_share_one_budget() {
     let large = format!("good {}", "x".repeat(SIZE));
     to_each(&large, EACH);
     assert_eq!(total(kafka, &stage.output), 0, "some lane went on before all was there");
+    let mut held_up = before;
+    host.process().wait_until("no lane went on", PATIENCE, || {
+        let most = host.process().most_memory_kib().unwrap_or_default();
+        let goes_on = total(kafka, &stage.output) > 0;
+        held_up = if goes_on { held_up } else { most };
+        goes_on
+    });
     wait_committed(kafka, &name, &stage.input);
     let used = host.process().most_memory_kib().unwrap_or_default();
     host.wait_for_metric("sluicebox_consumer_lag_messages", &[], 0.0);
+    let instances = host.metric("sluicebox_handler_memory_bytes").unwrap_or_default() / 1_048_576.0;
     host.stop();
     assert_eq!(end_offsets(kafka, &stage.input), vec![EACH as i64 + 1; PARTITIONS as usize]);
     assert_eq!(total(kafka, &stage.output), i64::from(PARTITIONS) * (EACH as i64 + 1));
-    let more = used.saturating_sub(before);
-    eprintln!("{} MiB with a thousand idle lanes, {} MiB more at most", before / 1024, more / 1024);
+    eprintln!(
+        "{} MiB with a thousand idle lanes, {} MiB while all were held up, {} MiB when all were at work, {instances:.0} MiB of \
+         that in instances",
+        before / 1024,
+        held_up / 1024,
+        used / 1024
+    );
+    let more = held_up.saturating_sub(before);
     assert!(more < MOST_MORE_KIB, "it took {more} KiB more than the {before} KiB of its idle lanes");
 }
