@@ -27,6 +27,7 @@ use super::view::{
 };
 use crate::config::nearest;
 use crate::live::deployments::Book;
+use crate::live::manifests;
 use crate::pipeline::status::PipelineStatus;
 
 /// How long a component may take to arrive.
@@ -167,10 +168,18 @@ async fn versions(Named(pipeline): Named) -> Result<Versions, Problem> {
 async fn deployment(
     State(api): State<Arc<Api>>,
     Named(pipeline): Named,
+    ConnectInfo(caller): ConnectInfo<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Result<Accepted, Problem> {
     let book = pipeline.book()?;
+    // A manifest in JSON, where a character may take six bytes.
+    let limit = 6 * manifests::LONGEST + REQUEST_BYTES;
+    caller.allow(limit, LIFETIME);
+    let body = axum::body::to_bytes(body, limit).await.map_err(|error| {
+        let detail = format!("the request did not arrive whole, or has more than {limit} bytes: {error}");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body", detail)
+    })?;
     let wanted = deploy::deployment(book, read(&body)?)?;
     begin(&api, "deploy", &pipeline, book, wanted, &headers)
 }

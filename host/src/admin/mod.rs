@@ -6,7 +6,7 @@
 //! - [`metrics`]: the text of a scrape; [`families`]: which metrics there are; [`handler_metrics`]: those that
 //!   handlers name.
 //! - [`api`]: the pages under `/v1`, which the commands use; [`pipelines`]: what they say; [`view`]: in which form;
-//!   [`steer`]: pause and resume; [`deploy`]: other versions; [`operations`]: what takes time; [`problem`]: errors;
+//!   [`steer`]: pause and resume; [`deploy`]: other versions; [`plan`]: what one would change; [`operations`]: what takes time; [`problem`]: errors;
 //!   [`openapi`]: the table of all pages.
 
 mod api;
@@ -20,6 +20,7 @@ mod metrics;
 mod openapi;
 mod operations;
 mod pipelines;
+mod plan;
 pub mod problem;
 mod steer;
 #[cfg(test)]

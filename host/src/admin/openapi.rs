@@ -147,6 +147,7 @@ fn forms() -> Value {
     let operation = OperationView { hint: text(), code: text(), result: json!({}), ..OperationView::default() };
     let deploy = DeployRequest {
         digest: text(),
+        manifest: text(),
         strategy: text(),
         canary_percent: Some(0),
         canary_seconds: Some(0),
@@ -159,7 +160,10 @@ fn forms() -> Value {
         "Pipeline": form(&pipeline),
         "PartitionList": form(&PartitionList { partitions: vec![partition] }),
         "PauseRequest": form(&PauseRequest { reason: text() }),
-        "VersionList": form(&VersionList { versions: vec![VersionView::default()], ..VersionList::default() }),
+        "VersionList": form(&VersionList {
+            versions: vec![VersionView { settings: text(), ..VersionView::default() }],
+            ..VersionList::default()
+        }),
         "Component": form(&ComponentView::default()),
         "DeployRequest": form(&deploy),
         "Operation": form(&operation),

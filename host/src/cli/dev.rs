@@ -94,7 +94,7 @@ fn prepare(args: &DevArgs, global: &Global, colour: bool) -> Result<Session, Ref
     let offsets = Offsets::new(&cluster, &pipeline.source.group).map_err(failed)?;
     let rate = args.rate.or((!args.once).then_some(DEFAULT_RATE));
     let feed = Feed::new(&cluster, pipeline.dev.partitions, samples, rate).map_err(failed)?;
-    let app = App::start(&plan, loaded, &runtime, None).map_err(|error| match error {
+    let app = App::start(&plan, loaded, &runtime, None, None).map_err(|error| match error {
         StartError::Admin { .. } => Refusal(Exit::Precondition, taken_admin(&error)),
         StartError::Token(_) | StartError::Outbound { .. } | StartError::Threads(_) => {
             Refusal::new(Exit::Failed, error)

@@ -45,6 +45,8 @@ pub struct Outlets<P> {
     pub failed: u64,
     /// Attempts at records that failed, the last ones included.
     pub failed_attempts: u64,
+    /// Calls without messages that keep failing after as many attempts as there are.
+    pub stuck_calls: u64,
     /// The last of them, and why.
     pub last_failure: Option<String>,
     /// Counts of the pipeline.
@@ -72,6 +74,7 @@ impl<P: Produce> Outlets<P> {
             refusals: Vec::new(),
             failed: 0,
             failed_attempts: 0,
+            stuck_calls: 0,
             last_failure: None,
             figures: Figures { batchers, ..Figures::default() },
             at: ("".into(), 0),
@@ -275,6 +278,8 @@ impl<P: Produce> Sink for Outlets<P> {
             Notice::Stopped { offset, attempts, failure } => telemetry::stopped(self.at(offset), attempts, failure),
             Notice::CallFailed { what, attempt, failure, blocks, wait } => {
                 telemetry::call_failed(self.at(-1), what, attempt, failure, blocks, wait);
+                self.failed_attempts += 1;
+                self.stuck_calls += u64::from(blocks);
                 *self.figures.retries.entry(failure.class).or_default() += 1;
             }
             Notice::LateAcks { count } => {

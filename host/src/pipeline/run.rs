@@ -392,13 +392,18 @@ impl<E: Edges> Run<E> {
                 *outlets.figures.faults.entry(failure.class).or_default() += 1;
             }
             outlets.serve(&slot.lane.topic, slot.lane.partition);
-            let (messages, failed) = (slot.lane.running_count(), outlets.failed_attempts);
+            // Messages that met no instance were not served.
+            let starts = !matches!(reply, Reply::NotStarted(_));
+            let messages = if starts { slot.lane.running_count() } else { 0 };
+            let (failed, stuck) = (outlets.failed_attempts, outlets.stuck_calls);
             slot.lane.on_reply(answered.frame, reply, answered.took, now, outlets);
             if let Some(renewed) = answered.renewed {
                 slot.lane.on_renewed(renewed == Renewed::Restored, now);
             }
-            if messages > 0 {
-                self.swap.served(&slot.revision, messages, outlets.failed_attempts - failed, answered.took);
+            let failed = outlets.failed_attempts - failed + u64::from(!starts);
+            if messages > 0 || failed > 0 {
+                let stuck = outlets.stuck_calls - stuck + u64::from(!starts);
+                self.swap.served(&slot.revision, messages, failed, stuck, answered.took);
                 if slot.lane.steps_back().is_some() {
                     self.swap.look_again();
                 }
