@@ -260,14 +260,16 @@ impl App {
 
 /// Opens the admin port.
 fn serve(address: SocketAddr, plan: &Plan, live: &[Live], books: &[Option<Book>]) -> Result<Admin, StartError> {
-    let token_file = plan.admin_token_file.clone();
-    token_file.as_deref().map(read_token).transpose()?;
+    let (token_file, read_only_token_file) = (plan.admin_token_file.clone(), plan.admin_read_only_token_file.clone());
+    for file in [&token_file, &read_only_token_file].into_iter().flatten() {
+        read_token(file)?;
+    }
     let managed = live.iter().zip(books).map(|(live, book)| Managed {
         status: Arc::clone(&live.status),
         control: Arc::new(live.control.clone()),
         book: book.clone(),
     });
-    let port = Port { address, token_file };
+    let port = Port { address, token_file, read_only_token_file };
     Admin::start(&port, managed.collect()).map_err(|source| StartError::Admin { address, source })
 }
 

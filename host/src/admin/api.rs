@@ -104,7 +104,7 @@ pub fn pages(api: Arc<Api>) -> Router {
         .route("/v1/pipelines/{name}/deployments", post(deployment))
         .route("/v1/pipelines/{name}/rollback", post(rollback))
         .route("/v1/components", post(component))
-        .route("/v1/operations/{id}", get(operation))
+        .route("/v1/operations/{id}", get(operation).delete(cancel))
         .with_state(api)
 }
 
@@ -272,12 +272,24 @@ async fn operation(
 ) -> Result<Json<OperationView>, Problem> {
     let wait = waited(uri.query())?;
     let found = api.operations.wait(&id, wait).await;
-    let unknown = || {
-        let detail =
-            format!("there is no operation `{id}`; operations are forgotten when the host ends, and after many others");
-        Problem::new(StatusCode::NOT_FOUND, "no_operation", detail)
-    };
-    found.map(Json).ok_or_else(unknown)
+    found.map(Json).ok_or_else(|| no_operation(&id))
+}
+
+/// It ends by itself, and says how.
+async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Accepted, Problem> {
+    match api.operations.cancel(&id).ok_or_else(|| no_operation(&id))? {
+        Ok(operation) => accepted(Some(operation)),
+        Err(over) => {
+            let detail = format!("operation `{id}` is over: {}", over.state);
+            Err(Problem::new(StatusCode::CONFLICT, "over", detail).hint("what it did can be undone by another one"))
+        }
+    }
+}
+
+fn no_operation(id: &str) -> Problem {
+    let detail =
+        format!("there is no operation `{id}`; operations are forgotten when the host ends, and after many others");
+    Problem::new(StatusCode::NOT_FOUND, "no_operation", detail)
 }
 
 /// `wait=SECONDS`.

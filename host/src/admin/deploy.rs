@@ -205,7 +205,11 @@ pub async fn carry_out(book: Book, under_way: UnderWay, wanted: Wanted, progress
         return End::Done(format!("{} is what it serves already", short(&from)), result);
     }
     progress.say(format!("{} is looked at: {} serves", short(&wanted.digest), short(&from)));
-    let admitted = match admit(&book, &wanted.digest, config).await {
+    let admitted = tokio::select! {
+        admitted = admit(&book, &wanted.digest, config) => admitted,
+        () = progress.cancelled() => Err(End::Failed("it was cancelled before anything changed".to_owned(), None)),
+    };
+    let admitted = match admitted {
         Ok(admitted) => admitted,
         Err(end) => return end,
     };
@@ -254,7 +258,7 @@ async fn follow(book: &Book, number: u64, wanted: &Wanted, progress: &Progress) 
     let mut deadline = Instant::now() + wanted.trial() + wanted.timeout;
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = None;
+    let (mut told, mut cancelled) = (None, false);
     loop {
         look.tick().await;
         let swap = control.progress();
@@ -269,6 +273,11 @@ async fn follow(book: &Book, number: u64, wanted: &Wanted, progress: &Progress) 
         }
         match &swap.stage {
             Stage::Done => break,
+            Stage::Switching | Stage::Canary if progress.is_cancelled() && !cancelled => {
+                cancelled = true;
+                control.take_back(number, "it was cancelled");
+                deadline = Instant::now() + BACK;
+            }
             Stage::RolledBack(reason) => {
                 return End::RolledBack(format!("{} serves again: {reason}", short(&swap.from)), json!(view));
             }
@@ -330,6 +339,9 @@ async fn first_record(book: &Book, number: u64, wanted: &Wanted, progress: &Prog
         }
         if swap.new.messages > swap.new.failed {
             return End::Done(line, result(&swap, true));
+        }
+        if progress.is_cancelled() {
+            return End::Done(format!("{line}; no record was waited for, it was cancelled"), result(&swap, false));
         }
         let (state, reason, _) = live.status.state();
         let figures = live.status.figures();

@@ -108,7 +108,7 @@ fn nothing_ordered() -> Progress {
 }
 
 fn port(address: SocketAddr) -> Port {
-    Port { address, token_file: None }
+    Port { address, token_file: None, read_only_token_file: None }
 }
 
 fn start(statuses: &[Arc<PipelineStatus>]) -> Admin {
@@ -340,6 +340,24 @@ fn other_pages_and_methods_are_refused_with_what_is_possible() {
         for answer in [refused, page] {
             assert!(!answer.head.to_ascii_lowercase().contains("access-control"));
         }
+    }
+}
+
+/// Proves: of each path exactly the methods are served that `/openapi.json` has.
+#[test]
+fn every_method_is_in_the_document() {
+    let admin = start(&[pipeline("p", State::Running, None, Figures::default())]);
+    let document = get(&admin, "/openapi.json").json();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        let path = path.replace("{name}", "p").replace("{id}", "x");
+        let refused = send(&admin, &format!("PATCH {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(refused.status, 405, "{path}");
+        let allowed = refused.head.to_ascii_lowercase();
+        let allowed = allowed.lines().find_map(|line| line.strip_prefix("allow: ")).expect("a list");
+        let mut served: Vec<&str> = allowed.split(',').filter(|method| *method != "head").collect();
+        served.sort_unstable();
+        let said: Vec<&str> = methods.as_object().expect("methods").keys().map(String::as_str).collect();
+        assert_eq!(served, said, "{path}");
     }
 }
 

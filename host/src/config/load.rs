@@ -38,6 +38,7 @@ pub fn load(request: &LoadRequest, outside: &Outside<'_>) -> Result<Plan, Report
         clusters: if request.purpose == Purpose::Dev { BTreeMap::new() } else { checked(clusters) },
         admin,
         admin_token_file: host.token_file,
+        admin_read_only_token_file: host.read_only_token_file,
         drain: request.drain.or(host.drain).unwrap_or(Duration::from_secs(30)),
         memory_budget: host.memory_budget,
         data_dir: host.data_dir.or_else(|| default_data_dir(outside.env)),
@@ -193,7 +194,7 @@ fn admin_address(request: &LoadRequest, host: &HostFile, report: &mut Report) ->
         AdminChoice::At(listen) => {
             let text = format!("--admin {listen}");
             let origin = SourceText::flag("--admin", &text).at("--admin ".len()..text.len());
-            match parse_admin(listen, host.token_file.is_some()) {
+            match parse_admin(listen, host.has_token()) {
                 Ok((address, warning)) => {
                     if let Some(found) = warning {
                         report.push(found.at(origin));

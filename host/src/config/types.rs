@@ -35,6 +35,8 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// The file of the token that callers on other machines have to show; `None`: there are none.
     pub admin_token_file: Option<PathBuf>,
+    /// The same of one that lets them look only.
+    pub admin_read_only_token_file: Option<PathBuf>,
     /// How long a shutdown may take before it is forced. Default 30 s.
     pub drain: Duration,
     /// Bytes in flight of the whole process, shared by all pipelines. Default 256 MiB.

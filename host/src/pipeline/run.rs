@@ -548,7 +548,13 @@ impl<E: Edges> Run<E> {
             if let Some(slot) = self.lanes.get_mut(ticket.lane as usize).and_then(Option::as_mut) {
                 mark!(RecordRefused);
                 self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
+                let failed = self.parts.outlets.failed_attempts;
                 slot.lane.on_refused(ticket.target, refused, now, &mut self.parts.outlets);
+                if slot.lane.steps_back().is_some() {
+                    let failed = self.parts.outlets.failed_attempts - failed;
+                    self.swap.served(&slot.revision, 0, failed, 0, Duration::ZERO);
+                    self.swap.look_again();
+                }
                 if let Some(reason) = slot.lane.stopped() {
                     self.stopped.get_or_insert_with(|| format!("{}: {reason}", slot.name()));
                 }

@@ -2,14 +2,12 @@
 //! rebalanced; what does not fit leaves the old version serving.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
-
 use crate::check::{Difference, Load, Stage, assert_in_order, difference, manifest, output};
 use crate::support::client::{Record, read_all};
+use crate::support::command::sha256 as digest;
 use crate::support::guests::guest;
 use crate::support::host::SluiceHost;
 use crate::support::kafka::{Kafka, kafka_or_not_run};
@@ -18,14 +16,14 @@ use crate::support::{PATIENCE, scratch, unique};
 const PROVENANCE: &str = "provenance = true\n";
 
 /// A component file that is replaced.
-struct Plugin {
-    path: PathBuf,
-    bytes: Vec<u8>,
+pub struct Plugin {
+    pub path: PathBuf,
+    pub bytes: Vec<u8>,
 }
 
 impl Plugin {
     /// A copy of a guest's component in a place of its own.
-    fn of(name: &str) -> Plugin {
+    pub fn of(name: &str) -> Plugin {
         let bytes = std::fs::read(guest(name)).expect("it was built");
         let plugin = Plugin { path: scratch().join(format!("{}.wasm", unique(name))), bytes };
         plugin.replace(&plugin.bytes);
@@ -33,26 +31,19 @@ impl Plugin {
     }
 
     /// The same handler with other bytes, and so with another digest: a custom section says `number`.
-    fn variant(&self, number: usize) -> Vec<u8> {
+    pub fn variant(&self, number: usize) -> Vec<u8> {
         let name = b"variant";
         let content = [&[name.len() as u8], &name[..], &number.to_le_bytes()].concat();
         [&self.bytes[..], &[0, content.len() as u8], &content].concat()
     }
 
     /// As a build or a deployment does it: a new file takes the place of the old one.
-    fn replace(&self, bytes: &[u8]) -> String {
+    pub fn replace(&self, bytes: &[u8]) -> String {
         let new = self.path.with_extension("new");
         std::fs::write(&new, bytes).expect("a writable directory");
         std::fs::rename(&new, &self.path).expect("the same directory");
         digest(bytes)
     }
-}
-
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to memory");
-        text
-    })
 }
 
 /// A host that runs a manifest, whose file stays where the test can change it.
@@ -79,14 +70,14 @@ fn figure(line: &str, name: &str) -> f64 {
 }
 
 /// Which version made a record.
-fn version(record: &Record) -> &str {
+pub fn version(record: &Record) -> &str {
     let header = record.header("sluicebox-version").expect("provenance is on");
     std::str::from_utf8(header).expect("a digest")
 }
 
 /// Records of one source partition, as they came, were made by versions in this order: nobody went back to an earlier one.
 /// How many records each version made.
-fn assert_versions_in_order(records: &[Record], order: &[String]) -> BTreeMap<usize, u64> {
+pub fn assert_versions_in_order(records: &[Record], order: &[String]) -> BTreeMap<usize, u64> {
     let place: BTreeMap<&str, usize> = order.iter().enumerate().map(|(i, digest)| (digest.as_str(), i)).collect();
     let (mut last, mut made) = (BTreeMap::new(), BTreeMap::new());
     for record in records {

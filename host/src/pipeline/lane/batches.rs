@@ -233,13 +233,13 @@ impl Lane {
         self.spare.push(batch.content.frame);
     }
 
-    /// A message by itself, as a batch of the batcher that gets every record, which failed for good.
-    pub(super) fn put_failed(&mut self, batcher: usize, message: &Message<'_>, owner: Target, failure: Failure) {
+    /// A message by itself, as a batch of the batcher that gets every record; with a verdict, one that failed for good.
+    pub(super) fn put_alone(&mut self, batcher: usize, message: &Message<'_>, owner: Target, verdict: Option<Failure>) {
         let content = self.content_of(batcher, message, owner);
         let number = self.next_batch;
         self.next_batch += 1;
-        let verdict = Some(failure);
-        self.put_back(DueBatch { number, batcher, content, failed: 1, verdict, ..DueBatch::default() });
+        let failed = u32::from(verdict.is_some());
+        self.put_back(DueBatch { number, batcher, content, failed, verdict, ..DueBatch::default() });
     }
 
     /// Before every other batch of its key: it is older.

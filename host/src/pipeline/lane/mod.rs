@@ -39,7 +39,7 @@ use self::held::Held;
 use self::items::BatchContent;
 use self::messages::Work;
 pub use self::refused::RefusedEmission;
-use self::refused::{Stuck, Wanted};
+use self::refused::{Stuck, Trials, Wanted};
 use self::restart::Restart;
 pub use self::rules::{EmissionRules, Exports, HoldRules, LaneRules};
 pub use self::state::LaneState;
@@ -110,6 +110,8 @@ pub struct Lane {
     wanted: BTreeMap<i64, Wanted>,
     /// The same, asked for.
     asked: BTreeMap<i64, Wanted>,
+    /// Which of them were a canary's.
+    trials: Trials,
     /// Gates that wait for the report of a dead letter.
     letters: BTreeSet<u64>,
     /// Records whose dead letter is durable.
@@ -198,6 +200,7 @@ impl Lane {
             stuck: VecDeque::new(),
             wanted: BTreeMap::new(),
             asked: BTreeMap::new(),
+            trials: Trials::default(),
             letters: BTreeSet::new(),
             dead_lettered: 0,
             stopped: None,
