@@ -211,7 +211,12 @@ pub async fn carry_out(book: Book, under_way: UnderWay, wanted: Wanted, progress
     };
     let admitted = match admitted {
         Ok(admitted) => admitted,
-        Err(end) => return end,
+        Err(end) => {
+            if !wanted.dry_run && matches!(end, End::Failed(..)) && !progress.is_cancelled() {
+                live.status.refuses_version();
+            }
+            return end;
+        }
     };
     if wanted.dry_run {
         return plan(&serving, &admitted);

@@ -18,7 +18,9 @@ use crate::delivery::stall::Cause;
 use crate::handler_metrics::NewMetric;
 use crate::pipeline::control::Progress;
 use crate::pipeline::lane::LaneState;
-use crate::pipeline::status::{Figures, LaneFigures, OutputFigures, PipelineStatus, Stalled, State, TopicFigures};
+use crate::pipeline::status::{
+    Figures, GapFigures, LaneFigures, OutputFigures, PipelineStatus, Stalled, State, TopicFigures,
+};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -73,7 +75,7 @@ fn figures() -> Figures {
         renewed: 5,
         pauses: 8,
         swaps: [14, 15],
-        switched: (16, 17_000_000),
+        gaps: GapFigures { counts: [4, 3, 0, 2, 1, 0, 0, 1, 5], nanos: 17_000_000 },
         lanes: vec![
             lane("orders", 10, LaneState::Running, Some(40)),
             lane("orders", 2, LaneState::Blocked("reject: bad amount (offset 17, attempt 1)".to_owned()), Some(2)),
@@ -151,6 +153,7 @@ fn get(admin: &Admin, path: &str) -> Answer {
 fn the_metrics_are_those_that_were_promised() {
     let status = pipeline("orders", State::Running, None, figures());
     status.usage.ran(1_500_000_000);
+    status.refuses_version();
     status.usage.recycled(crate::handler_usage::Worn::Age);
     let (limits, now) = (HandlerLimits { log_burst: 5, log_rate: 0, ..HandlerLimits::default() }, Instant::now());
     assert_eq!((0..9).filter_map(|_| status.usage.may_write(1, &limits, now)).count(), 5);

@@ -19,11 +19,12 @@ const FAST: Duration = Duration::from_millis(1);
 /// What a version did while both served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
-    /// Calls with messages.
+    /// Calls with messages that ended without a fault: those whose time counts.
     pub calls: u64,
-    /// Their messages. A message that is tried again counts again.
+    /// Messages that calls decided, or failed at. A message that is tried again counts again; a call that failed as a whole
+    /// counts as one.
     pub messages: u64,
-    /// Messages that failed an attempt, and calls without messages (timer, greeting) that did.
+    /// Of these, how many failed an attempt; and calls without messages (timer, greeting) that did.
     pub failed: u64,
     /// Calls on which everything else waits and which keep failing: the greeting of a partition, the start of an instance; and
     /// the timer.

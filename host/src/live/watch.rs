@@ -146,6 +146,7 @@ impl Component {
                 }
             }
             Err(refused) => {
+                self.live.status.refuses_version();
                 let serving = self.live.control.serving();
                 telemetry::swap_refused(name, &config.component, &digest, serving.digest(), &refused);
                 self.refused = Some((digest, Arc::clone(config)));

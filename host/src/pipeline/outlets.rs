@@ -43,7 +43,7 @@ pub struct Outlets<P> {
     refusals: Vec<(Ticket, Refusal)>,
     /// Records that failed for good, blocked ones included.
     pub failed: u64,
-    /// Attempts at records that failed, the last ones included.
+    /// Attempts that failed, the last ones included: at records, and calls for several or for none.
     pub failed_attempts: u64,
     /// Calls without messages that keep failing after as many attempts as there are.
     pub stuck_calls: u64,
@@ -294,7 +294,10 @@ impl<P: Produce> Sink for Outlets<P> {
             }
             Notice::Refused { offset, reason } => telemetry::refused(self.at(offset), reason),
             Notice::Unblocked { offset } => telemetry::unblocked(self.at(offset)),
-            Notice::Isolating { messages, failure } => telemetry::isolating(self.at(-1), messages, failure),
+            Notice::Isolating { messages, failure } => {
+                telemetry::isolating(self.at(-1), messages, failure);
+                self.failed_attempts += 1;
+            }
             Notice::BatchClosed { batcher, trigger, messages } => {
                 let (batches, sum) = self.figures.batches.entry((batcher, trigger.name())).or_default();
                 *batches += 1;

@@ -128,13 +128,21 @@ impl<B: Build> Swap<B> {
     }
 
     /// A call ended: with messages, of which some failed an attempt, or without, and failed.
-    pub(super) fn served(&mut self, revision: &Revision<B>, messages: usize, failed: u64, stuck: u64, took: Duration) {
+    pub(super) fn served(
+        &mut self,
+        revision: &Revision<B>,
+        messages: usize,
+        failed: u64,
+        stuck: u64,
+        took: Option<Duration>,
+    ) {
         let Some(report) = &mut self.report else { return };
         let is_new = revision.number == report.progress.number;
         let tally = if is_new { &mut report.new } else { &mut report.old };
         tally.served.failed += failed;
         tally.served.stuck += stuck;
-        if messages > 0 {
+        tally.served.messages += messages as u64;
+        if let Some(took) = took.filter(|_| messages > 0) {
             tally.took(messages, took);
         }
     }
@@ -338,7 +346,6 @@ impl Tally {
     /// A call with messages.
     fn took(&mut self, messages: usize, took: Duration) {
         self.served.calls += 1;
-        self.served.messages += messages as u64;
         let bucket = &mut self.buckets[bucket(took / u32::try_from(messages).unwrap_or(u32::MAX).max(1))];
         *bucket = bucket.saturating_add(1);
     }
@@ -390,7 +397,7 @@ mod tests {
         }
         tally.took(1, Duration::from_secs(1));
         let served = tally.served();
-        assert_eq!((served.calls, served.messages), (100, 100));
+        assert_eq!(served.calls, 100);
         assert!(served.p99 < Duration::from_micros(130), "{:?}", served.p99);
         tally.took(1, Duration::from_secs(1));
         assert!(tally.served().p99 >= Duration::from_secs(1));

@@ -219,7 +219,8 @@ fn what_cannot_run_is_refused_before_anything_switches() {
     }
     let consumed = trial.host.metric("sluicebox_messages_consumed_total").expect("it is there");
     trial.host.wait_for_at_least("sluicebox_messages_consumed_total", &[], consumed + 100.0);
-    assert_eq!(trial.host.metric("sluicebox_swaps_total"), Some(0.0), "nothing switched");
+    let swaps = |outcome: &str| trial.host.metric_with("sluicebox_swaps_total", &[&format!("outcome=\"{outcome}\"")]);
+    assert_eq!([swaps("done"), swaps("refused")], [Some(0.0), Some(versions.len() as f64)], "nothing switched");
     let (records, letters, count, rebalances) = trial.end();
     assert_eq!((letters.len(), rebalances), (0, 1.0));
     assert_eq!(difference(&records, count), Difference::default());

@@ -100,6 +100,8 @@ pub struct Lane {
     steps_back: Option<i64>,
     /// Bytes of the frame that is with the handler.
     running_bytes: usize,
+    /// Messages that the last call said something about.
+    attended: usize,
     /// Number of the next batch to close.
     next_batch: u64,
     /// Effects that were handed to the producer and not reported on.
@@ -195,6 +197,7 @@ impl Lane {
             switching: None,
             steps_back: None,
             running_bytes: 0,
+            attended: 0,
             next_batch: 0,
             in_flight: 0,
             stuck: VecDeque::new(),
@@ -321,6 +324,7 @@ impl Lane {
             self.alive = true;
             self.restart.works(now);
         }
+        self.attended = 0;
         match running {
             running if let Reply::NotStarted(failure) = &reply => {
                 self.on_not_started(running, frame, failure, now, sink);

@@ -437,6 +437,33 @@ fn what_is_refused_of_a_canary_is_done_again() {
     assert_eq!(world.out.values(), ["dead a refused produce 1"]);
 }
 
+/// A call speaks of the messages that it decided and of the one that it failed at, not of those behind that; of a call that
+/// failed as a whole nobody knows more than that; a call without messages speaks of none.
+#[test]
+fn a_call_speaks_of_what_it_attended_to() {
+    let mut world = World::new(LaneRules { trial: true, then: Then::DeadLetter, ..rules() });
+    world.fill(10, &["a", "b", "c"]);
+    let call = world.due();
+    world.reply(
+        call,
+        answer(|writer| {
+            writer.done(0);
+            writer.reject("bad");
+        }),
+    );
+    assert_eq!(world.lane.attended(), 2);
+    world.switch(rules());
+    world.goes_over(FRESH);
+    assert_eq!(world.lane.attended(), 0);
+    let call = world.due();
+    assert_eq!(shown(&call).len(), 2);
+    world.reply(call, trap());
+    assert_eq!(world.lane.attended(), 1);
+    let call = world.due();
+    world.reply(call, answer(|writer| writer.done(0)));
+    assert_eq!(world.lane.attended(), 1);
+}
+
 /// The last word counts: a lane that waits for its switch goes to the version that was named last, or nowhere.
 #[test]
 fn the_last_word_counts() {
