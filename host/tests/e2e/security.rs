@@ -32,11 +32,13 @@ fn wait_for_reason(host: &SluiceHost, words: &[&str]) {
     });
     assert!(asked.elapsed() < WITHIN_SECONDS, "it took {:?} to say {words:?}", asked.elapsed());
     host.wait_for_metric("sluicebox_pipeline_state", &["state=\"waiting\""], 1.0);
-    let logged = host.output().into_iter().any(|line| {
-        let line = line.to_lowercase();
-        line.contains("waiting: ") && words.iter().any(|word| line.contains(word))
+    // The state is told before its line has come through the pipe.
+    host.process().wait_until(&format!("the log never said any of {words:?}"), WITHIN_SECONDS, || {
+        host.output().into_iter().any(|line| {
+            let line = line.to_lowercase();
+            line.contains("waiting: ") && words.iter().any(|word| line.contains(word))
+        })
     });
-    assert!(logged, "the log does not say {words:?}\n{}", host.tail());
 }
 
 /// Proves: records flow over SASL_SSL with SCRAM, SASL_PLAINTEXT with PLAIN, and TLS; a wrong password and a missing right
