@@ -141,10 +141,10 @@ fn breaker(breaker: &Breaker) -> String {
     format!("{percent} % of at least {of_at_least} in {}", format_duration(window))
 }
 
-/// Each leaf by its path. An empty table is a leaf, too.
+/// Each leaf by its path. An empty table is a leaf, too, but for the outermost: no settings at all.
 fn flatten(path: &str, value: &Value, put: &mut impl FnMut(&str, String)) {
     match value {
-        Value::Object(fields) if !fields.is_empty() => {
+        Value::Object(fields) if !fields.is_empty() || path == SETTINGS => {
             fields.iter().for_each(|(name, value)| flatten(&format!("{path}.{name}"), value, put));
         }
         leaf => put(path, leaf.to_string()),

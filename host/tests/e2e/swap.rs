@@ -127,7 +127,7 @@ fn swap_under_load(kafka: &Kafka, swaps: usize, per_second: u64) {
     stage.wait_committed();
     host.wait_for_metric("sluicebox_pipeline_info", &[&format!("version=\"{}\"", order[swaps])], 1.0);
     assert_eq!(host.metric_with("sluicebox_rebalances_total", &["kind=\"assigned\""]), Some(1.0));
-    assert_eq!(host.metric_with("sluicebox_swaps_total", &["outcome=\"done\""]), Some(swaps as f64));
+    host.wait_for_metric("sluicebox_swaps_total", &["outcome=\"done\""], swaps as f64);
     host.stop();
     let records = read_all(kafka, &stage.output);
     assert_eq!(difference(&records, count), Difference::default());

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `init-fails`, `init-loops` | its `init` |
 //! | `reject N` | rejects every message from an instance's `N`-th on |
+//! | `reject-above N` | rejects every message whose value begins with this number or a larger one |
 //! | `panic N` | the same by a panic |
 //! | `take N` | takes `N` milliseconds for a message |
 //! | `leak N` | keeps `N` MiB more with each message |
@@ -51,6 +52,7 @@ impl MessageHandler for Changing {
         self.messages += 1;
         match self.word.as_str() {
             "reject" if self.messages >= self.number => return Err(Error::reject("it was told to")),
+            "reject-above" if leading(&message) >= self.number => return Err(Error::reject("it was told to")),
             "panic" if self.messages >= self.number => panic!("it was told to"),
             "take" => std::thread::sleep(Duration::from_millis(self.number)),
             "leak" => self.kept.push(black_box(vec![1; (self.number as usize) << 20])),
@@ -62,6 +64,11 @@ impl MessageHandler for Changing {
         }
         Ok(message.forward_default())
     }
+}
+
+/// The number that a value begins with.
+fn leading(message: &Message<'_>) -> u64 {
+    message.text().ok().and_then(|text| text.split(' ').next()?.parse().ok()).unwrap_or(0)
 }
 
 impl TickHandler for Changing {
