@@ -262,7 +262,7 @@ pub static FAMILIES: [Family; 37] = [
         labels: &[],
         of: Of::Pipeline(|of, samples| {
             let GapFigures { counts, nanos } = of.figures.gaps;
-            let bounds = GAP_BOUNDS.into_iter().chain([f64::MAX]);
+            let bounds = GAP_BOUNDS.into_iter().chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
             samples.histogram(&[], &buckets, Duration::from_nanos(nanos));
         }),

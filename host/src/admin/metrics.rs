@@ -171,7 +171,7 @@ impl Samples<'_> {
         self.put(labels, Value::Time(time));
     }
 
-    /// Times by their bounds in seconds, the last of which is `f64::MAX`, with their sum; for a family that is a histogram.
+    /// Times by their bounds in seconds, the last of which is infinite, with their sum; for a family that is a histogram.
     pub fn histogram(&mut self, labels: &[&str], buckets: &[(f64, u64)], sum: Duration) {
         self.put(labels, Value::Times(buckets, sum));
     }
