@@ -40,6 +40,11 @@ mod tests {
     use std::process::{Command, Output};
     use std::time::{Duration, Instant};
 
+    use clap::Parser;
+
+    use crate::cli::args::Cli;
+    use crate::cli::logging::{self, Audience};
+
     /// Runs one test of this program in a process of its own.
     fn run(test: &str) -> Output {
         let program = std::env::current_exe().expect("this program");
@@ -50,11 +55,18 @@ mod tests {
     /// Set in the processes of [`run`], where alone these do something.
     const ALONE: &str = "SLUICEBOX_TEST_ALONE";
 
+    /// The program's own log, as it runs where its output is collected.
+    fn start_log() {
+        let cli = Cli::try_parse_from(["sluicebox", "--log-format", "json", "check"]).expect("a command line");
+        logging::start(&cli.global, false, Audience::Operator);
+    }
+
     #[test]
     fn one_that_panics() {
         if std::env::var_os(ALONE).is_none() {
             return;
         }
+        start_log();
         let thread = super::spawn("sb-test", || panic!("on purpose")).expect("a thread");
         // Not the end of the process yet: this waits for it.
         drop(thread.join());
@@ -66,7 +78,8 @@ mod tests {
         super::spawn_deep("sb-test", 1 << 20, || ()).expect("a thread").join().expect("no panic");
     }
 
-    /// A panic of a thread ends the process, at once and with the panic's own words; the end of one does not.
+    /// A panic of a thread ends the process, at once, with the panic's own words and with a line of the log that says what it
+    /// means, which is out before the end; the end of one does not.
     #[test]
     fn a_panic_ends_the_process() {
         let begun = Instant::now();
@@ -75,6 +88,9 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains("sb-test") && said.contains("on purpose"), "{said}");
+        let line =
+            said.lines().find(|line| line.contains("\"level\":\"ERROR\"")).unwrap_or_else(|| panic!("no line: {said}"));
+        assert!(line.contains("thread sb-test panicked") && line.contains("the process ends"), "{line}");
         assert!(run("one_that_ends").status.success());
     }
 }

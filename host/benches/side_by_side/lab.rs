@@ -13,8 +13,8 @@ use crate::{crossing, input, latency, machine, soak, standing, throughput};
 /// Uncounted measurements at the beginning of a stage, at most.
 const WARM_UPS: usize = 4;
 /// The same before the first one on a broker that was just started. On two cores its compilers are at work for the first
-/// forty million records; its CPU time per record falls by half meanwhile, not evenly.
-const COLD: usize = 8;
+/// fifty million records; its CPU time per record falls by half meanwhile, not evenly.
+const COLD: usize = 12;
 
 /// The broker that everything runs on.
 pub fn broker() -> kafka::Options {

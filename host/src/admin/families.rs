@@ -71,7 +71,7 @@ const fn gauge(
 }
 
 /// All of them, in the order of a scrape.
-pub static FAMILIES: [Family; 37] = [
+pub static FAMILIES: [Family; 38] = [
     Family {
         name: "sluicebox_build_info",
         kind: MetricType::Gauge,
@@ -117,6 +117,16 @@ pub static FAMILIES: [Family; 37] = [
         &[],
         "Acks and fails of messages that were not held any more. They changed nothing.",
         |of, samples| samples.count(&[], of.figures.late_acks),
+    ),
+    counter(
+        "sluicebox_late_results_total",
+        &["kind"],
+        "Answers of handlers and delivery reports for partitions that were given back. They changed nothing.",
+        |of, samples| {
+            let [answers, reports] = of.figures.late_results;
+            samples.count(&["answer"], answers);
+            samples.count(&["report"], reports);
+        },
     ),
     counter("sluicebox_retries_total", &["error_type"], "Failed attempts that are tried again.", |of, samples| {
         for (class, count) in known_first(&of.figures.retries, &ANSWERS) {

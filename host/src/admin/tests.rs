@@ -64,6 +64,7 @@ fn figures() -> Figures {
         topics: [("orders".into(), topic), ("quiet".into(), TopicFigures::default())].into(),
         outputs: vec![output("enriched", 800), output("dead-letter", 7)],
         late_acks: 6,
+        late_results: [2, 4],
         retries: [("retry", 11), ("trap", 2), ("zz_new", 1)].into(),
         faults: [("trap", 3), ("wall_clock", 1)].into(),
         broker_errors: [(("default".to_owned(), "unreachable".to_owned()), 4)].into(),

@@ -15,7 +15,7 @@ mod deploy;
 mod dev;
 pub mod exit;
 mod host;
-mod logging;
+pub(crate) mod logging;
 mod pause;
 mod probe;
 mod remote;

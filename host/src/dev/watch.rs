@@ -59,7 +59,7 @@ impl Watch {
             session_timeout: std::time::Duration::from_secs(45),
             fetch: Fetch { max_wait: FETCH_WAIT, ..Fetch::default() },
         };
-        let conf = settings::consumer(&source, cluster, "dev-watch", FetchBudget { per_partition: AHEAD })?;
+        let conf = settings::consumer(&source, cluster, "dev-watch", FetchBudget::shared(AHEAD, 1, AHEAD))?;
         let mut consumer = Consumer::new(conf, &waker)?;
         let roles = roles(pipeline);
         let count = i32::try_from(pipeline.dev.partitions).map_err(|_| "too many partitions".to_owned())?;

@@ -32,7 +32,7 @@ pub fn read(source: &Source, cluster: &Cluster, topic: &str, partition: i32, off
         topics: Vec::new(),
         ..source.clone()
     };
-    let conf = settings::consumer(&source, cluster, "reread", FetchBudget { per_partition: AHEAD })?;
+    let conf = settings::consumer(&source, cluster, "reread", FetchBudget::shared(AHEAD, 1, AHEAD))?;
     let mut frames: Vec<Frame> = Vec::new();
     let mut consumer = Consumer::new(conf, &waker)?;
     for offset in offsets {

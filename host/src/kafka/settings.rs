@@ -24,11 +24,28 @@ pub fn topic_refresh(cluster: &Cluster) -> Duration {
 /// polls all the time, so it is reached only when the whole process stands still.
 pub const MAX_POLL_INTERVAL_MS: u64 = 300_000;
 
+/// What a partition gets of the bytes fetched ahead, however many there are: less would be a fetch for every few records.
+const LEAST: u64 = 16 * 1024;
+/// What it gets at most, however few: more makes nothing faster.
+const MOST: u64 = 8 * 1024 * 1024;
+
 /// What keeps a pipeline's clients within the process's byte budget.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchBudget {
-    /// Bytes that librdkafka may fetch ahead for one partition.
-    pub per_partition: u64,
+    /// While so many bytes of a partition wait, librdkafka fetches no more of it.
+    pub waiting: u64,
+    /// Bytes of a partition in one fetch, which come on top.
+    pub fetched: u64,
+}
+
+impl FetchBudget {
+    /// Each partition's part of `buffer`, of which one fetch may be at most `most_at_once`.
+    #[must_use]
+    pub fn shared(buffer: u64, partitions: u64, most_at_once: u64) -> Self {
+        let part = (buffer / partitions.max(1)).clamp(LEAST, MOST);
+        let fetched = most_at_once.min(part / 2);
+        Self { waiting: part - fetched, fetched }
+    }
 }
 
 fn common(conf: &mut Conf, cluster: &Cluster, client_id: &str) -> Result<(), String> {
@@ -117,17 +134,18 @@ pub fn consumer(source: &Source, cluster: &Cluster, pipeline: &str, budget: Fetc
     }
     host.set("max.poll.interval.ms", &MAX_POLL_INTERVAL_MS.to_string())?;
     host.set("fetch.min.bytes", &source.fetch.min_bytes.to_string())?;
-    host.set("fetch.message.max.bytes", &source.fetch.max_per_partition.to_string())?;
+    // A batch that is larger still comes: librdkafka raises this for the partition that has such a one.
+    host.set("fetch.message.max.bytes", &budget.fetched.to_string())?;
     host.set("fetch.wait.max.ms", &source.fetch.max_wait.as_millis().to_string())?;
     // One response pins its memory until its last record is freed.
-    let fetch_max = (16 * 1024 * 1024).max(source.fetch.max_per_partition);
+    let fetch_max = (16 * 1024 * 1024).max(budget.fetched);
     host.set("fetch.max.bytes", &fetch_max.to_string())?;
     host.set("receive.message.max.bytes", &(100_000_000.max(fetch_max + 1024 * 1024)).to_string())?;
     // With the default of 1 s a consumer that drains slowly was measured 23 times slower: its queue runs dry first.
     host.set("fetch.queue.backoff.ms", "10")?;
     host.set("fetch.error.backoff.ms", "100")?;
     host.set("queued.min.messages", "10000")?;
-    host.set("queued.max.messages.kbytes", &(budget.per_partition / 1024).max(1).to_string())?;
+    host.set("queued.max.messages.kbytes", &(budget.waiting / 1024).max(1).to_string())?;
     pass_through(host, cluster)?;
     Ok(conf)
 }
@@ -153,4 +171,27 @@ pub fn producer(cluster: &Cluster, pipeline: &str) -> Result<Conf, String> {
     host.set("queue.buffering.max.kbytes", "2097151")?;
     pass_through(host, cluster)?;
     Ok(conf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    /// What all partitions may have together stays within the buffer, up to as many as get the least of each.
+    #[test]
+    fn partitions_share_one_buffer() {
+        for buffer in [MIB, 32 * MIB, 256 * MIB] {
+            for partitions in (1..=buffer / LEAST).step_by(7) {
+                let FetchBudget { waiting, fetched } = FetchBudget::shared(buffer, partitions, MIB);
+                assert!((waiting + fetched) * partitions <= buffer, "{partitions}: {waiting} and {fetched}");
+                assert!(waiting >= fetched && fetched >= LEAST / 2, "{partitions}: {waiting} and {fetched}");
+            }
+        }
+        assert_eq!(FetchBudget::shared(32 * MIB, 8, MIB), FetchBudget { waiting: 3 * MIB, fetched: MIB });
+        assert_eq!(FetchBudget::shared(32 * MIB, 1, MIB), FetchBudget { waiting: 7 * MIB, fetched: MIB });
+        assert_eq!(FetchBudget::shared(32 * MIB, 1_000_000, MIB).waiting, LEAST / 2);
+        assert_eq!(FetchBudget::shared(32 * MIB, 0, 1024).fetched, 1024, "what the manifest says, where that is less");
+    }
 }

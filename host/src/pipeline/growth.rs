@@ -1,10 +1,11 @@
-//! Partitions that were added to topics which the pipeline writes. (Those of its input topics come as assignments.)
+//! Partitions that were added to topics which the pipeline writes. (Those of its input topics come as assignments.) And those that
+//! a topic does not have any more, because it was made anew with fewer.
 
 use std::cmp::Ordering;
 use std::time::Instant;
 
 use super::port::{Counted, Edges, Handlers, Survey};
-use super::run::Run;
+use super::run::{Run, Slot};
 use crate::telemetry;
 
 impl<E: Edges> Run<E> {
@@ -15,6 +16,10 @@ impl<E: Edges> Run<E> {
             self.parts.survey.ask();
         }
         for Counted { outlet, topic, partitions } in self.parts.survey.answered().unwrap_or_default() {
+            let Some(outlet) = outlet else {
+                self.look_for_gone(&topic, partitions);
+                continue;
+            };
             let Some(known) = self.parts.outlets.partitions_of(outlet) else { continue };
             match partitions.cmp(&known) {
                 Ordering::Equal => {}
@@ -32,6 +37,24 @@ impl<E: Edges> Run<E> {
                 }
                 Ordering::Less => {}
             }
+        }
+    }
+
+    /// A cooperative group never takes partitions back that are no more: whoever owns one keeps it, and would wait for it for
+    /// ever. A member that joins anew owns none.
+    fn look_for_gone(&mut self, topic: &str, partitions: u32) {
+        let known = self.parts.inputs.get(topic).copied().unwrap_or(0);
+        let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_deref());
+        let is_gone = |slot: &&Slot<E>| {
+            *slot.lane.topic == *topic
+                && u32::try_from(slot.lane.partition).is_ok_and(|partition| partition >= partitions)
+        };
+        let gone = lanes.filter(is_gone).count();
+        if gone > 0 && !self.closing {
+            self.fail(format!(
+                "input topic `{topic}` has {partitions} partitions, and had {known}: it was made anew, and {gone} of its partitions \
+                 here are no more"
+            ));
         }
     }
 }

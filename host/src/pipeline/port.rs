@@ -253,8 +253,8 @@ pub trait Survey {
 /// A topic that was counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// Place of its outlet: that of the output, or behind the last for dead letters.
-    pub outlet: usize,
+    /// Place of its outlet: that of the output, or behind the last for dead letters. None for an input.
+    pub outlet: Option<usize>,
     /// The topic.
     pub topic: String,
     /// Its partitions.

@@ -369,6 +369,7 @@ impl<E: Edges> Run<E> {
             any = true;
             let Some(slot) = self.lanes.get_mut(answered.lane as usize).and_then(Option::as_mut) else {
                 mark!(StaleAnswer);
+                self.parts.outlets.figures.late_results[0] += 1;
                 continue; // a partition that was given back meanwhile
             };
             let Some(reply) = answered.reply else {
@@ -498,6 +499,7 @@ impl<E: Edges> Run<E> {
     fn take_reports(&mut self, now: Instant) -> Result<bool, String> {
         let before = self.parts.outlets.records();
         let lanes = &mut self.lanes;
+        let mut late = 0;
         #[cfg(test)]
         let former = &self.former;
         let delivered = |ticket: Ticket| {
@@ -508,9 +510,11 @@ impl<E: Edges> Run<E> {
                 slot.lane.on_delivered(ticket.target);
             } else {
                 mark!(StaleReport);
+                late += 1;
             }
         };
         self.parts.outlets.poll(now, delivered, &mut self.refused, &mut self.trouble);
+        self.parts.outlets.figures.late_results[1] += late;
         let any = self.parts.outlets.records() < before;
         if any && !self.troubles.is_empty() {
             self.troubles.over("produce");

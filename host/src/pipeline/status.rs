@@ -157,6 +157,8 @@ pub struct Figures {
     pub retries: BTreeMap<&'static str, u64>,
     /// Acks and fails of messages that were not held any more.
     pub late_acks: u64,
+    /// Of partitions that were given back: answers of handlers, delivery reports.
+    pub late_results: [u64; 2],
     /// Calls that ended in a fault, by class.
     pub faults: BTreeMap<&'static str, u64>,
     /// Closed batches and their messages, by batcher and trigger.
@@ -216,6 +218,9 @@ impl Figures {
             }
         }
         self.late_acks += earlier.late_acks;
+        for (sum, earlier) in self.late_results.iter_mut().zip(earlier.late_results) {
+            *sum += earlier;
+        }
         for (class, count) in &earlier.retries {
             *self.retries.entry(class).or_default() += count;
         }

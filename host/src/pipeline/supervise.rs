@@ -22,7 +22,7 @@ use super::stop::Stop;
 use super::survey::TopicSurvey;
 use super::watch::ClusterWatch;
 use super::wiring::{Member, Real, drive};
-use crate::config::{Batcher, Cluster, Compression, OutputTimestamp, Pipeline, Start, Then};
+use crate::config::{Batcher, Cluster, Compression, Fetch, OutputTimestamp, Pipeline, Start, Then};
 use crate::kafka::consumer::Consumer;
 use crate::kafka::limits::TopicLimits;
 use crate::kafka::members::Members;
@@ -190,10 +190,8 @@ impl Supervised {
         let inputs: BTreeMap<String, u32> =
             topics.filter_map(|topic| Some((topic.clone(), count(&config.source.cluster, topic)?))).collect();
         let partitions: u64 = inputs.values().copied().map(u64::from).sum();
-        let fetch = FetchBudget {
-            per_partition: (config.source.fetch.buffer.min(self.budget.limit()) / partitions.max(1))
-                .clamp(64 * 1024, 8 * 1024 * 1024),
-        };
+        let Fetch { buffer, max_per_partition, .. } = config.source.fetch;
+        let fetch = FetchBudget::shared(buffer.min(self.budget.limit()), partitions, max_per_partition);
         let conf = settings::consumer(&config.source, &self.source_cluster, &config.name, fetch)?;
         let consumer = Consumer::new(conf, waker)?;
         let outlets = self.outlets(config, &count, &limits, &batchers, waker)?;
@@ -269,11 +267,12 @@ impl Supervised {
         Ok((counts, limits))
     }
 
-    /// Counts the topics behind the outlets.
+    /// Counts the topics behind the outlets, and the inputs.
     fn survey(&self, config: &Pipeline, waker: &Waker) -> Result<TopicSurvey, String> {
         let topics =
             Self::written(config).map(|(cluster, topic)| Ok((self.cluster(cluster)?.clone(), topic.to_owned())));
-        Ok(TopicSurvey::new(topics.collect::<Result<_, String>>()?, waker))
+        let inputs = (&self.source_cluster, &config.source.topics[..]);
+        Ok(TopicSurvey::new(topics.collect::<Result<_, String>>()?, inputs, waker))
     }
 
     fn cluster(&self, name: &str) -> Result<&Cluster, String> {

@@ -1,5 +1,5 @@
-//! Asks now and then how many partitions the topics have that the pipeline writes to, on a thread of its own. Clients keep
-//! no one informed of new ones, and a partition that nobody knows gets no records.
+//! Asks now and then how many partitions the topics of a pipeline have, on a thread of its own. Clients keep no one informed of
+//! new ones of those that it writes to, and a partition that nobody knows gets no records; nor of those that are no more.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -14,32 +14,38 @@ use crate::wake::Waker;
 /// How long a cluster may take to answer.
 const ASK: Duration = Duration::from_secs(5);
 
+/// One question.
+type Asked = (Cluster, Vec<(Option<usize>, String)>);
+
 /// See the module's text.
 pub struct TopicSurvey {
-    /// Clusters with their topics, each topic with its place among the outlets.
-    clusters: Vec<(Cluster, Vec<(usize, String)>)>,
+    /// Clusters with their topics, each topic with its place among the outlets if it has one.
+    clusters: Vec<Asked>,
     waker: Waker,
     asking: Option<Receiver<Vec<Counted>>>,
 }
 
 impl TopicSurvey {
-    /// Asks for these topics, in the order of the outlets.
+    /// Asks for topics that are written, in the order of the outlets, and for those that are read, by themselves: one that is
+    /// missing hides what else was asked with it.
     #[must_use]
-    pub fn new(topics: Vec<(Cluster, String)>, waker: &Waker) -> Self {
-        let mut clusters: Vec<(Cluster, Vec<(usize, String)>)> = Vec::new();
-        for (place, (cluster, topic)) in topics.into_iter().enumerate() {
+    pub fn new(written: Vec<(Cluster, String)>, inputs: (&Cluster, &[String]), waker: &Waker) -> Self {
+        let mut clusters: Vec<Asked> = Vec::new();
+        for (place, (cluster, topic)) in written.into_iter().enumerate() {
             match clusters.iter_mut().find(|(known, _)| known.name == cluster.name) {
-                Some((_, topics)) => topics.push((place, topic)),
-                None => clusters.push((cluster, vec![(place, topic)])),
+                Some((_, topics)) => topics.push((Some(place), topic)),
+                None => clusters.push((cluster, vec![(Some(place), topic)])),
             }
         }
+        let (cluster, topics) = inputs;
+        clusters.push((cluster.clone(), topics.iter().map(|topic| (None, topic.clone())).collect()));
         Self { clusters, waker: waker.clone(), asking: None }
     }
 }
 
 impl Survey for TopicSurvey {
     fn ask(&mut self) {
-        if self.asking.is_some() || self.clusters.is_empty() {
+        if self.asking.is_some() {
             return;
         }
         let (answer, asking) = sync_channel(1);
@@ -66,12 +72,12 @@ impl Survey for TopicSurvey {
 }
 
 /// What is known now; a cluster that does not answer is asked again the next time.
-fn partitions(cluster: &Cluster, topics: &[(usize, String)]) -> Vec<Counted> {
+fn partitions(cluster: &Cluster, topics: &[(Option<usize>, String)]) -> Vec<Counted> {
     let names: Vec<&str> = topics.iter().map(|(_, topic)| topic.as_str()).collect();
     let probe = Probe::new(cluster).map_err(|error| error.to_string());
     let counts = probe.and_then(|probe| probe.partitions(&names, ASK).map_err(|error| error.to_string()));
     let counts: BTreeMap<String, u32> = counts.unwrap_or_default();
-    let counted = |(outlet, topic): &(usize, String)| {
+    let counted = |(outlet, topic): &(Option<usize>, String)| {
         Some(Counted { outlet: *outlet, topic: topic.clone(), partitions: *counts.get(topic)? })
     };
     topics.iter().filter_map(counted).collect()

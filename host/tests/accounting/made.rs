@@ -9,7 +9,7 @@ use crate::checker::{Acknowledged, Crash, Mode, Rules};
 use crate::support::client::partition_of;
 use crate::support::random::Random;
 
-const PARTITIONS: i32 = 3;
+pub const PARTITIONS: i32 = 3;
 const OUTPUT_PARTITIONS: i32 = 4;
 const EACH: usize = 1200;
 const COMMIT_EVERY: usize = 100;
@@ -20,6 +20,8 @@ pub const RECORDS: u64 = PARTITIONS as u64 * EACH as u64;
 const START: i64 = 1_760_000_000_000;
 /// Between two outputs, milliseconds.
 pub const STEP: i64 = 2;
+/// Records of each partition that the owner has committed and not made when it dies, where it commits first.
+pub const GIVEN_UP: std::ops::Range<usize> = CRASH_AT..(CRASH_AT / COMMIT_EVERY + 1) * COMMIT_EVERY;
 /// After everything.
 pub const END: i64 = START + 1_000_000;
 /// How long nobody owns the partitions after the crash, seconds.
@@ -51,12 +53,15 @@ pub fn make(mode: Mode, story: Story) -> (Transcript, Rules) {
     let mut crashes = Vec::new();
     let mut from = 0;
     if story == Story::Crash {
-        run.own(0, CRASH_AT, CRASH_AT / COMMIT_EVERY * COMMIT_EVERY);
+        from = CRASH_AT / COMMIT_EVERY * COMMIT_EVERY;
+        if mode == Mode::AtMostOnce {
+            from += COMMIT_EVERY;
+        }
+        run.own(mode, 0, CRASH_AT, from);
         crashes.push(Crash { at: run.now, what: named("the owner dies") });
         run.now += (DOWN * 1000.0) as i64;
-        from = CRASH_AT / COMMIT_EVERY * COMMIT_EVERY;
     }
-    run.own(from, EACH, EACH);
+    run.own(mode, from, EACH, EACH);
     for kind in Kind::ALL {
         for partition in 0..OUTPUT_PARTITIONS {
             let high = run.ends.get(&(kind, partition)).copied().unwrap_or_default();
@@ -103,23 +108,32 @@ struct Run {
 }
 
 impl Run {
-    /// One owner of all partitions makes the records `from..to` of each, in turn, and commits every so often, up to a place.
-    fn own(&mut self, from: usize, to: usize, commit_to: usize) {
+    /// One owner of all partitions makes the records `from..to` of each, in turn, and commits every so often, up to a place: what
+    /// it has made; or, at most once, what it makes next.
+    fn own(&mut self, mode: Mode, from: usize, to: usize, commit_to: usize) {
         let epochs: Vec<u64> = (0..PARTITIONS).map(|partition| self.now as u64 * 1000 + partition as u64).collect();
         self.now += STEP;
+        let before = mode == Mode::AtMostOnce;
         for offset in from..to {
+            if before && offset % COMMIT_EVERY == 0 {
+                self.commit((offset + COMMIT_EVERY).min(commit_to));
+            }
             for partition in 0..PARTITIONS {
                 let input = self.transcript.inputs[&partition][offset].clone();
                 self.outcomes(partition, &input, epochs[partition as usize]);
             }
             let next = offset + 1;
-            if (next % COMMIT_EVERY == 0 || next == to) && next <= commit_to {
-                self.now += STEP;
-                for partition in 0..PARTITIONS {
-                    self.transcript.commits.push(Commit { partition, offset: Some(next as i64), at: self.now });
-                    self.transcript.committed.insert(partition, next as i64);
-                }
+            if !before && (next % COMMIT_EVERY == 0 || next == to) && next <= commit_to {
+                self.commit(next);
             }
+        }
+    }
+
+    fn commit(&mut self, next: usize) {
+        self.now += STEP;
+        for partition in 0..PARTITIONS {
+            self.transcript.commits.push(Commit { partition, offset: Some(next as i64), at: self.now });
+            self.transcript.committed.insert(partition, next as i64);
         }
     }
 

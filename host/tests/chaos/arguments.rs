@@ -30,6 +30,9 @@ pub struct Arguments {
     /// How the group shares its partitions: cooperative, range, roundrobin, consumer
     #[arg(long, default_value = "cooperative")]
     pub protocol: String,
+    /// When the hosts commit: success, receive (at most once)
+    #[arg(long, default_value = "success", value_parser = ["success", "receive"])]
+    pub ack: String,
     /// Only these faults
     #[arg(long, value_enum, value_delimiter = ',')]
     pub only: Vec<Fault>,

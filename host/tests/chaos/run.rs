@@ -85,7 +85,7 @@ impl Run {
             let properties = [("message.timestamp.type", "LogAppendTime")];
             create_topic_with(&kafka, topics.of(kind), OUTPUT_PARTITIONS, &properties);
         }
-        let options = HostOptions::manifest(&kafka, name, &manifest(name, &topics, &arguments.protocol))
+        let options = HostOptions::manifest(&kafka, name, &manifest(name, &topics, arguments))
             .kafka_property("topic.metadata.refresh.interval.ms", "1000");
         let relays = (0..SLOTS).map(|place| kafka.relay(place).address().to_string()).collect();
         let mut hosts = Hosts::new(options, relays);
@@ -210,7 +210,7 @@ impl Run {
         self.journal.note("transcript written");
         let transcript = reader::read(self.topics.clone(), &file);
         let rules = Rules {
-            mode: Mode::AtLeastOnce,
+            mode: if arguments.ack == "receive" { Mode::AtMostOnce } else { Mode::AtLeastOnce },
             run: name.to_owned(),
             versions: versions(),
             output_partitions: OUTPUT_PARTITIONS,
@@ -267,14 +267,14 @@ fn versions() -> BTreeSet<String> {
     [digest].into()
 }
 
-fn manifest(name: &str, topics: &Topics, protocol: &str) -> String {
+fn manifest(name: &str, topics: &Topics, Arguments { protocol, ack, .. }: &Arguments) -> String {
     let Topics { input, out, batched, dead } = topics;
     let component = guest("accounted").display().to_string();
     let session =
         if protocol == "consumer" { String::new() } else { format!("session_timeout = \"{}s\"\n", SESSION.as_secs()) };
     format!(
         "schema = 1\nname = \"{name}\"\n[handler]\ncomponent = \"{component}\"\n[source]\ntopics = [\"{input}\"]\n\
-         protocol = \"{protocol}\"\n{session}\
+         protocol = \"{protocol}\"\n{session}[ack]\nmode = \"{ack}\"\n\
          [batch.gather]\nmax_messages = 50\nmax_wait = \"200ms\"\n\
          [errors]\nretry = {{ attempts = {ATTEMPTS}, backoff = \"20ms\", max_backoff = \"100ms\" }}\n\
          dead_letter = {{ topic = \"{dead}\" }}\n\

@@ -116,7 +116,8 @@ fn the_figures_of_a_run_are_kafkas() {
         host.wait_for_metric(nothing, &[], 0.0);
     }
     assert_eq!(host.metric_with("sluicebox_commits_total", &["result=\"error\""]), Some(0.0));
-    assert_eq!((host.get("/livez").status, host.get("/readyz").status), (200, 200));
+    assert_eq!(host.get("/livez").status, 200);
+    host.wait_for_answer("/readyz", "that it is ready", |answer| answer.status == 200);
     let positions = tools.describe_group(&stage.group);
     assert!(positions.len() == 4 && positions.iter().all(|position| position.lag == Some(0)), "{positions:?}");
     host.stop();
@@ -147,8 +148,9 @@ fn the_lag_of_a_blocked_partition_is_kafkas() {
         host.wait_for_metric("sluicebox_partition_lag_messages", &[&labels[0], &labels[1]], lag);
     }
     host.wait_for_metric("sluicebox_consumer_lag_messages", &[], 21.0);
-    let ready = host.get("/readyz");
     let place = format!("{}[0] is blocked", stage.input);
-    assert!(ready.body.contains(&place) && ready.body.contains("the value asks for it"), "{}", ready.body);
+    host.wait_for_answer("/readyz", "what blocks the partition", |answer| {
+        answer.body.contains(&place) && answer.body.contains("the value asks for it")
+    });
     host.stop();
 }

@@ -1,6 +1,6 @@
 //! What a bad record does to a handler stays with that record.
 
-use crate::check::{Stage, sorted_values};
+use crate::check::{Stage, output, sorted_values};
 use crate::support::client::{NewRecord, Producer, committed, read_all};
 use crate::support::guests::guest;
 use crate::support::kafka::kafka_or_not_run;
@@ -71,6 +71,34 @@ fn a_retried_record_keeps_its_place() {
     let output: Vec<String> = read_all(kafka, &stage.output).iter().map(|r| r.value_text().to_owned()).collect();
     assert_eq!(output, values);
     assert_eq!(read_all(kafka, &dead), vec![]);
+}
+
+/// Proves: attempts are counted by owners: who takes a record over that failed one begins at the first again, each failed attempt
+/// is counted, and the record is done at the attempt that it asks for.
+#[test]
+fn attempts_begin_anew_with_the_next_owner() {
+    let kafka = kafka_or_not_run!("attempts_begin_anew_with_the_next_owner");
+    let stage = Stage::new(kafka, "attempts", 1);
+    stage.produce(&["one", "retry-3", "two"]);
+    let start = |backoff: &str| {
+        let retry = format!("[errors]\nretry = {{ attempts = 5, backoff = \"{backoff}\", jitter = false }}\n");
+        stage
+            .manifest(&guest("faulty"), "", &format!("{}provenance = true\n{retry}", output("out", &stage.output)))
+            .start()
+    };
+    let failed = ["error_type=\"retry\""];
+    // Stops while it waits for the second attempt.
+    let first = start("30s");
+    first.wait_for_metric("sluicebox_retries_total", &failed, 1.0);
+    first.stop();
+    let second = start("10ms");
+    stage.wait_committed();
+    second.wait_for_metric("sluicebox_retries_total", &failed, 2.0);
+    second.stop();
+    let arrived = read_all(kafka, &stage.output);
+    let attempts: Vec<(&str, Option<&[u8]>)> =
+        arrived.iter().map(|record| (record.value_text(), record.header("sluicebox-attempt"))).collect();
+    assert_eq!(attempts, [("one", Some(&b"1"[..])), ("retry-3", Some(b"3")), ("two", Some(b"1"))]);
 }
 
 /// Proves: without a dead-letter topic a rejected record stops its own lane and no other: the other partition is handled

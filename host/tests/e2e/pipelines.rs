@@ -25,12 +25,13 @@ fn wait_for_reason(host: &SluiceHost, name: &str, words: &[&str]) {
         let said = own.contains("\"state\":\"waiting\"") && words.iter().all(|word| own.contains(word));
         answer.status == 503 && said
     });
-    assert_eq!(state(host, name, "waiting"), Some(1.0));
-    assert_eq!(state(host, name, "running"), Some(0.0));
+    wait_for_state(host, name, "waiting", true);
+    wait_for_state(host, name, "running", false);
 }
 
-fn state(host: &SluiceHost, name: &str, state: &str) -> Option<f64> {
-    host.metric_with("sluicebox_pipeline_state", &[&pipeline(name), &format!("state=\"{state}\"")])
+fn wait_for_state(host: &SluiceHost, name: &str, state: &str, is_in_it: bool) {
+    let labels = [pipeline(name), format!("state=\"{state}\"")];
+    host.wait_for_metric("sluicebox_pipeline_state", &[&labels[0], &labels[1]], f64::from(u8::from(is_in_it)));
 }
 
 /// Proves: pipelines that read one topic do so each in its own group, through its own handler, to its own output, and each
@@ -51,7 +52,7 @@ fn each_has_its_own_group_handler_and_output() {
         wait_committed(kafka, name, &stage.input);
         host.wait_for_metric("sluicebox_messages_consumed_total", &[&pipeline(name)], RECORDS as f64);
     }
-    assert_eq!(host.get("/readyz").status, 200, "{}", host.get("/readyz").body);
+    host.wait_for_answer("/readyz", "that all are ready", |answer| answer.status == 200);
     host.stop();
     let (as_it_was, transformed) = (sorted_values(&read_all(kafka, &outputs[0])), read_all(kafka, &outputs[1]));
     assert_eq!(as_it_was, sorted_values(&read_all(kafka, &stage.input)));
@@ -80,7 +81,7 @@ fn one_waits_for_its_topic_and_the_other_goes_on() {
     assert!(line.contains("waiting") && line.contains(&near), "the log suggests {near}: {line}");
     wait_for_reason(&host, &waiting, &[&missing, "does not exist", &near]);
     wait_committed(kafka, &busy, &stage.input);
-    assert_eq!(state(&host, &busy, "running"), Some(1.0));
+    wait_for_state(&host, &busy, "running", true);
     assert_eq!(read_all(kafka, &stage.output).len() as u64, RECORDS);
     assert_eq!(host.get("/livez").status, 200, "a host that waits is alive");
     let tools = Tools(kafka);
@@ -91,7 +92,7 @@ fn one_waits_for_its_topic_and_the_other_goes_on() {
     wait_for_records(kafka, &late, 1);
     wait_committed(kafka, &waiting, &missing);
     host.wait_for_answer("/readyz", "that all are ready", |answer| answer.status == 200);
-    assert_eq!(state(&host, &waiting, "running"), Some(1.0));
+    wait_for_state(&host, &waiting, "running", true);
     host.stop();
     assert_eq!(sorted_values(&read_all(kafka, &late)), ["at last"]);
 }
@@ -112,14 +113,14 @@ fn one_whose_init_fails_waits_and_disturbs_no_other() {
 
     wait_for_reason(&host, &failing, &["init", "ok: has to be true"]);
     wait_committed(kafka, &busy, &stage.input);
-    assert_eq!(state(&host, &busy, "running"), Some(1.0));
+    wait_for_state(&host, &busy, "running", true);
     assert!(!Tools(kafka).group_exists(&failing), "it joined its group without a handler");
     // Nothing of the handler changes, so a new try shows by what else is missing.
     delete_topic(kafka, &gone);
     wait_for_reason(&host, &failing, &[&gone, "does not exist"]);
     create_topic(kafka, &gone, 1);
     wait_for_reason(&host, &failing, &["ok: has to be true"]);
-    assert_eq!(state(&host, &busy, "running"), Some(1.0));
+    wait_for_state(&host, &busy, "running", true);
     host.stop();
     assert_eq!(read_all(kafka, &stage.output).len() as u64, RECORDS);
 }

@@ -132,6 +132,7 @@ fn a_partition_that_comes_back_before_its_call_ended() {
     assert_eq!(total(kafka, &dead), 0, "the first call ended before its partition was back");
 
     stage.wait_committed();
+    first.wait_for_metric("sluicebox_late_results_total", &["kind=\"answer\""], 1.0);
     first.stop();
     let letters: Vec<Record> = read_all(kafka, &dead);
     assert_eq!(sorted_values(&letters), ["loop"]);

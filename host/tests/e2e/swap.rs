@@ -255,7 +255,7 @@ fn a_version_on_which_most_records_fail_is_taken_back() {
     let count = load.stop();
     stage.wait_committed();
     assert_eq!(host.metric("sluicebox_pauses_total"), Some(0.0));
-    assert_eq!(host.metric_with("sluicebox_swaps_total", &["outcome=\"rolled_back\""]), Some(1.0));
+    host.wait_for_metric("sluicebox_swaps_total", &["outcome=\"rolled_back\""], 1.0);
     host.wait_for_metric("sluicebox_pipeline_info", &[&format!("version=\"{}\"", digest(&plugin.bytes))], 1.0);
     host.stop();
     let (records, letters) = (read_all(kafka, &stage.output), read_all(kafka, &dead));

@@ -1,9 +1,10 @@
 //! A million records through a sandboxed handler, judged by Kafka's own tools as well.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::check::{Stage, number, numbered, output};
-use crate::support::client::{partition_of, read_all};
+use crate::support::PATIENCE;
+use crate::support::client::{Commits, NewRecord, Producer, partition_of, read_all};
 use crate::support::guests::guest;
 use crate::support::kafka::kafka_or_not_run;
 use crate::support::tools::Tools;
@@ -64,4 +65,33 @@ fn neighbours_without_records_do_not_hold_up_a_backlog() {
     stage.wait_committed();
     host.stop();
     assert_eq!(read_all(kafka, &stage.output).len(), 200_000);
+}
+
+/// Proves: partitions with more than their handlers get through do not starve a quiet one, on the same handler threads: its
+/// record is done long before they are.
+#[test]
+fn busy_partitions_do_not_starve_a_quiet_one() {
+    /// More than there are handler threads on the machines that run this.
+    const BUSY: i32 = 16;
+    const EACH: i64 = 5_000;
+    let kafka = kafka_or_not_run!("busy_partitions_do_not_starve_a_quiet_one");
+    let stage = Stage::new(kafka, "quiet", BUSY + 1);
+    let on = |partition, value: &str| NewRecord { partition: Some(partition), ..NewRecord::new("key", value) };
+    let producer = Producer::new(kafka);
+    // A million turns take a handler about a millisecond.
+    producer.send(&stage.input, &(0..BUSY).flat_map(|p| vec![on(p, "slow-1"); EACH as usize]).collect::<Vec<_>>());
+    let rest = format!("{}[ack]\ncommit_interval = \"50ms\"\n", output("out", &stage.output));
+    let host = stage.manifest(&guest("faulty"), "", &rest).start();
+    let mut commits = stage.commits();
+    let all_busy = |commits: &Commits| (0..BUSY).all(|p| commits.last(&stage.input, p) > Some(0));
+    assert!(commits.wait_until(PATIENCE, all_busy), "they are at work: {:?}\n{}", commits.seen(), host.tail());
+    let begun = Instant::now();
+    producer.send(&stage.input, &[on(BUSY, "good")]);
+    let reached = commits.wait_until(PATIENCE, |commits| commits.last(&stage.input, BUSY) == Some(1));
+    let took = begun.elapsed();
+    assert!(reached, "commits: {:?}\n{}", commits.seen(), host.tail());
+    let busy: Vec<i64> = (0..BUSY).map(|p| commits.last(&stage.input, p).unwrap_or(0)).collect();
+    host.kill();
+    assert!(busy.iter().all(|done| *done < EACH / 2), "they were through when it was: {busy:?}");
+    eprintln!("committed after {took:?} beside {BUSY} busy partitions, which had done {busy:?} of {EACH} each");
 }

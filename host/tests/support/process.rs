@@ -24,6 +24,8 @@ pub struct Exit {
     pub status: ExitStatus,
     pub user: Duration,
     pub system: Duration,
+    /// The most that it, any child that it waited for (its compiler), or this test program when it forked, had: for a
+    /// bound of its own there is [`Process::most_memory_kib`].
     pub max_rss_kib: i64,
 }
 
@@ -188,6 +190,23 @@ impl Process {
             libc::clock_getcpuclockid(self.pid, &raw mut clock) != 0 || libc::clock_gettime(clock, &raw mut time) != 0
         };
         (!failed).then(|| Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32))
+    }
+}
+
+impl Process {
+    /// The most memory that it has had so far, by itself; `None` where the kernel does not tell, and once it has ended.
+    pub fn most_memory_kib(&self) -> Option<u64> {
+        self.status_kib("VmHWM:")
+    }
+
+    /// What it has now.
+    pub fn memory_kib(&self) -> Option<u64> {
+        self.status_kib("VmRSS:")
+    }
+
+    fn status_kib(&self, name: &str) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix(" kB")?.parse().ok()
     }
 }
 

@@ -1,6 +1,7 @@
 //! A lane against a model: a source that holds its records, a handler that misbehaves by plan, a broker that reports when
 //! it likes. Time is a number.
 
+mod blocked;
 mod giving_back;
 mod held;
 mod limits;

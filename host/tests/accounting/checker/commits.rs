@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::tally::Tally;
 use super::transcript::{Ends, Transcript};
 use super::verdict::{Sort, Verdict};
+use super::{Mode, Rules};
 
 /// Every partition is committed to its end, nothing is open, nobody is left.
 pub fn places(transcript: &Transcript, verdict: &mut Verdict) {
@@ -39,8 +40,11 @@ pub fn places(transcript: &Transcript, verdict: &mut Verdict) {
     }
 }
 
-/// A commit never falls, and never comes before the outcomes that it is about. The broker that writes both has one clock.
-pub fn history(transcript: &Transcript, tally: &Tally, verdict: &mut Verdict) {
+/// A commit never falls, and never comes before the outcomes that it is about; at most once, never after one of them. The broker
+/// that writes both has one clock.
+pub fn history(transcript: &Transcript, rules: &Rules, tally: &Tally, verdict: &mut Verdict) {
+    let at_most_once = rules.mode == Mode::AtMostOnce;
+    let wrong = |outcome: i64, commit: i64| if at_most_once { outcome < commit } else { outcome > commit };
     // The record that the next commit has to look at.
     let mut looked: BTreeMap<i32, usize> = BTreeMap::new();
     let mut last: BTreeMap<i32, i64> = BTreeMap::new();
@@ -61,7 +65,9 @@ pub fn history(transcript: &Transcript, tally: &Tally, verdict: &mut Verdict) {
         let looked = looked.entry(partition).or_default();
         while let Some(record) = records.get(*looked).filter(|record| record.offset < offset) {
             *looked += 1;
-            for expected in record.expected.iter().filter(|expected| expected.count > 0 && expected.at > commit.at) {
+            for expected in
+                record.expected.iter().filter(|expected| expected.count > 0 && wrong(expected.at, commit.at))
+            {
                 verdict.find(Sort::EarlyCommit, || {
                     let (record, outcome) = (record.offset, expected.outcome);
                     format!(

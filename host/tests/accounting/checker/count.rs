@@ -9,6 +9,9 @@ use super::{Mode, Rules};
 
 /// What a commit may take to be seen by others, milliseconds.
 const VISIBLE: i64 = 100;
+/// What was on its way at a crash may arrive so long after it, or, from a batch, come so much later than what follows it,
+/// milliseconds.
+const ON_ITS_WAY: i64 = 2_000;
 
 /// Counts every output, and finds those that nobody asked for.
 pub fn outputs(transcript: &Transcript, rules: &Rules, tally: &mut Tally, verdict: &mut Verdict) {
@@ -59,15 +62,20 @@ pub fn outputs(transcript: &Transcript, rules: &Rules, tally: &mut Tally, verdic
             if rules.crashes.is_empty() && rules.mode == Mode::AtLeastOnce {
                 verdict.find(Sort::Doubled, || format!("{} came again, and nothing had crashed", name(output)));
             }
+            if rules.mode == Mode::AtMostOnce {
+                verdict.find(Sort::Doubled, || format!("{} came again, and may come at most once", name(output)));
+            }
         }
     }
 }
 
 /// Asks every record what it lacks.
 pub fn outcomes(transcript: &Transcript, rules: &Rules, tally: &Tally, verdict: &mut Verdict) {
+    let mut cost = vec![0_u64; rules.crashes.len()];
     for (partition, records) in &tally.partitions {
         let committed = transcript.committed.get(partition).copied().unwrap_or(0);
-        for record in records {
+        let crashes = if rules.mode == Mode::AtMostOnce { crashes_between(records, rules) } else { Vec::new() };
+        for (place, record) in records.iter().enumerate() {
             for expected in &record.expected {
                 let what = || {
                     let Record { offset, seq, .. } = record;
@@ -76,6 +84,10 @@ pub fn outcomes(transcript: &Transcript, rules: &Rules, tally: &Tally, verdict: 
                 };
                 let done = record.offset < committed;
                 match (rules.mode, expected.count) {
+                    (Mode::AtMostOnce, 0) if done => match crashes[place] {
+                        Some(crash) => cost[crash] += 1,
+                        None => verdict.find(Sort::Lost, what),
+                    },
                     (_, 0) if done => verdict.find(Sort::Lost, what),
                     (Mode::ExactlyOnce, 1..) if !done => verdict.find(Sort::Torn, what),
                     (Mode::ExactlyOnce, 2..) => verdict.find(Sort::Doubled, what),
@@ -84,6 +96,31 @@ pub fn outcomes(transcript: &Transcript, rules: &Rules, tally: &Tally, verdict: 
             }
         }
     }
+    verdict.given_up = cost.iter().sum();
+    verdict.given_up_by_one = cost.into_iter().max().unwrap_or_default();
+}
+
+/// For each record of a partition the crash that happened between what came of those before it and what came of those after
+/// it, if there was one: that is when it was on its way.
+fn crashes_between(records: &[Record], rules: &Rules) -> Vec<Option<usize>> {
+    let first_at = |record: &Record| record.expected.iter().map(|expected| expected.at).min().unwrap_or(i64::MAX);
+    let last_at = |record: &Record| {
+        let came = record.expected.iter().filter(|expected| expected.count > 0);
+        came.map(|expected| expected.at).max().unwrap_or(i64::MIN)
+    };
+    let mut after = vec![i64::MAX; records.len()];
+    for place in (1..records.len()).rev() {
+        after[place - 1] = after[place].min(first_at(&records[place]));
+    }
+    let mut before = i64::MIN;
+    let mut found = Vec::with_capacity(records.len());
+    for (record, after) in records.iter().zip(after) {
+        let from = rules.crashes.partition_point(|crash| crash.at < before.saturating_sub(ON_ITS_WAY));
+        let crash = rules.crashes.get(from).filter(|crash| crash.at <= after.saturating_add(ON_ITS_WAY));
+        found.push(crash.map(|_| from));
+        before = before.max(last_at(record));
+    }
+    found
 }
 
 /// The record and the outcome that an output is, or what is wrong with it.

@@ -9,7 +9,7 @@
 //! | `reader` | how the transcript is had: by Kafka's own client (`tests/kafka/Transcript.java`), never by ours |
 //! | `oracle` | what the handler of `tests/guests/accounted` has to make of a record |
 //! | `tally` | the input and all its outcomes that are expected, to be counted; what is wrong with the input itself |
-//! | `count` | lost, doubled, torn, forged |
+//! | `count` | lost, given up, doubled, torn, forged |
 //! | `order` | gaps in the order of each output |
 //! | `commits` | commits that fall, come too soon, or stand where they cannot |
 //! | `recovery` | how long partitions stood still after a crash, and what a crash repeated |
@@ -35,12 +35,15 @@ use transcript::Transcript;
 use verdict::Verdict;
 
 /// What was promised.
+#[allow(clippy::enum_variant_names, reason = "the words that everybody has for it")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Every record at least once.
     AtLeastOnce,
     /// Every record once, its output visible together with its commit.
     ExactlyOnce,
+    /// By choice (`[ack] mode = "receive"`): committed before the handler sees it; a crash gives up what was on its way.
+    AtMostOnce,
 }
 
 impl Mode {
@@ -49,6 +52,7 @@ impl Mode {
         match self {
             Mode::AtLeastOnce => "at-least-once",
             Mode::ExactlyOnce => "exactly-once",
+            Mode::AtMostOnce => "at-most-once",
         }
     }
 }
@@ -91,9 +95,9 @@ pub fn judge(transcript: &Transcript, rules: &Rules) -> Verdict {
     let mut verdict = Verdict::new(rules);
     let mut tally = Tally::of(transcript, rules, &mut verdict);
     count::outputs(transcript, rules, &mut tally, &mut verdict);
-    order::gaps(transcript, &tally, &mut verdict);
+    order::gaps(transcript, rules, &tally, &mut verdict);
     commits::places(transcript, &mut verdict);
-    commits::history(transcript, &tally, &mut verdict);
+    commits::history(transcript, rules, &tally, &mut verdict);
     count::outcomes(transcript, rules, &tally, &mut verdict);
     recovery::measure(&tally, rules, &mut verdict);
     verdict

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Rules;
+use super::{Mode, Rules};
 
 /// Findings of one sort that are told one by one; the rest is counted.
 const TOLD: usize = 12;
@@ -13,7 +13,7 @@ const TOLD: usize = 12;
 pub enum Sort {
     /// The run says nothing: its input is not what its producers say.
     Void,
-    /// A record below the commit without one of its outcomes.
+    /// A record below the commit without one of its outcomes. At most once: without a crash that would have cost it.
     Lost,
     /// Exactly once: an output is visible without its commit.
     Torn,
@@ -25,7 +25,7 @@ pub enum Sort {
     Corrupt,
     /// A commit went back, so somebody committed who was no owner any more.
     StaleCommit,
-    /// A commit was written before the outcomes that it is about.
+    /// A commit was written before the outcomes that it is about; at most once, after one of them.
     EarlyCommit,
     /// A commit stands where it cannot, or not at the end.
     Misplaced,
@@ -53,6 +53,10 @@ pub struct Verdict {
     pub repeated: u64,
     /// The most that came after one crash and before the next.
     pub repeated_by_one: u64,
+    /// At most once: outcomes that never came of records that were on their way at a crash.
+    pub given_up: u64,
+    /// The most that one crash cost.
+    pub given_up_by_one: u64,
     pub recovery: Recovery,
 }
 
@@ -66,6 +70,8 @@ impl Verdict {
             crashes: rules.crashes.len(),
             repeated: 0,
             repeated_by_one: 0,
+            given_up: 0,
+            given_up_by_one: 0,
             recovery: Recovery::default(),
         }
     }
@@ -110,6 +116,9 @@ impl fmt::Display for Verdict {
         if count(Sort::Lost) == 0 && self.crashes > 0 {
             // None in N bounds the share per crash at 3/N with 95 % confidence.
             write!(f, " (below {:.2} per crash at 95 %)", 3.0 / self.crashes as f64)?;
+        }
+        if self.mode == Mode::AtMostOnce.name() {
+            write!(f, ", given up {} (max per crash {})", self.given_up, self.given_up_by_one)?;
         }
         write!(
             f,

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use sluicebox_frames::{AnswerWriter, DestinationKind, Messages, NewEmission};
 
-use super::super::{CallKind, Exports, LaneRules, LaneState, Reply};
+use super::super::{CallKind, Exports, HoldRules, LaneRules, LaneState, Reply};
 use super::held::{World, answer, first, rules, verdict};
-use crate::delivery::batcher::Trigger;
+use crate::delivery::batcher::{BatchRules, Trigger};
 use crate::delivery::policy::Then;
+use crate::delivery::retry::RetryRules;
 use crate::delivery::stall::Cause;
 use crate::delivery::verdict::Disposition;
 use crate::pipeline::sink::Failure;
@@ -98,6 +99,53 @@ fn faults_of_messages_do_not_wait_for_it() {
     assert_eq!(alone.iter().filter(|value| *value == "b").count(), 2);
     assert_eq!(world.now - begin, Duration::from_millis(200));
     assert_eq!(world.lane.committable(), Some(14));
+}
+
+/// What it takes to isolate one bad message among as many as cross at once, in calls and new instances, wherever it stands: a
+/// pass of single calls for a burst, halves for a batch. No wait is part of it, so that it takes as long as the calls do.
+#[test]
+fn a_bad_message_among_many_is_isolated_by_few_calls_and_no_wait() {
+    const MANY: usize = 512;
+    let rules = LaneRules {
+        retry: RetryRules { attempts: 1, ..RetryRules::default() },
+        then: Then::Drop,
+        hold: HoldRules { max: 2 * MANY, timeout: SECOND },
+        max_ahead: 2 * MANY,
+        batchers: vec![("b".into(), BatchRules { max_messages: MANY as u32, max_bytes: 1 << 20, max_wait: SECOND })],
+        ..rules()
+    };
+    for bad in [0, 1, 200, MANY / 2, MANY - 1] {
+        for (batch, most_calls, most_faults) in [(false, MANY + 1, 2), (true, 2 * 9 + 1, 9 + 1)] {
+            let mut world = World::new(LaneRules { straight_to: batch.then_some(0), ..rules.clone() });
+            let mut next = 10;
+            // An instance is given more and more at once.
+            while !batch && world.lane.burst_limit() < MANY {
+                let count = world.lane.burst_limit();
+                world.fill(next, &vec!["good"; count]);
+                next += count as i64;
+                while let Some(call) = world.call() {
+                    let count = Messages::new(&call.frame).len();
+                    world.reply(call, answer(|writer| (0..count).for_each(|_| writer.done(0))));
+                }
+            }
+            let mut values = vec!["good"; MANY];
+            values[bad] = "bad";
+            world.fill(next, &values);
+            let (mut calls, mut faults) = (0, 0);
+            while let Some(call) = world.call() {
+                let messages = Messages::new(&call.frame);
+                let (count, is_bad) = (messages.len(), messages.iter().any(|message| message.value() == Some(b"bad")));
+                calls += 1;
+                faults += usize::from(is_bad);
+                world.reply(
+                    call,
+                    if is_bad { trap() } else { answer(|writer| (0..count).for_each(|_| writer.done(0))) },
+                );
+            }
+            assert_eq!(world.lane.committable(), Some(next + MANY as i64), "it never waited, {bad} {batch}");
+            assert!(calls <= most_calls && faults <= most_faults, "{calls} calls, {faults} faults, {bad} {batch}");
+        }
+    }
 }
 
 /// Whatever the call was, it is made again as it was: an item of a batch, a question about a failed message, a tick.
