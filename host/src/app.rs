@@ -15,6 +15,7 @@ use crate::config::{Diagnostic, Pipeline, Plan, Report, codes};
 use crate::handler_log::PipelineLog;
 use crate::live::Live;
 use crate::live::deployments::{Book, Scribe, begin_with, place_of};
+use crate::live::manifests::{self, Manifests};
 use crate::live::store::Store;
 use crate::live::watch::{FileWatch, Reload};
 use crate::outbound::{Client, Outbound, SystemNames};
@@ -86,13 +87,20 @@ pub fn store(data_dir: Option<&Path>) -> Option<Store> {
 ///
 /// # Errors
 /// Every pipeline whose version cannot be had.
-pub fn deployed(plan: &Plan, loaded: &mut [Loaded], runtime: &Arc<Runtime>, store: &Store) -> Result<(), Report> {
+pub fn deployed(
+    plan: &Plan,
+    loaded: &mut [Loaded],
+    runtime: &Arc<Runtime>,
+    store: &Store,
+    read: &manifests::Read,
+) -> Result<(), Report> {
     let mut report = Report::default();
     for (config, version) in loaded {
         let Some(cluster) = plan.clusters.get(&config.source.cluster) else { continue };
         let place = place_of(config, cluster);
-        match begin_with(store, &place, runtime, config, Arc::clone(version)) {
-            Ok(begins) => *version = begins,
+        let manifests = Manifests::new(Arc::clone(config), Some(Arc::clone(read)));
+        match begin_with(store, &place, runtime, &manifests, Arc::clone(version)) {
+            Ok(begins) => (*config, *version) = begins,
             Err(error) => {
                 let what = format!("pipeline `{}` does not begin with what was deployed: {error}", config.name);
                 report.push(Diagnostic::error(codes::BAD_COMPONENT, what).at(config.origin.component()));
@@ -142,7 +150,7 @@ fn client(config: &Pipeline, outbound: &Outbound) -> Result<Option<Arc<Client>>,
 }
 
 impl App {
-    /// Starts every pipeline of a plan. Without a store, versions come from files alone.
+    /// Starts every pipeline of a plan. Without a store, versions come from files alone; without a reader, manifests do.
     ///
     /// # Errors
     /// When nothing was started.
@@ -151,6 +159,7 @@ impl App {
         loaded: Vec<Loaded>,
         runtime: &Arc<Runtime>,
         store: Option<&Store>,
+        read: Option<&manifests::Read>,
     ) -> Result<Self, StartError> {
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let handlers = Arc::new(HandlerThreads::start(threads)?);
@@ -160,7 +169,7 @@ impl App {
         let budget = Budget::new(plan.memory_budget);
         let stop = Stop::default();
         let (mut live, mut pipelines) = (Vec::new(), Vec::new());
-        for ((config, version), http) in loaded.into_iter().zip(clients) {
+        for (((config, version), http), of_file) in loaded.into_iter().zip(clients).zip(&plan.pipelines) {
             let status = PipelineStatus::new(&config.name, &config.source.group, version.digest());
             let status = Arc::new(status.with_limits(&config.limits));
             let source_cluster = clusters.get(&config.source.cluster).cloned();
@@ -171,6 +180,7 @@ impl App {
                 control: control.clone(),
                 status: Arc::clone(&status),
                 cluster: source_cluster.clone(),
+                manifests: Manifests::new(Arc::new(of_file.clone()), read.cloned()),
                 runtime: Arc::clone(runtime),
                 logs: Arc::clone(&logs),
                 http: http.clone(),
@@ -250,14 +260,16 @@ impl App {
 
 /// Opens the admin port.
 fn serve(address: SocketAddr, plan: &Plan, live: &[Live], books: &[Option<Book>]) -> Result<Admin, StartError> {
-    let token_file = plan.admin_token_file.clone();
-    token_file.as_deref().map(read_token).transpose()?;
+    let (token_file, read_only_token_file) = (plan.admin_token_file.clone(), plan.admin_read_only_token_file.clone());
+    for file in [&token_file, &read_only_token_file].into_iter().flatten() {
+        read_token(file)?;
+    }
     let managed = live.iter().zip(books).map(|(live, book)| Managed {
         status: Arc::clone(&live.status),
         control: Arc::new(live.control.clone()),
         book: book.clone(),
     });
-    let port = Port { address, token_file };
+    let port = Port { address, token_file, read_only_token_file };
     Admin::start(&port, managed.collect()).map_err(|source| StartError::Admin { address, source })
 }
 

@@ -318,6 +318,7 @@ fn every_key_reaches_its_place_in_the_plan() {
     let plan = load_with_env(&full()).expect("a plan");
     assert_eq!(plan.admin.map(|admin| admin.to_string()).as_deref(), Some("127.0.0.1:0"));
     assert_eq!(plan.admin_token_file.as_deref(), Some(Path::new("user.txt")));
+    assert_eq!(plan.admin_read_only_token_file.as_deref(), Some(Path::new("user.txt")));
     assert_eq!(plan.drain, Duration::from_secs(10));
     assert_eq!(plan.memory_budget, 1 << 30);
     let properties: Vec<(&str, &str)> =

@@ -224,3 +224,39 @@ fn other_clients_use_the_broker() {
     drop(producer);
     host.stop();
 }
+
+/// Proves: a component that is built anew takes the place of the one that runs, without a restart; the line that says so has
+/// what it cost by the counts of records, and the digest that serves; what is no component is refused, and the old one goes on.
+#[test]
+fn a_component_that_is_built_anew_is_swapped() {
+    let component = scratch().join(format!("{}.wasm", unique("rebuilt")));
+    std::fs::copy(guest("forward"), &component).expect("copied");
+    let samples: Vec<String> = (0..30).map(|n| format!("{{\"key\": \"{n}\", \"value\": \"sample {n}\"}}")).collect();
+    let samples: Vec<&str> = samples.iter().map(String::as_str).collect();
+    let project = project(&component, "", &samples);
+    let host = dev(&project, &[&["-o", "json", "--rate", "20"][..], &FREE].concat());
+    let line = host.wait_for_line("embedded broker 127.0.0.1:", PATIENCE);
+    let address = line.split(' ').nth(2).expect("an address").to_owned();
+    host.wait_for_line(r#""value":"sample 3""#, PATIENCE);
+    let replace = |bytes: &[u8]| {
+        let new = component.with_extension("new");
+        std::fs::write(&new, bytes).expect("written");
+        std::fs::rename(&new, &component).expect("replaced");
+    };
+    replace(b"no component");
+    host.wait_for_line("is not taken over", PATIENCE);
+    replace(&std::fs::read(guest("uppercase")).expect("it was built"));
+    let line = host.wait_for_line("swap   ", PATIENCE);
+    for part in [" -> ", " live on 2 partitions, 0 lost, 0 repeated, longest gap of a partition "] {
+        assert!(line.contains(part), "no `{part}` in {line}");
+    }
+    let producer = {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &address);
+        Producer::try_new(config).expect("a client")
+    };
+    producer.send("in", &[NewRecord::new("k", "the last one")]);
+    host.wait_for_line(r#""value":"THE LAST ONE""#, PATIENCE);
+    drop(producer);
+    host.stop();
+}

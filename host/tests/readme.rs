@@ -79,7 +79,9 @@ fn manifests_of_documents_are_right() {
         fs::write(directory.path().join(name), &shown.text).expect("the file is written");
     }
     fs::copy(guest("orders"), directory.path().join("handler.wasm")).expect("the component is copied");
-    fs::write(directory.path().join("admin.token"), "none that keeps anybody out").expect("a file is written");
+    for token in ["admin.token", "admin-readers.token"] {
+        fs::write(directory.path().join(token), "none that keeps anybody out").expect("a file is written");
+    }
     check(&["everything.toml", "--config", "everything-host.toml"], directory.path());
 
     // What every handler's directory should have is what this repository has.

@@ -27,6 +27,7 @@ use super::view::{
 };
 use crate::config::nearest;
 use crate::live::deployments::Book;
+use crate::live::manifests;
 use crate::pipeline::status::PipelineStatus;
 
 /// How long a component may take to arrive.
@@ -103,7 +104,7 @@ pub fn pages(api: Arc<Api>) -> Router {
         .route("/v1/pipelines/{name}/deployments", post(deployment))
         .route("/v1/pipelines/{name}/rollback", post(rollback))
         .route("/v1/components", post(component))
-        .route("/v1/operations/{id}", get(operation))
+        .route("/v1/operations/{id}", get(operation).delete(cancel))
         .with_state(api)
 }
 
@@ -167,10 +168,18 @@ async fn versions(Named(pipeline): Named) -> Result<Versions, Problem> {
 async fn deployment(
     State(api): State<Arc<Api>>,
     Named(pipeline): Named,
+    ConnectInfo(caller): ConnectInfo<Caller>,
     headers: HeaderMap,
-    body: Bytes,
+    body: Body,
 ) -> Result<Accepted, Problem> {
     let book = pipeline.book()?;
+    // A manifest in JSON, where a character may take six bytes.
+    let limit = 6 * manifests::LONGEST + REQUEST_BYTES;
+    caller.allow(limit, LIFETIME);
+    let body = axum::body::to_bytes(body, limit).await.map_err(|error| {
+        let detail = format!("the request did not arrive whole, or has more than {limit} bytes: {error}");
+        Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body", detail)
+    })?;
     let wanted = deploy::deployment(book, read(&body)?)?;
     begin(&api, "deploy", &pipeline, book, wanted, &headers)
 }
@@ -263,12 +272,24 @@ async fn operation(
 ) -> Result<Json<OperationView>, Problem> {
     let wait = waited(uri.query())?;
     let found = api.operations.wait(&id, wait).await;
-    let unknown = || {
-        let detail =
-            format!("there is no operation `{id}`; operations are forgotten when the host ends, and after many others");
-        Problem::new(StatusCode::NOT_FOUND, "no_operation", detail)
-    };
-    found.map(Json).ok_or_else(unknown)
+    found.map(Json).ok_or_else(|| no_operation(&id))
+}
+
+/// It ends by itself, and says how.
+async fn cancel(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<Accepted, Problem> {
+    match api.operations.cancel(&id).ok_or_else(|| no_operation(&id))? {
+        Ok(operation) => accepted(Some(operation)),
+        Err(over) => {
+            let detail = format!("operation `{id}` is over: {}", over.state);
+            Err(Problem::new(StatusCode::CONFLICT, "over", detail).hint("what it did can be undone by another one"))
+        }
+    }
+}
+
+fn no_operation(id: &str) -> Problem {
+    let detail =
+        format!("there is no operation `{id}`; operations are forgotten when the host ends, and after many others");
+    Problem::new(StatusCode::NOT_FOUND, "no_operation", detail)
 }
 
 /// `wait=SECONDS`.

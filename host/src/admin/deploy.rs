@@ -1,6 +1,7 @@
 //! Deployments and roll-backs as operations: what was sent is admitted off this thread, ordered, followed until every lane
 //! runs it and the first record has passed, and written down. One way for both; what differs is where the version comes from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -9,11 +10,14 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::operations::{End, Progress};
 use super::pipelines::swapped;
+use super::plan::plan;
 use super::problem::Problem;
-use super::view::{DeployRequest, SwapView, VersionList, VersionView};
+use super::view::{DeployRequest, VersionList, VersionView, short};
+use crate::config::Pipeline;
 use crate::live::Rollout;
 use crate::live::admission::{Admitted, Refused};
 use crate::live::deployments::{Book, NotBegun, UnderWay};
+use crate::live::manifests::ManifestError;
 use crate::live::store::{History, How, StoreError};
 use crate::pipeline::control::{Lanes, Progress as Swap, Stage, Strategy};
 use crate::pipeline::status::State;
@@ -34,6 +38,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// A request that was understood.
 pub struct Wanted {
     digest: String,
+    /// The configuration that it comes with; `None`: the one that serves.
+    config: Option<Arc<Pipeline>>,
     how: How,
     strategy: Strategy,
     /// Runs on a share of the partitions first, for so long.
@@ -59,12 +65,34 @@ impl Wanted {
 /// # Errors
 /// When it is not understood, or nothing of that digest is kept.
 pub fn deployment(book: &Book, request: DeployRequest) -> Result<Wanted, Problem> {
-    let Some(digest) = request.digest.clone() else {
-        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "missing", "`digest` is missing");
-        return Err(problem.at("/digest").hint("send the component to /v1/components first"));
+    let serving = || book.live().control.serving().digest().to_string();
+    let digest = match (&request.digest, &request.manifest) {
+        (Some(digest), _) => digest.clone(),
+        (None, Some(_)) => serving(),
+        (None, None) => {
+            let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "missing", "`digest` is missing");
+            return Err(problem.at("/digest").hint("send the component to /v1/components first, or a `manifest`"));
+        }
     };
     book.store().read(&digest).map_err(|error| stored(&error).at("/digest"))?;
-    wanted(request, digest, How::Deploy)
+    let manifest = request.manifest.as_deref();
+    let config = manifest.map(|text| book.live().manifests.configuration(Some(text)).map_err(|error| unread(&error)));
+    let config = config.transpose()?;
+    wanted(request, digest, config, How::Deploy)
+}
+
+/// A manifest that is none to run.
+fn unread(error: &ManifestError) -> Problem {
+    let (text, hint) = match error {
+        ManifestError::Refused(report) => {
+            let lines: Vec<String> = report.to_string().lines().map(str::to_owned).collect();
+            let help = report.diagnostics().iter().flat_map(|found| &found.help).next().cloned();
+            (format!("the manifest is refused: {}", lines.join("; ")), help)
+        }
+        ManifestError::TooLong | ManifestError::NoneTaken => (error.to_string(), None),
+    };
+    let hint = hint.unwrap_or_else(|| "`sluicebox check` says more of it".to_owned());
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "manifest", text).at("/manifest").hint(hint)
 }
 
 /// What a request for a roll-back asks for.
@@ -73,6 +101,10 @@ pub fn deployment(book: &Book, request: DeployRequest) -> Result<Wanted, Problem
 /// When it is not understood, or there is nothing to go back to.
 pub fn rollback(book: &Book, request: DeployRequest) -> Result<Wanted, Problem> {
     let name = book.live().name();
+    if request.manifest.is_some() {
+        let problem = Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "value", "a roll-back has its manifest already");
+        return Err(problem.at("/manifest").hint("deploy it"));
+    }
     let target = book.target(request.digest.as_deref()).map_err(|error| match error {
         StoreError::Unknown { .. } if request.digest.is_none() => Problem::new(
             StatusCode::CONFLICT,
@@ -82,10 +114,11 @@ pub fn rollback(book: &Book, request: DeployRequest) -> Result<Wanted, Problem> 
         .hint("deploy the one that it should run"),
         error => stored(&error).at("/digest").hint(format!("sluicebox versions {name} lists what is kept")),
     })?;
-    wanted(request, target.digest, How::Rollback)
+    let config = book.live().manifests.configuration(target.manifest.as_deref()).map_err(|error| unread(&error))?;
+    wanted(request, target.digest, Some(config), How::Rollback)
 }
 
-fn wanted(request: DeployRequest, digest: String, how: How) -> Result<Wanted, Problem> {
+fn wanted(request: DeployRequest, digest: String, config: Option<Arc<Pipeline>>, how: How) -> Result<Wanted, Problem> {
     let wrong = |pointer: &str, detail: String, hint: &str| {
         Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "value", detail).at(pointer).hint(hint))
     };
@@ -114,7 +147,7 @@ fn wanted(request: DeployRequest, digest: String, how: How) -> Result<Wanted, Pr
             return wrong("/canary_percent", format!("{percent} % of the partitions are no canary"), "1 to 99");
         }
     };
-    Ok(Wanted { digest, how, strategy, canary, dry_run: request.dry_run, timeout })
+    Ok(Wanted { digest, config, how, strategy, canary, dry_run: request.dry_run, timeout })
 }
 
 /// The versions that are kept.
@@ -127,6 +160,7 @@ pub fn versions(history: Option<History>) -> VersionList {
         How::Rollback => "rollback",
     };
     let versions = history.versions.into_iter().enumerate().map(|(place, kept)| VersionView {
+        settings: kept.settings(),
         digest: kept.digest,
         bytes: kept.bytes,
         since: kept.since,
@@ -163,17 +197,29 @@ pub async fn carry_out(book: Book, under_way: UnderWay, wanted: Wanted, progress
     let live = book.live().clone();
     let (serving, last) = (live.control.serving(), live.control.last());
     let from = serving.digest().to_string();
-    if from == wanted.digest && !wanted.dry_run {
+    // What says the same changes nothing, whoever says it.
+    let config = wanted.config.clone().filter(|config| !config.says_the_same(&serving.config));
+    let config = config.unwrap_or_else(|| Arc::clone(&serving.config));
+    if from == wanted.digest && Arc::ptr_eq(&config, &serving.config) && !wanted.dry_run {
         let result = json!({ "from": from, "to": wanted.digest, "changed": false });
         return End::Done(format!("{} is what it serves already", short(&from)), result);
     }
     progress.say(format!("{} is looked at: {} serves", short(&wanted.digest), short(&from)));
-    let admitted = match admit(&book, &wanted.digest).await {
+    let admitted = tokio::select! {
+        admitted = admit(&book, &wanted.digest, config) => admitted,
+        () = progress.cancelled() => Err(End::Failed("it was cancelled before anything changed".to_owned(), None)),
+    };
+    let admitted = match admitted {
         Ok(admitted) => admitted,
-        Err(end) => return end,
+        Err(end) => {
+            if !wanted.dry_run && matches!(end, End::Failed(..)) && !progress.is_cancelled() {
+                live.status.refuses_version();
+            }
+            return end;
+        }
     };
     if wanted.dry_run {
-        return plan(&book, &from, &admitted);
+        return plan(&serving, &admitted);
     }
     let rollout = Rollout {
         lanes: wanted.canary.map_or(Lanes::All, |(percent, _)| Lanes::Percent(percent)),
@@ -190,12 +236,11 @@ pub async fn carry_out(book: Book, under_way: UnderWay, wanted: Wanted, progress
     end
 }
 
-async fn admit(book: &Book, digest: &str) -> Result<Admitted, End> {
+async fn admit(book: &Book, digest: &str, config: Arc<Pipeline>) -> Result<Admitted, End> {
     let (book, digest) = (book.clone(), digest.to_owned());
     let admission = move || -> Result<Admitted, End> {
         let bytes = book.store().read(&digest).map_err(|error| End::Failed(error.to_string(), None))?;
-        let live = book.live();
-        live.admit(&live.control.serving().config, &bytes).map_err(|refused| failed(&refused))
+        book.live().admit(&config, &bytes).map_err(|refused| failed(&refused))
     };
     match tokio::task::spawn_blocking(admission).await {
         Ok(admitted) => admitted,
@@ -212,34 +257,13 @@ fn failed(refused: &Refused) -> End {
     }
 }
 
-/// What would change.
-fn plan(book: &Book, from: &str, admitted: &Admitted) -> End {
-    let old = book.live().control.serving();
-    let version = &admitted.version;
-    let (before, after) = (old.build.forms(), version.forms());
-    let says = match (from == version.digest(), before == after) {
-        (true, _) => format!("{} is what it serves already: nothing would change", short(from)),
-        (false, true) => format!("{} -> {}, {}", short(from), short(version.digest()), after.join(", ")),
-        (false, false) => {
-            let forms = format!("{} becomes {}", before.join(", "), after.join(", "));
-            format!("{} -> {}, {forms}", short(from), short(version.digest()))
-        }
-    };
-    let result = json!({
-        "from": from, "to": version.digest(), "changed": from != version.digest(), "bytes": version.bytes(),
-        "exports": { "from": before, "to": after }, "compile_ms": admitted.prepared.compile.as_millis(),
-        "trial_ms": admitted.prepared.canary.as_millis(),
-    });
-    End::Done(says, result)
-}
-
 /// Follows an order to its end, and writes the new version down when it is there.
 async fn follow(book: &Book, number: u64, wanted: &Wanted, progress: &Progress) -> End {
     let control = &book.live().control;
     let mut deadline = Instant::now() + wanted.trial() + wanted.timeout;
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut told = None;
+    let (mut told, mut cancelled) = (None, false);
     loop {
         look.tick().await;
         let swap = control.progress();
@@ -248,12 +272,17 @@ async fn follow(book: &Book, number: u64, wanted: &Wanted, progress: &Progress) 
             return End::Conflict(format!("another order took the place of {}", short(&wanted.digest)));
         }
         if told.as_ref() != Some(&view) {
-            progress.say(said(&view));
+            progress.say(view.in_words());
             progress.show(json!(view));
             told = Some(view.clone());
         }
         match &swap.stage {
             Stage::Done => break,
+            Stage::Switching | Stage::Canary if progress.is_cancelled() && !cancelled => {
+                cancelled = true;
+                control.take_back(number, "it was cancelled");
+                deadline = Instant::now() + BACK;
+            }
             Stage::RolledBack(reason) => {
                 return End::RolledBack(format!("{} serves again: {reason}", short(&swap.from)), json!(view));
             }
@@ -309,12 +338,15 @@ async fn first_record(book: &Book, number: u64, wanted: &Wanted, progress: &Prog
         if swap.number != number {
             return End::Conflict(format!("another order took the place of {}", short(&wanted.digest)));
         }
-        let line = swapped(&swap).map_or_else(String::new, |view| said(&view));
+        let line = swapped(&swap).map_or_else(String::new, |view| view.in_words());
         if let Stage::RollingBack(reason) | Stage::RolledBack(reason) = &swap.stage {
             return End::RolledBack(reason.clone(), result(&swap, false));
         }
         if swap.new.messages > swap.new.failed {
             return End::Done(line, result(&swap, true));
+        }
+        if progress.is_cancelled() {
+            return End::Done(format!("{line}; no record was waited for, it was cancelled"), result(&swap, false));
         }
         let (state, reason, _) = live.status.state();
         let figures = live.status.figures();
@@ -336,42 +368,4 @@ async fn first_record(book: &Book, number: u64, wanted: &Wanted, progress: &Prog
         };
         return End::Done(format!("{line}; {why}"), result(&swap, false));
     }
-}
-
-/// A swap in one line.
-fn said(view: &SwapView) -> String {
-    let versions = format!("{} -> {}", short(&view.from), short(&view.to));
-    let (switched, all) = view.switched;
-    let millis = |micros: u64| micros as f64 / 1000.0;
-    match view.stage.as_str() {
-        "done" => {
-            let (_, p99, max) = view.gap_us;
-            format!(
-                "{versions} on {all} partitions in {} ms: compiled in {} ms, tried in {} ms, longest gap of a partition \
-                 {:.1} ms (p99 {:.1} ms), {} records in flight",
-                view.took_ms,
-                view.compile_ms,
-                view.trial_ms,
-                millis(max),
-                millis(p99),
-                view.in_flight
-            )
-        }
-        "canary" => format!(
-            "{versions}: canary on {switched} of {all} partitions: {} messages, {} failed, p99 of calls {:.1} ms; the old \
-             version {}, {}, {:.1} ms",
-            view.new.messages,
-            view.new.failed,
-            millis(view.new.p99_us),
-            view.old.messages,
-            view.old.failed,
-            millis(view.old.p99_us)
-        ),
-        stage => format!("{versions}: {}, {switched} of {all} partitions", stage.replace('_', " ")),
-    }
-}
-
-/// The beginning of a digest.
-fn short(digest: &str) -> &str {
-    digest.get(..12).unwrap_or(digest)
 }

@@ -16,7 +16,7 @@ use crate::delivery::retention::Danger;
 use crate::delivery::stall::Cause;
 use crate::handler_usage::Worn;
 use crate::pipeline::lane::LaneState;
-use crate::pipeline::status::State;
+use crate::pipeline::status::{GAP_BOUNDS, GapFigures, State};
 use crate::plugin::FaultClass;
 
 /// Series of single partitions in a scrape, over all pipelines. A host may own thousands of partitions, and each series
@@ -71,7 +71,7 @@ const fn gauge(
 }
 
 /// All of them, in the order of a scrape.
-pub static FAMILIES: [Family; 39] = [
+pub static FAMILIES: [Family; 38] = [
     Family {
         name: "sluicebox_build_info",
         kind: MetricType::Gauge,
@@ -257,25 +257,26 @@ pub static FAMILIES: [Family; 39] = [
     counter(
         "sluicebox_swaps_total",
         &["outcome"],
-        "Swaps of the handler: that went through, that were taken back.",
+        "Swaps of the handler: that went through, that were taken back, that were refused before anything switched.",
         |of, samples| {
             for (outcome, count) in ["done", "rolled_back"].into_iter().zip(of.figures.swaps) {
                 samples.count(&[outcome], count);
             }
+            samples.count(&["refused"], of.status.refused_versions());
         },
     ),
-    counter(
-        "sluicebox_switched_partitions_total",
-        &[],
-        "Partitions that went over to another version of the handler.",
-        |of, samples| samples.count(&[], of.figures.switched.0),
-    ),
-    counter(
-        "sluicebox_switch_gap_seconds_total",
-        &[],
-        "Time that those partitions were served by no version, all together.",
-        |of, samples| samples.time(&[], Duration::from_nanos(of.figures.switched.1)),
-    ),
+    Family {
+        name: "sluicebox_swap_gap_seconds",
+        kind: MetricType::Histogram,
+        help: "Time that a partition was served by no version, when its version changed.",
+        labels: &[],
+        of: Of::Pipeline(|of, samples| {
+            let GapFigures { counts, nanos } = of.figures.gaps;
+            let bounds = GAP_BOUNDS.into_iter().chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
+            samples.histogram(&[], &buckets, Duration::from_nanos(nanos));
+        }),
+    },
     counter(
         "sluicebox_pauses_total",
         &[],

@@ -1,5 +1,5 @@
-//! Who may do what. On this machine everybody may read and change; from elsewhere only who has the token. A web page may do
-//! neither: a browser that was lured to one would speak with this machine's voice.
+//! Who may do what. On this machine everybody may read and change; from elsewhere only who has the token, or read with that for
+//! reading. A web page may do neither: a browser that was lured to one would speak with this machine's voice.
 //!
 //! Invariant: no request reaches a page that changes something unless [`Guard::admits`] let it.
 
@@ -28,6 +28,18 @@ const BODIES: [&str; 2] = ["application/json", "application/wasm"];
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
     token_file: Option<PathBuf>,
+    read_only_token_file: Option<PathBuf>,
+}
+
+/// Whose token was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// None.
+    Nobodys,
+    /// One that lets its bearer look.
+    Readers,
+    /// One that lets its bearer do everything.
+    Operators,
 }
 
 /// Why a token is of no use.
@@ -73,9 +85,10 @@ pub fn read_token(path: &Path) -> Result<String, TokenError> {
 }
 
 impl Guard {
-    /// With the file of the token that others than this machine have to show; without one they may do nothing.
-    pub const fn new(token_file: Option<PathBuf>) -> Self {
-        Self { token_file }
+    /// With the files of the tokens that others than this machine have to show, to change things and to look; without one they
+    /// may not.
+    pub const fn new(token_file: Option<PathBuf>, read_only_token_file: Option<PathBuf>) -> Self {
+        Self { token_file, read_only_token_file }
     }
 
     /// May this be done?
@@ -87,8 +100,16 @@ impl Guard {
         if changes {
             no_web_page(headers)?;
         }
-        if self.is_known(headers)? {
-            return Ok(());
+        match self.shown(headers)? {
+            Shown::Operators => return Ok(()),
+            Shown::Readers if !changes => return Ok(()),
+            // Also on this machine: whoever shows it wants to be held to it.
+            Shown::Readers => {
+                let detail = "the token of `read_only_token_file` lets its bearer look, and change nothing";
+                let hint = "use that of `token_file` under [admin]";
+                return Err(Problem::new(StatusCode::FORBIDDEN, "read_only", detail).hint(hint));
+            }
+            Shown::Nobodys => {}
         }
         let proxied = PROXIED.iter().any(|header| headers.contains_key(header));
         if !is_this_machine(peer.ip()) || proxied {
@@ -105,23 +126,30 @@ impl Guard {
         }
     }
 
-    /// It shows the right token. A wrong one is refused, wherever it comes from.
-    fn is_known(&self, headers: &HeaderMap) -> Result<bool, Problem> {
-        let Some(shown) = headers.get(AUTHORIZATION) else { return Ok(false) };
-        let Some(file) = &self.token_file else { return Ok(false) };
-        let token = read_token(file).map_err(|error| {
-            tracing::error!("{error}");
-            let detail = "the host cannot read its token, see its log";
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no_token", detail)
-        })?;
+    /// Whose token it shows. A wrong one is refused, wherever it comes from.
+    fn shown(&self, headers: &HeaderMap) -> Result<Shown, Problem> {
+        let Some(shown) = headers.get(AUTHORIZATION) else { return Ok(Shown::Nobodys) };
         let shown = shown.as_bytes();
-        let right = shown.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer "))
-            && same(shown[7..].trim_ascii(), token.as_bytes());
-        if right { Ok(true) } else { Err(self.unknown()) }
+        let bearer = shown.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case(b"Bearer "));
+        let shown = bearer.map(|_| shown[7..].trim_ascii());
+        let mut any = false;
+        for (file, whose) in [(&self.token_file, Shown::Operators), (&self.read_only_token_file, Shown::Readers)] {
+            let Some(file) = file else { continue };
+            any = true;
+            let token = read_token(file).map_err(|error| {
+                tracing::error!("{error}");
+                let detail = "the host cannot read its token, see its log";
+                Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "no_token", detail)
+            })?;
+            if shown.is_some_and(|shown| same(shown, token.as_bytes())) {
+                return Ok(whose);
+            }
+        }
+        if any { Err(self.unknown()) } else { Ok(Shown::Nobodys) }
     }
 
     fn unknown(&self) -> Problem {
-        match self.token_file {
+        match self.token_file.as_ref().or(self.read_only_token_file.as_ref()) {
             Some(_) => {
                 Problem::new(StatusCode::UNAUTHORIZED, "token", "this needs the token of `token_file` under [admin]")
                     .hint(
@@ -210,7 +238,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("token");
         std::fs::write(&path, format!("{TOKEN}\n")).expect("a token");
-        (directory, Guard::new(Some(path)))
+        (directory, Guard::new(Some(path), None))
     }
 
     /// Proves: on this machine everybody may read and change, unless a browser speaks for a page of another site, whichever
@@ -266,6 +294,32 @@ mod tests {
         assert_eq!(refusal(&guard, THERE, Method::POST, "/v1", &page).as_deref(), Some("foreign_origin"));
         let nobody = Guard::default();
         assert_eq!(refusal(&nobody, THERE, Method::GET, "/v1", &[right]).as_deref(), Some("other_machine"));
+    }
+
+    /// Proves: the token for reading lets its bearer look and change nothing, here as elsewhere, also when it is the only one.
+    #[test]
+    fn a_reader_changes_nothing() {
+        let (directory, both) = with_token();
+        let path = directory.path().join("readers");
+        std::fs::write(&path, "fedcba9876543210\n").expect("a token");
+        let only = Guard::new(None, Some(path.clone()));
+        let both = Guard { read_only_token_file: Some(path), ..both };
+        let reader = [("authorization", "Bearer fedcba9876543210")];
+        for guard in [&both, &only] {
+            for peer in [HERE, THERE] {
+                assert_eq!(refusal(guard, peer, Method::GET, "/v1/pipelines", &reader), None, "{peer}");
+                for method in [Method::POST, Method::DELETE] {
+                    let refused = refusal(guard, peer, method, "/v1/pipelines/p/pause", &reader);
+                    assert_eq!(refused.as_deref(), Some("read_only"), "{peer}");
+                }
+            }
+            let wrong = [("authorization", "Bearer fedcba9876543211")];
+            assert_eq!(refusal(guard, THERE, Method::GET, "/v1/pipelines", &wrong).as_deref(), Some("token"));
+            assert_eq!(refusal(guard, THERE, Method::GET, "/v1/pipelines", &[]).as_deref(), Some("token"));
+        }
+        let bearer = format!("Bearer {TOKEN}");
+        let operator = [("authorization", bearer.as_str())];
+        assert_eq!(refusal(&both, THERE, Method::POST, "/v1/pipelines/p/pause", &operator), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabel as _, EncodeLabelSet, EncodeMetric as _, LabelSetEncoder, MetricEncoder,
+    DescriptorEncoder, EncodeLabel as _, EncodeLabelSet, EncodeMetric as _, LabelSetEncoder, MetricEncoder, NoLabelSet,
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -141,11 +141,13 @@ fn parts(family: &Family) -> (&'static str, Option<Unit>) {
 }
 
 /// The value of a sample.
-enum Value {
+enum Value<'v> {
     /// A whole number.
     Count(u64),
     /// A time, in seconds.
     Time(Duration),
+    /// Times by their bounds, and their sum.
+    Times(&'v [(f64, u64)], Duration),
 }
 
 /// Takes the samples of one family.
@@ -169,12 +171,17 @@ impl Samples<'_> {
         self.put(labels, Value::Time(time));
     }
 
+    /// Times by their bounds in seconds, the last of which is infinite, with their sum; for a family that is a histogram.
+    pub fn histogram(&mut self, labels: &[&str], buckets: &[(f64, u64)], sum: Duration) {
+        self.put(labels, Value::Times(buckets, sum));
+    }
+
     /// Samples so far, of all pipelines.
     pub const fn written(&self) -> usize {
         self.written
     }
 
-    fn put(&mut self, values: &[&str], value: Value) {
+    fn put(&mut self, values: &[&str], value: Value<'_>) {
         assert_eq!(self.names.len(), values.len(), "each label of the family has a value");
         if self.result.is_ok() {
             self.result = self.encode(values, value);
@@ -182,14 +189,18 @@ impl Samples<'_> {
         }
     }
 
-    fn encode(&mut self, values: &[&str], value: Value) -> fmt::Result {
+    fn encode(&mut self, values: &[&str], value: Value<'_>) -> fmt::Result {
         let labels = Labels { pipeline: self.pipeline, names: self.names, values };
-        let encoder = self.encoder.encode_family(&labels)?;
+        let mut encoder = self.encoder.encode_family(&labels)?;
         match (self.kind, value) {
             (MetricType::Counter, Value::Count(count)) => ConstCounter::new(count).encode(encoder),
             (MetricType::Counter, Value::Time(time)) => ConstCounter::new(time.as_secs_f64()).encode(encoder),
             (_, Value::Count(count)) => ConstGauge::new(count).encode(encoder),
             (_, Value::Time(time)) => ConstGauge::new(time.as_secs_f64()).encode(encoder),
+            (_, Value::Times(buckets, sum)) => {
+                let count = buckets.iter().map(|(_, count)| count).sum();
+                encoder.encode_histogram::<NoLabelSet>(sum.as_secs_f64(), count, buckets, None)
+            }
         }
     }
 }

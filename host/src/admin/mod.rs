@@ -6,7 +6,7 @@
 //! - [`metrics`]: the text of a scrape; [`families`]: which metrics there are; [`handler_metrics`]: those that
 //!   handlers name.
 //! - [`api`]: the pages under `/v1`, which the commands use; [`pipelines`]: what they say; [`view`]: in which form;
-//!   [`steer`]: pause and resume; [`deploy`]: other versions; [`operations`]: what takes time; [`problem`]: errors;
+//!   [`steer`]: pause and resume; [`deploy`]: other versions; [`plan`]: what one would change; [`operations`]: what takes time; [`problem`]: errors;
 //!   [`openapi`]: the table of all pages.
 
 mod api;
@@ -20,6 +20,7 @@ mod metrics;
 mod openapi;
 mod operations;
 mod pipelines;
+mod plan;
 pub mod problem;
 mod steer;
 #[cfg(test)]
@@ -58,6 +59,8 @@ pub struct Port {
     pub address: SocketAddr,
     /// The file of the token that others than this machine have to show.
     pub token_file: Option<PathBuf>,
+    /// The file of one that lets them look, and change nothing.
+    pub read_only_token_file: Option<PathBuf>,
 }
 
 /// A port that is served until it is dropped.
@@ -76,8 +79,8 @@ impl Admin {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = runtime.block_on(tokio::net::TcpListener::bind(port.address))?;
         let address = listener.local_addr()?;
-        let pages =
-            pages(pipelines, Guard::new(port.token_file.clone())).into_make_service_with_connect_info::<Caller>();
+        let guard = Guard::new(port.token_file.clone(), port.read_only_token_file.clone());
+        let pages = pages(pipelines, guard).into_make_service_with_connect_info::<Caller>();
         let (stop, stopped) = oneshot::channel();
         let thread = threads::spawn("sb-admin", move || {
             runtime.block_on(async {

@@ -35,7 +35,7 @@ const fn begins(path: &'static str, takes: Option<&'static str>, says: &'static 
 }
 
 /// Every page.
-pub const PAGES: [Page; 15] = [
+pub const PAGES: [Page; 16] = [
     plain("/livez", "200 while the process answers"),
     plain("/readyz", "200 when every pipeline is running, else 503, with the reasons"),
     plain("/startupz", "200 once every pipeline has joined its group"),
@@ -57,6 +57,13 @@ pub const PAGES: [Page; 15] = [
         gives: (201, Some("Component")),
     },
     get("/v1/operations/{id}", "Operation", "how far a long action is; ?wait=SECONDS for its next step"),
+    Page {
+        method: "delete",
+        path: "/v1/operations/{id}",
+        says: "cancel it: a deployment goes back to the version before",
+        takes: None,
+        gives: (202, Some("Operation")),
+    },
 ];
 
 /// Takes the place of a form's name for what is no JSON.
@@ -64,15 +71,15 @@ const WASM: &str = "application/wasm";
 
 /// One line per page.
 pub fn index() -> String {
-    let line = |page: &Page| format!("{:<4} {:<34} {}\n", page.method.to_uppercase(), page.path, page.says);
+    let line = |page: &Page| format!("{:<6} {:<34} {}\n", page.method.to_uppercase(), page.path, page.says);
     PAGES.iter().map(line).collect()
 }
 
 /// The whole document.
 pub fn document() -> Value {
-    let mut paths = Map::new();
+    let mut paths = json!({});
     for page in &PAGES {
-        paths.insert(page.path.to_owned(), json!({ page.method: operation(page) }));
+        paths[page.path][page.method] = operation(page);
     }
     json!({
         "openapi": "3.1.0",
@@ -147,6 +154,7 @@ fn forms() -> Value {
     let operation = OperationView { hint: text(), code: text(), result: json!({}), ..OperationView::default() };
     let deploy = DeployRequest {
         digest: text(),
+        manifest: text(),
         strategy: text(),
         canary_percent: Some(0),
         canary_seconds: Some(0),
@@ -159,7 +167,10 @@ fn forms() -> Value {
         "Pipeline": form(&pipeline),
         "PartitionList": form(&PartitionList { partitions: vec![partition] }),
         "PauseRequest": form(&PauseRequest { reason: text() }),
-        "VersionList": form(&VersionList { versions: vec![VersionView::default()], ..VersionList::default() }),
+        "VersionList": form(&VersionList {
+            versions: vec![VersionView { settings: text(), ..VersionView::default() }],
+            ..VersionList::default()
+        }),
         "Component": form(&ComponentView::default()),
         "DeployRequest": form(&deploy),
         "Operation": form(&operation),
@@ -191,6 +202,20 @@ fn form_of(example: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Proves: the document has every route that is served, and none that is not. Method: the routes are read off the very
+    /// source that makes them; which methods each of them has is asked of a port in `admin/tests.rs`.
+    #[test]
+    fn every_route_is_in_the_document() {
+        let sources = [include_str!("mod.rs"), include_str!("api.rs")];
+        let routes = |source: &'static str| source.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let mut served: Vec<&str> = sources.into_iter().flat_map(routes).filter(|path| *path != "/").collect();
+        served.sort_unstable();
+        let document = document();
+        let mut said: Vec<&str> = document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
+        said.sort_unstable();
+        assert_eq!(said, served);
+    }
 
     /// Proves: every form that a page names is there, none is there that no page names, and nothing in one was left open for
     /// want of an example.

@@ -33,19 +33,37 @@ pub enum End {
     RolledBack(String, Value),
 }
 
-/// Where an operation says how far it is.
+/// Where an operation says how far it is, and hears that it is not wanted any more.
 #[derive(Clone)]
-pub struct Progress(watch::Sender<Inner>);
+pub struct Progress {
+    inner: watch::Sender<Inner>,
+    cancelled: watch::Receiver<bool>,
+}
 
 impl Progress {
     /// What it is doing now.
     pub fn say(&self, says: impl Into<String>) {
-        self.0.send_modify(|inner| inner.says = says.into());
+        self.inner.send_modify(|inner| inner.says = says.into());
     }
 
     /// The same for programs.
     pub fn show(&self, result: Value) {
-        self.0.send_modify(|inner| inner.result = result);
+        self.inner.send_modify(|inner| inner.result = result);
+    }
+
+    /// It is to end, with everything as it was before as far as that can be.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        *self.cancelled.borrow()
+    }
+
+    /// Waits until that is so.
+    pub async fn cancelled(&self) {
+        let mut cancelled = self.cancelled.clone();
+        if cancelled.wait_for(|cancelled| *cancelled).await.is_err() {
+            // The operation is forgotten: nobody cancels it any more.
+            std::future::pending().await
+        }
     }
 }
 
@@ -66,6 +84,7 @@ struct Operation {
     begun: Instant,
     deadline: Duration,
     inner: watch::Sender<Inner>,
+    cancel: watch::Sender<bool>,
 }
 
 impl Operation {
@@ -138,6 +157,7 @@ impl Operations {
             begun: Instant::now(),
             deadline,
             inner: watch::Sender::new(Inner::default()),
+            cancel: watch::Sender::new(false),
         });
         if all.len() >= KEPT
             && let Some(oldest) = all.iter().position(|operation| !operation.is_running())
@@ -146,7 +166,7 @@ impl Operations {
         }
         all.push_back(Arc::clone(&operation));
         drop(all);
-        let work = run(Progress(operation.inner.clone()));
+        let work = run(Progress { inner: operation.inner.clone(), cancelled: operation.cancel.subscribe() });
         let view = operation.view();
         tokio::spawn(async move {
             let end = tokio::time::timeout(deadline, work).await;
@@ -176,6 +196,16 @@ impl Operations {
 
     fn find(&self, id: &str) -> Option<Arc<Operation>> {
         self.all().iter().find(|operation| operation.id == id).cloned()
+    }
+
+    /// Tells an operation that it is not wanted any more; it ends by itself then. `Err`: it is over.
+    pub fn cancel(&self, id: &str) -> Option<Result<OperationView, OperationView>> {
+        let operation = self.find(id)?;
+        if !operation.is_running() {
+            return Some(Err(operation.view()));
+        }
+        operation.cancel.send_replace(true);
+        Some(Ok(operation.view()))
     }
 
     /// An operation when it ended, or changed what it says, or so much time has passed.
@@ -228,6 +258,26 @@ mod tests {
         );
         assert_eq!(operations.wait(&begun.id, LONG).await, Some(seen), "the end is not waited for");
         assert_eq!(operations.wait("another", LONG).await, None);
+    }
+
+    /// Proves: what runs hears that it is cancelled, be it asking or waiting; what is over cannot be cancelled.
+    #[tokio::test]
+    async fn it_hears_that_it_is_cancelled() {
+        let operations = Operations::new();
+        let begun = operations.begin("deploy", "orders", LONG, |progress| async move {
+            progress.cancelled().await;
+            assert!(progress.is_cancelled());
+            End::RolledBack("it was cancelled".to_owned(), Value::Null)
+        });
+        let id = begun.expect("the first").id;
+        assert!(operations.cancel(&id).is_some_and(|cancelled| cancelled.is_ok_and(|view| view.state == "running")));
+        let mut seen = operations.wait(&id, LONG).await.expect("known");
+        while seen.state == "running" {
+            seen = operations.wait(&id, LONG).await.expect("known");
+        }
+        assert_eq!(seen.state, "rolled_back");
+        assert_eq!(operations.cancel(&id), Some(Err(seen)));
+        assert_eq!(operations.cancel("another"), None);
     }
 
     #[tokio::test]

@@ -60,6 +60,7 @@ pub fn swapped(swap: &Progress) -> Option<SwapView> {
         to: swap.to.to_string(),
         stage: stage.to_owned(),
         reason,
+        on_new: swap.lanes.iter().filter(|lane| lane.on_new).count(),
         switched: (swap.lanes.iter().filter(|lane| lane.switched).count(), swap.lanes.len()),
         compile_ms: millis(swap.prepared.compile),
         trial_ms: millis(swap.prepared.canary),

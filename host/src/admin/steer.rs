@@ -79,7 +79,9 @@ pub fn is_there(status: &PipelineStatus) -> Result<(), Problem> {
 /// Waits until it is paused, or will be as soon as it can run at all.
 pub async fn paused(status: Arc<PipelineStatus>, progress: Progress) -> End {
     progress.say("the pipeline is asked to pause");
-    let state = until(&status, |state| !matches!(state, State::Running)).await;
+    let Some(state) = until(&status, &progress, |state| !matches!(state, State::Running)).await else {
+        return cancelled("pause", "sluicebox resume", &status);
+    };
     let figures = status.figures();
     let result = json!({ "state": state.name(), "in_flight": figures.in_flight });
     let says = match state {
@@ -93,18 +95,30 @@ pub async fn paused(status: Arc<PipelineStatus>, progress: Progress) -> End {
 /// Waits until it is not paused any more.
 pub async fn resumed(status: Arc<PipelineStatus>, progress: Progress) -> End {
     progress.say("the pipeline is asked to go on");
-    let state = until(&status, |state| state != State::Paused).await;
+    let Some(state) = until(&status, &progress, |state| state != State::Paused).await else {
+        return cancelled("go on", "sluicebox pause", &status);
+    };
     End::Done(state.name().to_owned(), json!({ "state": state.name() }))
 }
 
-async fn until(status: &PipelineStatus, right: impl Fn(State) -> bool) -> State {
+/// It was told so, and that is not taken back by nobody's waiting for it.
+fn cancelled(told: &str, undo: &str, status: &PipelineStatus) -> End {
+    let says = format!("nobody waits for it any more; the pipeline was asked to {told} all the same");
+    End::Failed(says, Some(format!("{undo} {}", status.name)))
+}
+
+/// The state that is right; `None`: it was cancelled before.
+async fn until(status: &PipelineStatus, progress: &Progress, right: impl Fn(State) -> bool) -> Option<State> {
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
         let state = status.state().0;
         if right(state) {
-            return state;
+            return Some(state);
+        }
+        if progress.is_cancelled() {
+            return None;
         }
     }
 }

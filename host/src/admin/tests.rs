@@ -18,7 +18,9 @@ use crate::delivery::stall::Cause;
 use crate::handler_metrics::NewMetric;
 use crate::pipeline::control::Progress;
 use crate::pipeline::lane::LaneState;
-use crate::pipeline::status::{Figures, LaneFigures, OutputFigures, PipelineStatus, Stalled, State, TopicFigures};
+use crate::pipeline::status::{
+    Figures, GapFigures, LaneFigures, OutputFigures, PipelineStatus, Stalled, State, TopicFigures,
+};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -74,7 +76,7 @@ fn figures() -> Figures {
         renewed: 5,
         pauses: 8,
         swaps: [14, 15],
-        switched: (16, 17_000_000),
+        gaps: GapFigures { counts: [4, 3, 0, 2, 1, 0, 0, 1, 5], nanos: 17_000_000 },
         lanes: vec![
             lane("orders", 10, LaneState::Running, Some(40)),
             lane("orders", 2, LaneState::Blocked("reject: bad amount (offset 17, attempt 1)".to_owned()), Some(2)),
@@ -109,7 +111,7 @@ fn nothing_ordered() -> Progress {
 }
 
 fn port(address: SocketAddr) -> Port {
-    Port { address, token_file: None }
+    Port { address, token_file: None, read_only_token_file: None }
 }
 
 fn start(statuses: &[Arc<PipelineStatus>]) -> Admin {
@@ -152,6 +154,7 @@ fn get(admin: &Admin, path: &str) -> Answer {
 fn the_metrics_are_those_that_were_promised() {
     let status = pipeline("orders", State::Running, None, figures());
     status.usage.ran(1_500_000_000);
+    status.refuses_version();
     status.usage.recycled(crate::handler_usage::Worn::Age);
     let (limits, now) = (HandlerLimits { log_burst: 5, log_rate: 0, ..HandlerLimits::default() }, Instant::now());
     assert_eq!((0..9).filter_map(|_| status.usage.may_write(1, &limits, now)).count(), 5);
@@ -341,6 +344,25 @@ fn other_pages_and_methods_are_refused_with_what_is_possible() {
         for answer in [refused, page] {
             assert!(!answer.head.to_ascii_lowercase().contains("access-control"));
         }
+    }
+}
+
+/// Proves: of each path exactly the methods are served that `/openapi.json` has.
+#[test]
+fn every_method_is_in_the_document() {
+    let admin = start(&[pipeline("p", State::Running, None, Figures::default())]);
+    let document = get(&admin, "/openapi.json").json();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        let path = path.replace("{name}", "p").replace("{id}", "x");
+        let refused = send(&admin, &format!("PATCH {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+        assert_eq!(refused.status, 405, "{path}");
+        let allowed = refused.head.to_ascii_lowercase();
+        let allowed = allowed.lines().find_map(|line| line.strip_prefix("allow: ")).expect("a list");
+        let mut served: Vec<&str> = allowed.split(',').filter(|method| *method != "head").collect();
+        served.sort_unstable();
+        let mut said: Vec<&str> = methods.as_object().expect("methods").keys().map(String::as_str).collect();
+        said.sort_unstable();
+        assert_eq!(served, said, "{path}");
     }
 }
 

@@ -87,6 +87,8 @@ pub struct SwapView {
     pub reason: Option<String>,
     /// Partitions of this host that run what they are to run, and all of them.
     pub switched: (usize, usize),
+    /// Partitions of this host that run the new version, be that as a canary.
+    pub on_new: usize,
     /// Time for native code: compiling, or taking it from the cache.
     pub compile_ms: u64,
     /// Time that the trial instance took.
@@ -103,6 +105,56 @@ pub struct SwapView {
     pub new: ServedView,
 }
 
+impl SwapView {
+    /// It is not over.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.stage.as_str(), "switching" | "canary" | "rolling_back")
+    }
+
+    /// In one line.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let versions = match self.from == self.to {
+            true => format!("{} with other settings", short(&self.to)),
+            false => format!("{} -> {}", short(&self.from), short(&self.to)),
+        };
+        let (switched, all) = self.switched;
+        match self.stage.as_str() {
+            "done" => {
+                let (_, p99, max) = self.gap_us;
+                format!(
+                    "{versions} on {all} partitions in {} ms: compiled in {} ms, tried in {} ms, longest gap of a \
+                     partition {:.1} ms (p99 {:.1} ms), {} records in flight",
+                    self.took_ms,
+                    self.compile_ms,
+                    self.trial_ms,
+                    millis(max),
+                    millis(p99),
+                    self.in_flight
+                )
+            }
+            "canary" => format!(
+                "{versions}: canary on {} of {all} partitions: {}; the old version {}",
+                self.on_new,
+                self.new.in_words(),
+                self.old.in_words()
+            ),
+            stage => format!("{versions}: {}, {switched} of {all} partitions", stage.replace('_', " ")),
+        }
+    }
+}
+
+fn millis(micros: u64) -> f64 {
+    micros as f64 / 1000.0
+}
+
+/// The beginning of a digest.
+#[must_use]
+pub fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
 /// What a version did while a change was under way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServedView {
@@ -110,8 +162,15 @@ pub struct ServedView {
     pub messages: u64,
     /// Of these, how many failed an attempt.
     pub failed: u64,
-    /// All but one of a hundred calls took at most so long.
+    /// All but one of a hundred calls took at most so long per message.
     pub p99_us: u64,
+}
+
+impl ServedView {
+    fn in_words(&self) -> String {
+        let percent = self.failed.min(self.messages) as f64 * 100.0 / self.messages.max(1) as f64;
+        format!("{} messages, {percent:.1} % failed, p99 {:.3} ms", self.messages, millis(self.p99_us))
+    }
 }
 
 /// One thing that is not as it should be.
@@ -208,6 +267,8 @@ pub struct VersionView {
     pub how: String,
     /// It is served now.
     pub current: bool,
+    /// SHA-256 of the manifest that was deployed with it; nothing: it goes with the pipeline's own file.
+    pub settings: Option<String>,
 }
 
 /// The answer to `POST /v1/components`.
@@ -223,8 +284,11 @@ pub struct ComponentView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeployRequest {
-    /// SHA-256 of a component that was sent before; of a roll-back the beginning of one, or nothing: the version before.
+    /// SHA-256 of a component that was sent before; with a manifest alone nothing: the one that serves. Of a roll-back the
+    /// beginning of one, or of a manifest's; nothing: the version before.
     pub digest: Option<String>,
+    /// The text of a manifest that takes the place of the pipeline's own; not of a roll-back.
+    pub manifest: Option<String>,
     /// `drain` (open batches run once on the old version) or `immediate` (on the new one).
     pub strategy: Option<String>,
     /// A share of a hundred partitions runs it first.

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use super::args::{DeployArgs, OutputForm, RemoteArgs, RollbackArgs, VersionsArgs};
 use super::exit::Exit;
 use super::remote::{Body, Refusal, Remote, remotes, shown};
-use super::status::{digest, number};
-use crate::admin::view::{ComponentView, DeployRequest, OperationView, PipelineList, VersionList};
+use super::status::number;
+use crate::admin::view::{ComponentView, DeployRequest, OperationView, PipelineList, VersionList, short};
+use crate::config;
 
 /// Where a command puts what it has to say.
 struct Out<'a> {
@@ -43,6 +44,10 @@ impl Out<'_> {
         if self.form == OutputForm::Text {
             let place = if self.several { format!("   {}", host.url) } else { String::new() };
             writeln!(self.data, "{name}  {}{place}", shown(&operation.says))?;
+            // Of a plan.
+            for line in operation.result["lines"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                writeln!(self.data, "  {}", shown(line))?;
+            }
         }
         self.ended.push(json!({ "host": host.url, "operation": operation }));
         Ok(())
@@ -73,21 +78,14 @@ pub(super) fn deploy(
         Ok(what) => what,
         Err(fault) => return refuse(talk, &Refusal::new(Exit::Usage, fault, "sluicebox deploy NAME PATH")),
     };
-    if path.extension().is_some_and(|extension| extension == "toml") {
-        let what = format!("{} is a manifest, and a component is deployed", path.display());
-        let hint = "change the manifest that the host has: it takes it over by itself";
-        return refuse(talk, &Refusal::new(Exit::Usage, what, hint));
-    }
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => Bytes::from(bytes),
-        Err(error) => {
-            let what = format!("{} cannot be read: {error}", path.display());
-            let exit = if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failed };
-            return refuse(talk, &Refusal::new(exit, what, "build the handler, or correct the path"));
-        }
+    let Content { named, manifest, component } = match content(path, args.settings_only) {
+        Ok(content) => content,
+        Err(refusal) => return refuse(talk, &refusal),
     };
-    let request = |digest: String| DeployRequest {
-        digest: Some(digest),
+    let name = name.or(named);
+    let request = |digest: Option<String>| DeployRequest {
+        digest,
+        manifest: manifest.clone(),
         strategy: args.strategy.map(|strategy| strategy.word().to_owned()),
         canary_percent: args.canary,
         canary_seconds: args.canary_for.map(|time| time.as_secs().max(1)),
@@ -103,12 +101,48 @@ pub(super) fn deploy(
         Err(refusal) => return refuse(talk, &refusal),
     };
     let component = |host: &Remote| {
+        let Some(bytes) = &component else { return Ok(request(None)) };
         let sent: ComponentView = host.post("/v1/components", Body::Component(bytes.clone()), None)?;
-        Ok(request(sent.digest))
+        Ok(request(Some(sent.digest)))
     };
     let out = Out { form, data, talk, several: hosts.len() > 1, ended: Vec::new() };
     let all = All { name: &name, verb: "deployments", plan: args.plan, force: args.force };
     all.run(&hosts, component, out)
+}
+
+/// What is to be deployed.
+struct Content {
+    /// The pipeline that a manifest names.
+    named: Option<String>,
+    manifest: Option<String>,
+    /// Nothing: the one that serves.
+    component: Option<Bytes>,
+}
+
+fn content(path: &Path, settings_only: bool) -> Result<Content, Refusal> {
+    let unread = |path: &Path, error: &io::Error, hint: &str| {
+        let exit = if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failed };
+        Refusal::new(exit, format!("{} cannot be read: {error}", path.display()), hint)
+    };
+    if path.extension().is_none_or(|extension| extension != "toml") {
+        if settings_only {
+            let what = format!("{} is no manifest, so it has no settings", path.display());
+            return Err(Refusal::new(Exit::Usage, what, "name a .toml file"));
+        }
+        let bytes =
+            std::fs::read(path).map_err(|error| unread(path, &error, "build the handler, or correct the path"))?;
+        return Ok(Content { named: None, manifest: None, component: Some(bytes.into()) });
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| unread(path, &error, "correct the path"))?;
+    let env = |name: &str| std::env::var(name).ok();
+    let Some((name, component)) = config::glance(path, &text, &env) else {
+        let what = format!("{} names no pipeline", path.display());
+        return Err(Refusal::new(Exit::Failed, what, format!("sluicebox check {}", path.display())));
+    };
+    let hint = "build the handler, or take the settings alone: --settings-only";
+    let read = || std::fs::read(&component).map(Bytes::from).map_err(|error| unread(&component, &error, hint));
+    let component = if settings_only { None } else { Some(read()?) };
+    Ok(Content { named: Some(name), manifest: Some(text), component })
 }
 
 /// Runs `rollback`.
@@ -273,13 +307,14 @@ pub(super) fn versions(
 }
 
 fn table(list: &VersionList) -> String {
-    let mut text = format!("{:<12}  {:>12}  {:<20}  {:<8}\n", "VERSION", "BYTES", "SINCE", "BY");
+    let mut text = format!("{:<12}  {:<12}  {:>12}  {:<20}  {:<8}\n", "VERSION", "SETTINGS", "BYTES", "SINCE", "BY");
     for version in &list.versions {
         let served = if version.current { "served" } else { "" };
         let since = since(version.since);
         let line = format!(
-            "{:<12}  {:>12}  {since:<20}  {:<8}  {served}",
-            digest(&version.digest),
+            "{:<12}  {:<12}  {:>12}  {since:<20}  {:<8}  {served}",
+            short(&version.digest),
+            version.settings.as_deref().map_or("file", short),
             number(version.bytes),
             shown(&version.how)
         );
@@ -331,11 +366,12 @@ mod tests {
             since: 0,
             how: "deploy".to_owned(),
             current,
+            settings: current.then(|| "9f3c04aa0011".repeat(5)),
         };
         let list = VersionList { generation: 2, versions: vec![version("abcd", true), version("1234", false)] };
-        let expected = "VERSION              BYTES  SINCE                 BY      
-abcdabcdabcd        98,765  1970-01-01T00:00:00Z  deploy    served
-123412341234        98,765  1970-01-01T00:00:00Z  deploy
+        let expected = "VERSION       SETTINGS             BYTES  SINCE                 BY      
+abcdabcdabcd  9f3c04aa0011        98,765  1970-01-01T00:00:00Z  deploy    served
+123412341234  file                98,765  1970-01-01T00:00:00Z  deploy
 ";
         assert_eq!(table(&list), expected);
     }

@@ -94,12 +94,17 @@ fn prepare(args: &DevArgs, global: &Global, colour: bool) -> Result<Session, Ref
     let offsets = Offsets::new(&cluster, &pipeline.source.group).map_err(failed)?;
     let rate = args.rate.or((!args.once).then_some(DEFAULT_RATE));
     let feed = Feed::new(&cluster, pipeline.dev.partitions, samples, rate).map_err(failed)?;
-    let app = App::start(&plan, loaded, &runtime, None).map_err(|error| match error {
+    let mut app = App::start(&plan, loaded, &runtime, None, None).map_err(|error| match error {
         StartError::Admin { .. } => Refusal(Exit::Precondition, taken_admin(&error)),
         StartError::Token(_) | StartError::Outbound { .. } | StartError::Threads(_) => {
             Refusal::new(Exit::Failed, error)
         }
     })?;
+    if !args.once {
+        // A build that is made anew takes the place of the one that runs, by the way that `host` has.
+        app.watch(Vec::new(), Box::new(|| Ok(Vec::new())))
+            .map_err(|error| Refusal::new(Exit::Failed, StartError::Threads(error)))?;
+    }
     if let Some(address) = app.admin() {
         talk.say(format_args!("admin http://{address} (/metrics, /livez, /readyz)"));
     }

@@ -1,5 +1,6 @@
 //! `sluicebox host`: pipelines against real clusters, until a signal.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::args::HostArgs;
@@ -7,6 +8,7 @@ use super::exit::Exit;
 use crate::app::{self, App, StartError};
 use crate::config::{self, Outside, Report};
 use crate::kafka::ffi::Conf;
+use crate::live::manifests;
 use crate::plugin::Code;
 
 /// Signals so close together are one request.
@@ -38,7 +40,9 @@ pub(super) fn run(args: &HostArgs, colour: bool) -> Exit {
         Err(report) => return refuse(&report, colour),
     };
     let store = app::store(plan.data_dir.as_deref());
-    if let Some(Err(report)) = store.as_ref().map(|store| app::deployed(&plan, &mut loaded, &runtime, store)) {
+    let request = args.load_request();
+    let read: manifests::Read = Arc::new(move |manifest| config::load_deployed(&request, &outside(), manifest));
+    if let Some(Err(report)) = store.as_ref().map(|store| app::deployed(&plan, &mut loaded, &runtime, store, &read)) {
         return refuse(&report, colour);
     }
     for (config, version) in &loaded {
@@ -56,7 +60,7 @@ pub(super) fn run(args: &HostArgs, colour: bool) -> Exit {
             version.forms().join(", ")
         );
     }
-    let mut app = match App::start(&plan, loaded, &runtime, store.as_ref()) {
+    let mut app = match App::start(&plan, loaded, &runtime, store.as_ref(), Some(&read)) {
         Ok(app) => app,
         Err(error @ (StartError::Admin { .. } | StartError::Token(_))) => {
             eprintln!("error: {error}");

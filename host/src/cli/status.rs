@@ -8,10 +8,7 @@ use serde_json::{Value, json};
 use super::args::{OutputForm, StatusArgs};
 use super::exit::Exit;
 use super::remote::{Refusal, Remote, remotes, shown};
-use crate::admin::view::{PartitionList, PartitionView, PipelineList, PipelineView, Why};
-
-/// Characters of a digest that are shown.
-const DIGEST: usize = 12;
+use crate::admin::view::{PartitionList, PartitionView, PipelineList, PipelineView, Why, short};
 
 /// A host with what it said.
 struct Asked {
@@ -86,7 +83,7 @@ fn as_json(asked: &[Asked]) -> Value {
 
 /// A pipeline: one line, its partitions, and what is wrong: the first thing, or all of them.
 fn text(view: &PipelineView, partitions: &[PartitionView], host: Option<&str>, all: bool) -> String {
-    let mut text = format!("{}  {}   {}", view.name, state(view), digest(&view.version));
+    let mut text = format!("{}  {}   {}", view.name, state(view), short(&view.version));
     let counts = &view.partitions;
     _ = write!(text, "   partitions {}   lag {}", number(counts.assigned as u64), number(view.lag));
     _ = write!(text, "   in flight {}   done {}", number(view.in_flight), number(view.records.settled));
@@ -99,6 +96,9 @@ fn text(view: &PipelineView, partitions: &[PartitionView], host: Option<&str>, a
         _ = write!(text, "   {host}");
     }
     text.push('\n');
+    if let Some(swap) = view.swap.as_ref().filter(|swap| swap.is_under_way()) {
+        _ = writeln!(text, "  {}", shown(&swap.in_words()));
+    }
     text.push_str(&table(partitions));
     let listed = if all { view.why.len() } else { view.why.len().min(1) };
     for why in &view.why[..listed] {
@@ -173,11 +173,6 @@ fn table(partitions: &[PartitionView]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// The beginning of a digest: enough to tell versions apart.
-pub(super) fn digest(digest: &str) -> &str {
-    digest.get(..DIGEST).unwrap_or(digest)
 }
 
 /// With commas, as people read it.

@@ -74,7 +74,8 @@ pub fn check_pipeline(pipeline: &mut Pipeline, against: &Against<'_>, report: &m
 
 fn check_component(pipeline: &Pipeline, purpose: Purpose, report: &mut Report) {
     let path = &pipeline.component;
-    if path.as_os_str().is_empty() || purpose == Purpose::Dev {
+    // The component of a manifest that was deployed came with it, or serves already.
+    if path.as_os_str().is_empty() || purpose == Purpose::Dev || pipeline.deployed.is_some() {
         return;
     }
     let why = match std::fs::metadata(path) {

@@ -93,6 +93,7 @@ pub fn inline_pipeline(inline: &InlinePipeline, report: &mut Report) -> Pipeline
         outputs,
         build: None,
         dev: Dev::default(),
+        deployed: None,
         origin: origins,
     }
 }

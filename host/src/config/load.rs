@@ -9,7 +9,7 @@ use super::check::{Against, check_all, check_pipeline};
 use super::codes;
 use super::diagnostic::{Diagnostic, Origin, Report, SourceText};
 use super::flags::{add_bootstrap, add_properties, inline_pipeline};
-use super::request::{AdminChoice, LoadRequest, Outside, Purpose};
+use super::request::{AdminChoice, Deployed, LoadRequest, Outside, Purpose};
 use super::schema::{ClusterDraft, HostFile, parse_admin, read_file, read_host, read_manifest};
 use super::types::{Cluster, Pipeline, Plan};
 use super::vars::{Env, plain_io_error};
@@ -20,24 +20,8 @@ pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4A
 /// Reads and checks everything that the request names. Nothing is joined, made or written.
 pub fn load(request: &LoadRequest, outside: &Outside<'_>) -> Result<Plan, Report> {
     let mut report = Report::default();
-    let read = request.host_config.as_ref().map(|path| {
-        let text = read_file(path, &mut report)?;
-        read_host(path, &text, outside.env, &mut report)
-    });
-    // What a broken file would have said is unknown, so nothing is compared with it.
-    let host_unknown = matches!(read, Some(None));
-    let mut host = read.flatten().unwrap_or_default();
-    let mut clusters = std::mem::take(&mut host.clusters);
-    add_bootstrap(request, outside, &mut clusters, &mut report);
-    add_properties(request, &mut clusters, &mut report);
-    check_properties(&clusters, outside, &mut report);
+    let Surroundings { host, clusters, compared } = surroundings(request, outside, &mut report);
     let mut pipelines = read_pipelines(request, &host, outside, &mut report);
-    let compared = match request.purpose {
-        _ if host_unknown => false,
-        Purpose::Host => true,
-        Purpose::Check => !clusters.is_empty(),
-        Purpose::Dev => false,
-    };
     let against = Against { purpose: request.purpose, host: &host, clusters: compared.then_some(&clusters) };
     for pipeline in &mut pipelines {
         check_pipeline(pipeline, &against, &mut report);
@@ -54,12 +38,80 @@ pub fn load(request: &LoadRequest, outside: &Outside<'_>) -> Result<Plan, Report
         clusters: if request.purpose == Purpose::Dev { BTreeMap::new() } else { checked(clusters) },
         admin,
         admin_token_file: host.token_file,
+        admin_read_only_token_file: host.read_only_token_file,
         drain: request.drain.or(host.drain).unwrap_or(Duration::from_secs(30)),
         memory_budget: host.memory_budget,
         data_dir: host.data_dir.or_else(|| default_data_dir(outside.env)),
         property_origins,
         warnings: report,
     })
+}
+
+/// Reads and checks a manifest that was deployed, by the very rules by which the pipeline's own file is read: the host's
+/// ceilings, clusters and variables hold.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_deployed(
+    request: &LoadRequest,
+    outside: &Outside<'_>,
+    manifest: &Deployed<'_>,
+) -> Result<Pipeline, Report> {
+    let mut report = Report::default();
+    let Surroundings { host, clusters, compared } = surroundings(request, outside, &mut report);
+    let read = read_manifest(manifest.place, manifest.text, outside.env, &mut report);
+    let Some(mut pipeline) = read else { return Err(report) };
+    pipeline.component = manifest.component.to_owned();
+    pipeline.deployed = Some(manifest.text.into());
+    if pipeline.name != manifest.name && !pipeline.name.is_empty() {
+        let message = format!("this is the manifest of `{}`, and was deployed to `{}`", pipeline.name, manifest.name);
+        let found = Diagnostic::error(codes::BAD_NAME, message).at(pipeline.origin.of("name"));
+        report.push(found.help("deploy it to the pipeline that it names"));
+    }
+    check_pipeline(
+        &mut pipeline,
+        &Against { purpose: request.purpose, host: &host, clusters: compared.then_some(&clusters) },
+        &mut report,
+    );
+    report.sort();
+    if report.has_errors() { Err(report) } else { Ok(pipeline) }
+}
+
+/// What pipelines are compared with.
+struct Surroundings {
+    host: HostFile,
+    clusters: BTreeMap<String, ClusterDraft>,
+    /// The clusters are known.
+    compared: bool,
+}
+
+fn surroundings(request: &LoadRequest, outside: &Outside<'_>, report: &mut Report) -> Surroundings {
+    let read = request.host_config.as_ref().map(|path| {
+        let text = read_file(path, report)?;
+        read_host(path, &text, outside.env, report)
+    });
+    // What a broken file would have said is unknown, so nothing is compared with it.
+    let host_unknown = matches!(read, Some(None));
+    let mut host = read.flatten().unwrap_or_default();
+    let mut clusters = std::mem::take(&mut host.clusters);
+    add_bootstrap(request, outside, &mut clusters, report);
+    add_properties(request, &mut clusters, report);
+    check_properties(&clusters, outside, report);
+    let compared = match request.purpose {
+        _ if host_unknown => false,
+        Purpose::Host => true,
+        Purpose::Check => !clusters.is_empty(),
+        Purpose::Dev => false,
+    };
+    Surroundings { host, clusters, compared }
+}
+
+/// Name and component of a manifest, for whoever is about to send it to the host that reads it.
+#[must_use]
+pub fn glance(path: &Path, text: &str, env: Env<'_>) -> Option<(String, PathBuf)> {
+    // What is wrong with it the host says, which knows its own ceilings and variables.
+    let pipeline = read_manifest(path, text, env, &mut Report::default())?;
+    Some((pipeline.name, pipeline.component)).filter(|(name, _)| !name.is_empty())
 }
 
 /// Every pipeline of the request, as far as it could be read.
@@ -142,7 +194,7 @@ fn admin_address(request: &LoadRequest, host: &HostFile, report: &mut Report) ->
         AdminChoice::At(listen) => {
             let text = format!("--admin {listen}");
             let origin = SourceText::flag("--admin", &text).at("--admin ".len()..text.len());
-            match parse_admin(listen, host.token_file.is_some()) {
+            match parse_admin(listen, host.has_token()) {
                 Ok((address, warning)) => {
                     if let Some(found) = warning {
                         report.push(found.at(origin));

@@ -8,6 +8,7 @@
 mod check;
 pub mod codes;
 mod diagnostic;
+mod differences;
 mod flags;
 mod librdkafka;
 mod limits;
@@ -28,9 +29,10 @@ mod values;
 mod vars;
 
 pub use diagnostic::{Diagnostic, Level, Origin, Origins, Report, SourceText};
-pub use load::{DEFAULT_ADMIN, load};
+pub use differences::{Change, changes};
+pub use load::{DEFAULT_ADMIN, glance, load, load_deployed};
 pub use names::nearest;
-pub use request::{AdminChoice, InlinePipeline, LoadRequest, Outside, Purpose};
+pub use request::{AdminChoice, Deployed, InlinePipeline, LoadRequest, Outside, Purpose};
 pub use start::{START_FORM, parse_start};
 pub use types::*;
 pub use units::{

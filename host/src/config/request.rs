@@ -1,6 +1,6 @@
 //! What the command line asks to load.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::types::Secret;
 use super::vars::Env;
@@ -49,6 +49,18 @@ pub struct LoadRequest {
     pub admin: AdminChoice,
     /// `--drain`.
     pub drain: Option<std::time::Duration>,
+}
+
+/// A manifest that was deployed to a pipeline, and is read in the place of what the host has.
+#[derive(Clone, Copy, Debug)]
+pub struct Deployed<'a> {
+    /// The pipeline that it was deployed to.
+    pub name: &'a str,
+    pub text: &'a str,
+    /// Where the host has its own, or would have it: relative paths are resolved against it.
+    pub place: &'a Path,
+    /// The component's file that the host looks at; the manifest's own means another machine.
+    pub component: &'a Path,
 }
 
 /// A pipeline without a file.

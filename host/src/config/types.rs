@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnostic::{Origin, Origins, Report};
@@ -34,6 +35,8 @@ pub struct Plan {
     pub admin: Option<SocketAddr>,
     /// The file of the token that callers on other machines have to show; `None`: there are none.
     pub admin_token_file: Option<PathBuf>,
+    /// The same of one that lets them look only.
+    pub admin_read_only_token_file: Option<PathBuf>,
     /// How long a shutdown may take before it is forced. Default 30 s.
     pub drain: Duration,
     /// Bytes in flight of the whole process, shared by all pipelines. Default 256 MiB.
@@ -89,6 +92,8 @@ pub struct Pipeline {
     /// How `sluicebox dev` builds the component; `None` = not declared.
     pub build: Option<Build>,
     pub dev: Dev,
+    /// The text of the manifest that was deployed in the place of the file's; `None`: it is the file's own.
+    pub deployed: Option<Arc<str>>,
     /// Where each key was written, for errors found later.
     pub origin: Origins,
 }
@@ -117,6 +122,7 @@ impl Pipeline {
             outputs,
             build,
             dev,
+            deployed: _,
             origin: _,
         } = self;
         (name, description, component, settings, limits, source)
@@ -474,12 +480,14 @@ pub struct Swap {
     pub watch: bool,
     /// Default fresh.
     pub on_state_refused: OnStateRefused,
+    /// Versions that are kept for a roll-back, the current one among them. Default 5.
+    pub keep_versions: u32,
     pub canary: Canary,
 }
 
 impl Default for Swap {
     fn default() -> Self {
-        Swap { watch: true, on_state_refused: OnStateRefused::Fresh, canary: Canary::default() }
+        Swap { watch: true, on_state_refused: OnStateRefused::Fresh, keep_versions: 5, canary: Canary::default() }
     }
 }
 

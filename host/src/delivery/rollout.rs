@@ -19,12 +19,16 @@ const FAST: Duration = Duration::from_millis(1);
 /// What a version did while both served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
-    /// Calls with messages.
+    /// Calls with messages that ended without a fault: those whose time counts.
     pub calls: u64,
-    /// Their messages. A message that is tried again counts again.
+    /// Messages that calls decided, or failed at. A message that is tried again counts again; a call that failed as a whole
+    /// counts as one.
     pub messages: u64,
-    /// Messages that failed an attempt, and calls that ended in a fault.
+    /// Of these, how many failed an attempt; and calls without messages (timer, greeting) that did.
     pub failed: u64,
+    /// Calls on which everything else waits and which keep failing: the greeting of a partition, the start of an instance; and
+    /// the timer.
+    pub stuck: u64,
     /// All but one of a hundred calls took at most so long per message.
     pub p99: Duration,
 }
@@ -45,6 +49,8 @@ pub enum Worse {
         /// Of a hundred, on the old version and on the new one.
         percent: (f64, f64),
     },
+    /// Calls without messages keep failing, after which nothing else may come.
+    Stuck,
     /// Its calls take longer.
     Slower {
         /// Per message, of the old version and of the new one.
@@ -58,6 +64,10 @@ impl std::fmt::Display for Worse {
             Self::Fails { percent: (old, new) } => {
                 write!(f, "{new:.1} % of its messages fail, of the old version's {old:.1} %")
             }
+            Self::Stuck => f.write_str(
+                "a call that is not about messages (its start, its timer, the greeting of a partition) keeps failing, on the \
+                 old version none does",
+            ),
             Self::Slower { p99: (old, new) } => {
                 write!(f, "it takes {new:.1?} for a message (99th percentile), the old version {old:.1?}")
             }
@@ -68,6 +78,10 @@ impl std::fmt::Display for Worse {
 /// Compares the two. `None`: the canary is not worse, or too little is known.
 #[must_use]
 pub fn worse(old: &Served, new: &Served, rules: &RolloutRules) -> Option<Worse> {
+    // Messages may never come to it then.
+    if new.stuck > 0 && old.stuck == 0 {
+        return Some(Worse::Stuck);
+    }
     if new.messages < rules.of_at_least {
         return None;
     }
@@ -88,7 +102,7 @@ mod tests {
     const RULES: RolloutRules = RolloutRules { of_at_least: 100, failed: 5, slower: 3 };
 
     fn served(messages: u64, failed: u64, p99: u64) -> Served {
-        Served { calls: messages, messages, failed, p99: Duration::from_micros(p99) }
+        Served { calls: messages, messages, failed, stuck: 0, p99: Duration::from_micros(p99) }
     }
 
     #[test]
@@ -102,6 +116,14 @@ mod tests {
         // Attempts at few messages may be many.
         assert_eq!(worse(&served(10, 90, 50), &served(100, 100, 50), &RULES), None);
         assert!(worse(&Served::default(), &served(100, 6, 50), &RULES).is_some(), "nothing failed elsewhere");
+    }
+
+    #[test]
+    fn a_canary_that_messages_never_come_to_is_worse() {
+        let new = Served { stuck: 1, ..Served::default() };
+        assert_eq!(worse(&served(1_000, 0, 50), &new, &RULES), Some(Worse::Stuck));
+        let old = Served { stuck: 1, ..served(1_000, 0, 50) };
+        assert_eq!(worse(&old, &new, &RULES), None, "what keeps failing on both is not the canary's");
     }
 
     #[test]

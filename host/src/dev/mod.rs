@@ -5,8 +5,9 @@
 //! - [`build`]: the handler's build.
 //! - [`samples`], [`feed`]: sample files, and their way into the topics.
 //! - [`watch`], [`show`]: what is in the topics, as lines.
-//! - [`fate`]: has every record met its fate?
+//! - [`fate`]: has every record met its fate? [`account`]: did a swap lose or repeat any?
 
+pub mod account;
 pub mod broker;
 pub mod build;
 pub mod embed;

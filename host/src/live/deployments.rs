@@ -11,9 +11,11 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-use super::Live;
+use super::manifests::{ManifestError, Manifests};
 use super::store::{History, How, Kept, Place, Publication, Store, StoreError};
+use super::{Live, hex};
 use crate::config::{Cluster, Pipeline};
+use crate::pipeline::revision::Revision;
 use crate::plugin::{LoadError, LoadRules, Runtime, Version};
 use crate::{telemetry, threads};
 
@@ -52,27 +54,40 @@ pub fn place_of(pipeline: &Pipeline, cluster: &Cluster) -> Place {
     Place::new(&pipeline.name, &pipeline.source.group, &cluster.bootstrap)
 }
 
-/// What a pipeline has to begin with: what its manifest names, unless another version was deployed since that was put
-/// there. `loaded` is what the manifest names.
+/// What a pipeline has to begin with: what its files say, unless another version was deployed since they were put there.
+/// `loaded` is what the manifest names.
 ///
 /// # Errors
-/// When the deployed version does not load any more. What the manifest names would be an older one than was served.
+/// When what was deployed does not load any more. What the files say would be older than what was served.
 pub fn begin_with(
     store: &Store,
     place: &Place,
     runtime: &Arc<Runtime>,
-    config: &Pipeline,
+    manifests: &Manifests,
     loaded: Arc<Version>,
-) -> Result<Arc<Version>, BeginError> {
-    let Some(history) = store.history(place)? else { return Ok(loaded) };
-    let Some(current) = history.current() else { return Ok(loaded) };
-    if current.digest == loaded.digest() || history.file.as_deref() != Some(loaded.digest()) {
-        return Ok(loaded);
+) -> Result<(Arc<Pipeline>, Arc<Version>), BeginError> {
+    let of_file = manifests.of_file();
+    let history = store.history(place)?;
+    let current = history.as_ref().and_then(|history| Some((history, history.current()?)));
+    let Some((history, current)) = current else { return Ok((of_file, loaded)) };
+    if current.manifest.is_some() && history.manifest_file != manifests.digest_of_file() {
+        // The file changed since: it is newer than the manifest that was deployed in its place, and names its component.
+        return Ok((of_file, loaded));
     }
-    let bytes = store.read(&current.digest)?;
-    let version = Version::load(runtime, &bytes, &LoadRules::of(config))?;
-    telemetry::begins_with_deployed(&config.name, &current.digest, loaded.digest());
-    Ok(version)
+    let same_file = history.file.as_deref() == Some(loaded.digest());
+    if current.manifest.is_none() && (current.digest == loaded.digest() || !same_file) {
+        return Ok((of_file, loaded));
+    }
+    let config = manifests.configuration(current.manifest.as_deref())?;
+    let version = if same_file && current.digest != loaded.digest() {
+        let bytes = store.read(&current.digest)?;
+        Version::load(runtime, &bytes, &LoadRules::of(&config))?
+    } else {
+        // The limits that a deployed manifest sets are those that it is loaded by.
+        Version::load_file(runtime, &config.component, &LoadRules::of(&config))?
+    };
+    telemetry::begins_with_deployed(&config.name, version.digest(), loaded.digest());
+    Ok((config, version))
 }
 
 /// Why the version that was deployed is not the one to begin with.
@@ -84,6 +99,9 @@ pub enum BeginError {
     /// It is none for this host any more.
     #[error("the version that was deployed last cannot be loaded: {0}")]
     Load(#[from] LoadError),
+    /// Nor is its manifest.
+    #[error("of what was deployed last {0}; a change of the manifest's file takes its place")]
+    Manifest(#[from] ManifestError),
 }
 
 /// The book of one pipeline. Cloned freely.
@@ -98,10 +116,23 @@ struct Inner {
 }
 
 struct Page {
-    /// Digest of what was served when the book was written last.
-    served: String,
+    /// What was served when the book was written last.
+    served: Served,
     /// The deployment that is under way.
     under_way: Option<String>,
+}
+
+/// A component with the manifest that was deployed with it.
+#[derive(Clone, PartialEq, Eq)]
+struct Served {
+    digest: String,
+    manifest: Option<Arc<str>>,
+}
+
+impl Served {
+    fn of(serving: &Revision<Arc<Version>>) -> Self {
+        Self { digest: serving.digest().to_string(), manifest: serving.config.deployed.clone() }
+    }
 }
 
 /// A deployment that is under way; its end lets the next one begin.
@@ -119,10 +150,10 @@ impl Book {
     /// # Errors
     /// When the store cannot be used.
     pub fn open(live: Live, store: Store, place: Place) -> Result<Self, StoreError> {
-        let serving = live.control.serving();
-        let page = Page { served: serving.digest().to_string(), under_way: None };
+        let served = Served::of(&live.control.serving());
+        let page = Page { served: served.clone(), under_way: None };
         let book = Self(Arc::new(Inner { live, store, place, page: Mutex::new(page) }));
-        book.write(serving.digest(), How::Start)?;
+        book.write(&served, How::Start)?;
         Ok(book)
     }
 
@@ -182,34 +213,40 @@ impl Book {
     /// # Errors
     /// When the store cannot be written: then a restart begins with the version before.
     pub fn note(&self, how: How) -> Result<(), StoreError> {
-        let digest = self.0.live.control.serving().digest().to_string();
+        let served = Served::of(&self.0.live.control.serving());
         let page = self.page();
         // A deployment writes down itself what it brought.
-        if page.served == digest || (how == How::Watch && page.under_way.is_some()) {
+        if page.served == served || (how == How::Watch && page.under_way.is_some()) {
             return Ok(());
         }
         drop(page);
-        self.write(&digest, how)?;
-        self.page().served = digest;
+        self.write(&served, how)?;
+        self.page().served = served;
         Ok(())
     }
 
-    fn write(&self, digest: &str, how: How) -> Result<(), StoreError> {
+    fn write(&self, served: &Served, how: How) -> Result<(), StoreError> {
         let Inner { live, store, place, .. } = &*self.0;
-        let path = &live.control.serving().config.component;
+        let Served { digest, manifest } = served;
+        let manifest = manifest.as_deref();
+        let config = &live.control.serving().config;
+        let keep = config.swap.keep_versions as usize;
         // A file that is gone is no version; what is served may have come without it.
-        let read = std::fs::read(path).unwrap_or_default();
+        let read = std::fs::read(&config.component).unwrap_or_default();
         let file = Some(hex(&Sha256::digest(&read))).filter(|_| !read.is_empty());
-        if file.as_deref() == Some(digest) {
+        if file.as_ref() == Some(digest) {
             store.keep(&read)?;
         }
         loop {
             let history = store.history(place)?;
-            if history.as_ref().and_then(History::current).is_some_and(|current| current.digest == digest) {
+            let is_it = |current: &Kept| current.digest == *digest && current.manifest.as_deref() == manifest;
+            if history.as_ref().and_then(History::current).is_some_and(is_it) {
                 return Ok(());
             }
             let expected = history.map_or(0, |history| history.generation);
-            let publication = Publication { expected, digest, how, file: file.clone(), now: SystemTime::now() };
+            let (file, manifest_file) = (file.clone(), live.manifests.digest_of_file());
+            let now = SystemTime::now();
+            let publication = Publication { expected, digest, manifest, how, file, manifest_file, keep, now };
             match store.publish(place, &publication) {
                 Ok(_) => return Ok(()),
                 // Another host of this group has the same book; what lanes run here is so all the same.
@@ -275,8 +312,4 @@ impl Drop for Scribe {
             tracing::error!("the thread that writes down versions ended by a panic");
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

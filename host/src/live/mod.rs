@@ -5,17 +5,21 @@
 //!
 //! - [`admission`]: does a component fit this host, this pipeline and its configuration, and does an instance start?
 //! - [`watch`]: components and manifests that change on disk.
+//! - [`manifests`]: the manifest's file, and what was deployed in its place.
 //! - [`store`]: versions on disk; [`deployments`]: which of them a pipeline is to run, one deployment at a time.
 
 pub mod admission;
 pub mod deployments;
+pub mod manifests;
 pub mod store;
 pub mod watch;
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::admission::{Admitted, Refused};
+use self::manifests::Manifests;
 use crate::config::{Cluster, Pipeline};
 use crate::outbound::Client;
 use crate::pipeline::control::{Conflict, Control, Lanes, Strategy, SwapOrder};
@@ -51,6 +55,8 @@ pub struct Live {
     pub status: Arc<PipelineStatus>,
     /// The cluster that it reads from.
     pub cluster: Cluster,
+    /// Its manifest.
+    pub manifests: Manifests,
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) logs: Logs,
     pub(crate) http: Option<Arc<Client>>,
@@ -83,4 +89,13 @@ impl Live {
         self.control.switch(SwapOrder { number, config, build, lanes, promote_after, strategy, prepared })?;
         Ok(number)
     }
+}
+
+/// Bytes in hexadecimal.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to memory does not fail.
+        _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -17,14 +17,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::hex;
+
 /// The form of histories that is written and read.
 const SCHEMA: u32 = 1;
-/// Versions of a pipeline that are kept, the current one among them.
-pub const KEPT: usize = 5;
 /// What nobody refers to goes after this time: it may belong to a deployment that is under way.
 const STRAY: Duration = Duration::from_secs(24 * 3600);
-/// A longer history is none of ours.
-const LONGEST_HISTORY: u64 = 1 << 20;
+/// A longer history is none of ours: as many versions as may be kept, each with a manifest.
+const LONGEST_HISTORY: u64 = 32 << 20;
 /// What a file is called before it is whole.
 const UNFINISHED: &str = ".new";
 
@@ -96,6 +96,22 @@ pub struct Kept {
     pub since: u64,
     /// And how.
     pub how: How,
+    /// The manifest that was deployed with it; `None`: it goes with the pipeline's own file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
+}
+
+impl Kept {
+    /// Tells manifests apart: SHA-256 of the one that was deployed with it.
+    #[must_use]
+    pub fn settings(&self) -> Option<String> {
+        self.manifest.as_ref().map(|text| hex(&Sha256::digest(text)))
+    }
+
+    fn begins(&self, beginning: &str) -> bool {
+        let settings = self.settings();
+        self.digest.starts_with(beginning) || settings.is_some_and(|settings| settings.starts_with(beginning))
+    }
 }
 
 /// What a pipeline runs and ran.
@@ -109,6 +125,9 @@ pub struct History {
     /// Digest of what the manifest's path held when the current version was published. When the path holds something else
     /// after a restart, that is newer.
     pub file: Option<String>,
+    /// The same of the manifest's file.
+    #[serde(default)]
+    pub manifest_file: Option<String>,
     /// The current one first, then those before it, the newest first. No two alike.
     pub versions: Vec<Kept>,
 }
@@ -126,15 +145,13 @@ impl History {
         self.versions.get(1)
     }
 
-    /// The version whose digest begins so, if it is only one.
+    /// The version whose digest, or that of its manifest, begins so; the newest if only manifests differ.
     #[must_use]
     pub fn find(&self, beginning: &str) -> Option<&Kept> {
         let beginning = beginning.strip_prefix("sha256:").unwrap_or(beginning);
-        let mut found = self.versions.iter().filter(|kept| kept.digest.starts_with(beginning));
-        match (found.next(), found.next()) {
-            (Some(one), None) if !beginning.is_empty() => Some(one),
-            _ => None,
-        }
+        let mut found = self.versions.iter().filter(|kept| !beginning.is_empty() && kept.begins(beginning));
+        let first = found.next()?;
+        found.all(|other| other.digest == first.digest).then_some(first)
     }
 }
 
@@ -165,10 +182,16 @@ pub struct Publication<'a> {
     pub expected: u64,
     /// The version, which was kept before.
     pub digest: &'a str,
+    /// The manifest that was deployed with it.
+    pub manifest: Option<&'a str>,
     /// How it came.
     pub how: How,
     /// What the manifest's path holds now.
     pub file: Option<String>,
+    /// What the manifest's file holds now.
+    pub manifest_file: Option<String>,
+    /// Versions that are kept, this one among them.
+    pub keep: usize,
     /// Now.
     pub now: SystemTime,
 }
@@ -210,7 +233,6 @@ use tests::reached;
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
-    kept: usize,
 }
 
 impl Store {
@@ -223,7 +245,7 @@ impl Store {
         if let Some(parent) = directory.parent() {
             std::fs::create_dir_all(parent).map_err(failed)?;
         }
-        let store = Self { directory: directory.to_owned(), kept: KEPT };
+        let store = Self { directory: directory.to_owned() };
         for path in [directory.to_owned(), store.components(), store.histories()] {
             make_private(&path)?;
         }
@@ -316,16 +338,19 @@ impl Store {
             bytes,
             since: u64::try_from(since).unwrap_or(u64::MAX),
             how: publication.how,
+            manifest: publication.manifest.map(str::to_owned),
         };
         let older = before.into_iter().flat_map(|history| history.versions);
-        let older = older.filter(|kept| kept.digest != publication.digest);
+        let same = |kept: &Kept| kept.digest == current.digest && kept.manifest == current.manifest;
+        let older: Vec<Kept> = older.filter(|kept| !same(kept)).collect();
         let mut versions: Vec<Kept> = std::iter::once(current).chain(older).collect();
-        let dropped = versions.split_off(versions.len().min(self.kept));
+        let dropped = versions.split_off(versions.len().min(publication.keep.max(1)));
         let history = History {
             schema: SCHEMA,
             pipeline: place.name.clone(),
             generation: found + 1,
             file: publication.file.clone(),
+            manifest_file: publication.manifest_file.clone(),
             versions,
         };
         let steps = [Step::HistoryMade, Step::HistoryWritten, Step::HistorySynced, Step::HistoryNamed];
@@ -502,10 +527,6 @@ fn make_private(path: &Path) -> Result<(), StoreError> {
 /// Opens a file to read it, and no link.
 fn open_own(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use super::{Live, Rollout};
+use super::{Live, Rollout, hex};
 use crate::config::{Pipeline, Report};
 use crate::telemetry;
 use crate::threads;
@@ -127,7 +127,7 @@ impl Component {
         if let Err(error) = read {
             return telemetry::swap_unreadable(name, &config.component, &error);
         }
-        let digest = hex(&bytes);
+        let digest = hex(&Sha256::digest(&bytes));
         let latest = self.live.control.latest();
         if *digest == **latest.digest() && Arc::ptr_eq(config, &latest.config) {
             return;
@@ -146,6 +146,7 @@ impl Component {
                 }
             }
             Err(refused) => {
+                self.live.status.refuses_version();
                 let serving = self.live.control.serving();
                 telemetry::swap_refused(name, &config.component, &digest, serving.digest(), &refused);
                 self.refused = Some((digest, Arc::clone(config)));
@@ -180,24 +181,23 @@ impl Watcher {
         for component in &mut self.components {
             let latest = component.live.control.latest();
             let Some(pipeline) = pipelines.remove(component.live.name()) else { continue };
-            if !latest.config.swap.watch || pipeline.says_the_same(&latest.config) {
+            if !latest.config.swap.watch {
+                continue;
+            }
+            let pipeline = Arc::new(pipeline);
+            let said = component.live.manifests.file_says(Arc::clone(&pipeline));
+            // What was deployed since stands until the file itself says something else.
+            let is_so = latest.config.deployed.is_none() && pipeline.says_the_same(&latest.config);
+            if is_so || pipeline.says_the_same(&said) {
                 continue;
             }
             if pipeline.component != component.file.path {
                 component.file = File::new(pipeline.component.clone());
             }
-            component.offer(&Arc::new(pipeline));
+            component.offer(&pipeline);
         }
         for name in pipelines.keys() {
             telemetry::reload_other(name);
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
-        _ = write!(text, "{byte:02x}");
-        text
-    })
 }

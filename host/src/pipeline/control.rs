@@ -130,6 +130,8 @@ pub struct LaneProgress {
     pub digest: Arc<str>,
     /// It runs what the order wants it to run.
     pub switched: bool,
+    /// It runs what was ordered, be that as a canary.
+    pub on_new: bool,
     /// How long it could be served by neither version, once it switched.
     pub gap: Option<Duration>,
     /// Records fetched and not settled.

@@ -44,8 +44,10 @@ pub struct Outlets<P> {
     refusals: Vec<(Ticket, Refusal)>,
     /// Records that failed for good, blocked ones included.
     pub failed: u64,
-    /// Attempts at records that failed, the last ones included.
+    /// Attempts that failed, the last ones included: at records, and calls for several or for none.
     pub failed_attempts: u64,
+    /// Calls without messages that keep failing after as many attempts as there are.
+    pub stuck_calls: u64,
     /// The last of them, and why.
     pub last_failure: Option<String>,
     /// Counts of the pipeline.
@@ -74,6 +76,7 @@ impl<P: Produce> Outlets<P> {
             refusals: Vec::new(),
             failed: 0,
             failed_attempts: 0,
+            stuck_calls: 0,
             last_failure: None,
             figures: Figures { batchers, ..Figures::default() },
             at: ("".into(), 0),
@@ -293,6 +296,8 @@ impl<P: Produce> Sink for Outlets<P> {
                 if self.log.admits(RecordEvent::CallFailed) {
                     telemetry::call_failed(self.at(-1), what, attempt, failure, blocks, wait);
                 }
+                self.failed_attempts += 1;
+                self.stuck_calls += u64::from(blocks);
                 *self.figures.retries.entry(failure.class).or_default() += 1;
             }
             Notice::LateAcks { count } => {
@@ -319,6 +324,7 @@ impl<P: Produce> Sink for Outlets<P> {
                 if self.log.admits(RecordEvent::Isolating) {
                     telemetry::isolating(self.at(-1), messages, failure);
                 }
+                self.failed_attempts += 1;
             }
             Notice::BatchClosed { batcher, trigger, messages } => {
                 let (batches, sum) = self.figures.batches.entry((batcher, trigger.name())).or_default();

@@ -380,9 +380,7 @@ impl<E: Edges> Run<E> {
             let outlets = &mut self.parts.outlets;
             if let Reply::Switched(switched) = &reply {
                 if let Some(gap) = self.swap.ended(slot, switched, now) {
-                    let (partitions, nanos) = &mut outlets.figures.switched;
-                    *partitions += 1;
-                    *nanos += u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX);
+                    outlets.figures.gaps.observe(gap);
                 }
             } else {
                 let calls = &mut outlets.figures.calls[usize::from(slot.lane.is_running_batch())];
@@ -393,13 +391,19 @@ impl<E: Edges> Run<E> {
                 *outlets.figures.faults.entry(failure.class).or_default() += 1;
             }
             outlets.serve(&slot.lane.topic, slot.lane.partition);
-            let (messages, failed) = (slot.lane.running_count(), outlets.failed_attempts);
+            let starts = !matches!(reply, Reply::NotStarted(_));
+            // How long a fault takes says nothing of how long messages do.
+            let took = (!matches!(reply, Reply::Fault(_))).then_some(answered.took);
+            let (failed, stuck) = (outlets.failed_attempts, outlets.stuck_calls);
             slot.lane.on_reply(answered.frame, reply, answered.took, now, outlets);
             if let Some(renewed) = answered.renewed {
                 slot.lane.on_renewed(renewed == Renewed::Restored, now);
             }
-            if messages > 0 {
-                self.swap.served(&slot.revision, messages, outlets.failed_attempts - failed, answered.took);
+            let failed = outlets.failed_attempts - failed + u64::from(!starts);
+            let messages = slot.lane.attended();
+            if messages > 0 || failed > 0 {
+                let stuck = outlets.stuck_calls - stuck + u64::from(!starts);
+                self.swap.served(&slot.revision, messages, failed, stuck, took);
                 if slot.lane.steps_back().is_some() {
                     self.swap.look_again();
                 }
@@ -547,7 +551,13 @@ impl<E: Edges> Run<E> {
             if let Some(slot) = self.lanes.get_mut(ticket.lane as usize).and_then(Option::as_mut) {
                 mark!(RecordRefused);
                 self.parts.outlets.serve(&slot.lane.topic, slot.lane.partition);
+                let failed = self.parts.outlets.failed_attempts;
                 slot.lane.on_refused(ticket.target, refused, now, &mut self.parts.outlets);
+                if slot.lane.steps_back().is_some() {
+                    let failed = self.parts.outlets.failed_attempts - failed;
+                    self.swap.served(&slot.revision, 0, failed, 0, None);
+                    self.swap.look_again();
+                }
                 if let Some(reason) = slot.lane.stopped() {
                     self.stopped.get_or_insert_with(|| format!("{}: {reason}", slot.name()));
                 }

@@ -2,7 +2,7 @@
 //! times a second, read by health checks and metrics.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -118,6 +118,34 @@ pub struct LaneFigures {
     pub danger: Danger,
 }
 
+/// How long partitions were served by no version, when theirs changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GapFigures {
+    /// Partitions by the bound that theirs was within, the last ones beyond all.
+    pub counts: [u64; GAP_BOUNDS.len() + 1],
+    /// All of them together, ns.
+    pub nanos: u64,
+}
+
+/// Bounds of gaps, in seconds.
+pub const GAP_BOUNDS: [f64; 8] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5];
+
+impl GapFigures {
+    /// One partition's.
+    pub fn observe(&mut self, gap: Duration) {
+        let place = GAP_BOUNDS.iter().position(|bound| gap.as_secs_f64() <= *bound).unwrap_or(GAP_BOUNDS.len());
+        self.counts[place] += 1;
+        self.nanos = self.nanos.saturating_add(u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    fn add(&mut self, earlier: &Self) {
+        self.nanos = self.nanos.saturating_add(earlier.nanos);
+        for (sum, count) in self.counts.iter_mut().zip(earlier.counts) {
+            *sum += count;
+        }
+    }
+}
+
 /// All figures of a pipeline.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
@@ -147,8 +175,8 @@ pub struct Figures {
     pub renewed: u64,
     /// Orders to switch the handler's version: that went through, that were taken back.
     pub swaps: [u64; 2],
-    /// Partitions that went over to another version, and how long all of them together were served by none, ns.
-    pub switched: (u64, u64),
+    /// Partitions that went over to another version, by how long they were served by none.
+    pub gaps: GapFigures,
     /// Times that the pipeline paused because most of its records failed.
     pub pauses: u64,
     /// Assigned partitions.
@@ -211,8 +239,7 @@ impl Figures {
         }
         self.renewed += earlier.renewed;
         self.pauses += earlier.pauses;
-        let (partitions, nanos) = earlier.switched;
-        self.switched = (self.switched.0 + partitions, self.switched.1 + nanos);
+        self.gaps.add(&earlier.gaps);
         for (sum, count) in self.swaps.iter_mut().zip(earlier.swaps) {
             *sum += count;
         }
@@ -250,6 +277,8 @@ pub struct PipelineStatus {
     pub usage: Arc<Usage>,
     /// Figures of the handler's own.
     pub handler_metrics: Arc<HandlerMetrics>,
+    /// Versions that did not take the place of the one that runs, because they do not fit or start.
+    refused_versions: AtomicU64,
     /// A shutdown left something to the next owner.
     unfinished: AtomicBool,
     inner: Mutex<Inner>,
@@ -267,6 +296,16 @@ struct Inner {
 }
 
 impl PipelineStatus {
+    /// Another version was refused.
+    pub fn refuses_version(&self) {
+        self.refused_versions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that happened.
+    pub fn refused_versions(&self) -> u64 {
+        self.refused_versions.load(Ordering::Relaxed)
+    }
+
     /// A pipeline that has not begun.
     #[must_use]
     pub fn new(name: &str, group: &str, version: &str) -> Self {
@@ -278,6 +317,7 @@ impl PipelineStatus {
             group: group.to_owned(),
             usage: Arc::default(),
             handler_metrics: Arc::default(),
+            refused_versions: AtomicU64::default(),
             unfinished: false.into(),
             inner: Mutex::new(inner),
         }

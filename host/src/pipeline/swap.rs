@@ -127,11 +127,24 @@ impl<B: Build> Swap<B> {
         self.settled = false;
     }
 
-    /// A call with messages ended, of which some failed an attempt.
-    pub(super) fn served(&mut self, revision: &Revision<B>, messages: usize, failed: u64, took: Duration) {
+    /// A call ended: with messages, of which some failed an attempt, or without, and failed.
+    pub(super) fn served(
+        &mut self,
+        revision: &Revision<B>,
+        messages: usize,
+        failed: u64,
+        stuck: u64,
+        took: Option<Duration>,
+    ) {
         let Some(report) = &mut self.report else { return };
         let is_new = revision.number == report.progress.number;
-        if is_new { &mut report.new } else { &mut report.old }.add(messages, failed, took);
+        let tally = if is_new { &mut report.new } else { &mut report.old };
+        tally.served.failed += failed;
+        tally.served.stuck += stuck;
+        tally.served.messages += messages as u64;
+        if let Some(took) = took.filter(|_| messages > 0) {
+            tally.took(messages, took);
+        }
     }
 }
 
@@ -293,6 +306,7 @@ impl<E: Edges> Run<E> {
                 topic: Arc::clone(&slot.lane.topic),
                 partition: slot.lane.partition,
                 digest: Arc::clone(slot.revision.digest()),
+                on_new: slot.revision.number == report.progress.number,
                 switched: slot.revision.number == orders.of(slot.lane.partition, partitions).number,
                 gap: slot.gap,
                 open: slot.lane.open() as u64,
@@ -329,10 +343,9 @@ impl Default for Tally {
 }
 
 impl Tally {
-    fn add(&mut self, messages: usize, failed: u64, took: Duration) {
+    /// A call with messages.
+    fn took(&mut self, messages: usize, took: Duration) {
         self.served.calls += 1;
-        self.served.messages += messages as u64;
-        self.served.failed += failed;
         let bucket = &mut self.buckets[bucket(took / u32::try_from(messages).unwrap_or(u32::MAX).max(1))];
         *bucket = bucket.saturating_add(1);
     }
@@ -380,13 +393,13 @@ mod tests {
         let mut tally = Tally::default();
         assert_eq!(tally.served(), Served::default());
         for _ in 0..99 {
-            tally.add(1, 0, Duration::from_micros(100));
+            tally.took(1, Duration::from_micros(100));
         }
-        tally.add(1, 1, Duration::from_secs(1));
+        tally.took(1, Duration::from_secs(1));
         let served = tally.served();
-        assert_eq!((served.calls, served.messages, served.failed), (100, 100, 1));
+        assert_eq!(served.calls, 100);
         assert!(served.p99 < Duration::from_micros(130), "{:?}", served.p99);
-        tally.add(1, 0, Duration::from_secs(1));
+        tally.took(1, Duration::from_secs(1));
         assert!(tally.served().p99 >= Duration::from_secs(1));
     }
 }

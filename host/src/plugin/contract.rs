@@ -141,6 +141,8 @@ pub(super) struct Survey {
     pub problems: Vec<String>,
     /// Versions of our package that it speaks, other than ours.
     pub versions: Vec<String>,
+    /// Full names of all that it imports.
+    pub imports: Vec<String>,
     /// Imports that are granted to nobody.
     pub not_granted: Vec<String>,
     /// Full names of the interfaces it exports, by their name in the contract.
@@ -179,7 +181,16 @@ pub(super) fn survey(engine: &Engine, component: &Component, http: bool) -> Surv
 }
 
 impl Survey {
+    /// Package and version of the contract that it speaks, as far as it names one.
+    pub(super) fn world(&self) -> String {
+        let names = self.exports.iter().map(|(_, full)| full).chain(&self.imports);
+        let version = names.map(|full| Name::parse(full)).filter(|name| name.package == PACKAGE);
+        let version = version.filter_map(|name| name.version).max().unwrap_or(VERSION);
+        format!("{PACKAGE}@{version}")
+    }
+
     fn import(&mut self, full: &str, http: bool) {
+        self.imports.push(full.to_owned());
         let name = Name::parse(full);
         if name.package == PACKAGE {
             if !name.compatible(VERSION) {

@@ -200,6 +200,8 @@ pub struct Version {
     digest: String,
     bytes: u64,
     code: Code,
+    world: String,
+    imports: Vec<String>,
     pub(super) runtime: Arc<Runtime>,
     pub(super) kit: Arc<Kit>,
     pub(super) pre: InstancePre<State>,
@@ -264,7 +266,8 @@ impl Version {
             plugin: Vec::new(),
         })?;
         let (digest, bytes) = (hex(&digest), bytes.len() as u64);
-        Ok(Arc::new(Self { digest, bytes, code, runtime: Arc::clone(runtime), kit, pre, exports }))
+        let (world, imports) = (survey.world(), survey.imports);
+        Ok(Arc::new(Self { digest, bytes, code, world, imports, runtime: Arc::clone(runtime), kit, pre, exports }))
     }
 
     /// SHA-256 of the component, in hexadecimal.
@@ -277,6 +280,18 @@ impl Version {
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Package and version of the contract that it speaks.
+    #[must_use]
+    pub fn world(&self) -> &str {
+        &self.world
+    }
+
+    /// Full names of the interfaces that it imports.
+    #[must_use]
+    pub fn imports(&self) -> &[String] {
+        &self.imports
     }
 
     /// Where its native code came from.

@@ -13,6 +13,7 @@ mod support;
 
 mod access;
 mod deploy;
+mod manifest;
 mod pause;
 mod raw;
 mod scene;

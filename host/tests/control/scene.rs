@@ -6,51 +6,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use crate::support::command::{Ended, sluicebox};
+
 use crate::support::client::{NewRecord, Producer, Reader};
 use crate::support::guests::guest;
 use crate::support::host::{SluiceHost, binary};
 use crate::support::mock::Mock;
 use crate::support::{PATIENCE, unique};
-
-/// What a command came to.
-#[derive(Debug)]
-pub struct Ended {
-    pub code: Option<i32>,
-    pub data: String,
-    pub talk: String,
-}
-
-impl Ended {
-    /// The command did what it was asked for.
-    #[track_caller]
-    pub fn ok(self) -> Self {
-        assert_eq!(self.code, Some(0), "{self:?}");
-        self
-    }
-
-    /// It ended so, and said all of these to people.
-    #[track_caller]
-    pub fn refused(self, code: i32, says: &[&str]) -> Self {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        for part in says {
-            assert!(self.talk.contains(part), "no `{part}` in {self:?}");
-        }
-        self
-    }
-
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.data).unwrap_or_else(|error| panic!("{error}: {self:?}"))
-    }
-}
-
-/// Carries out a command of the real binary.
-pub fn sluicebox(arguments: &[&str]) -> Ended {
-    let mut command = Command::new(binary());
-    command.args(arguments).env_remove("SB_HOST").env_remove("SB_TOKEN_FILE").env("NO_COLOR", "1");
-    let output = command.output().expect("the program starts");
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ended { code: output.status.code(), data: text(output.stdout), talk: text(output.stderr) }
-}
 
 /// See the module's text.
 pub struct Scene {

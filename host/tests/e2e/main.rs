@@ -35,6 +35,7 @@
 //! | `dead_letters` | one dead letter per failed record, with all that it was and why; none is acked unwritten |
 //! | `bad_answers` | an answer that breaks the contract fails its own record only |
 //! | `swap` | another version of the handler under load; what does not fit leaves the old one serving |
+//! | `canary` | a version on a share of the partitions is promoted, or taken back with nothing given up |
 //! | `bad_input` | mistakes of the command line end it at once with their reason |
 //! | `holds` | messages that are held open, and the timer |
 //! | `lifecycle` | handlers hear which partitions come and go; kept ones keep their instance |
@@ -52,6 +53,7 @@ mod bad_input;
 mod breaker;
 mod broker_errors;
 mod bytes;
+mod canary;
 mod check;
 mod churn;
 mod cluster_changes;

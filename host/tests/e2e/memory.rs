@@ -1,7 +1,7 @@
 //! Input that comes faster than a handler takes it.
 
 use crate::check::{Site, Stage, output, wait_committed, wait_for_records};
-use crate::support::client::{NewRecord, Producer, create_topic, end_offsets, read_all, total};
+use crate::support::client::{NewRecord, Producer, read_all, total};
 use crate::support::guests::guest;
 use crate::support::kafka::kafka_or_not_run;
 use crate::support::unique;
@@ -49,54 +49,4 @@ fn a_slow_handler_does_not_fill_the_memory() {
     assert_eq!(read_all(kafka, &dead).len(), PARTITIONS as usize);
     assert!(used < MOST_MEMORY_KIB, "it took {used} KiB");
     eprintln!("{} MiB at most for {} MB of input", used / 1024, RECORDS / 1000);
-}
-
-/// Proves: a thousand partitions, each held up by its first record while 300 MB wait at the broker, share one budget: what the
-/// host takes in for them is bounded by that and by what it fetches ahead, not by their number. Then all of them go on, and
-/// each is done and committed to its end.
-#[test]
-fn a_thousand_partitions_share_one_budget() {
-    const PARTITIONS: i32 = 1_000;
-    const EACH: usize = 30;
-    const SIZE: usize = 10_000;
-    /// The budget, as much fetched ahead, what librdkafka has in hand while it takes a fetch apart, and the same again for
-    /// what an allocator holds on to. A third of what waits at the broker.
-    const MOST_MORE_KIB: u64 = 110 * 1024;
-    let kafka = kafka_or_not_run!("a_thousand_partitions_share_one_budget");
-    let name = unique("thousand");
-    let stage = Stage { kafka, input: unique("thousand-in"), output: unique("thousand-out"), group: name.clone() };
-    create_topic(kafka, &stage.input, PARTITIONS);
-    create_topic(kafka, &stage.output, 4);
-    let producer = Producer::new(kafka);
-    // A request for each partition, so that all of one go together.
-    let to_each = |value: &str, count: usize| {
-        for first in (0..PARTITIONS).step_by(100) {
-            let on = |partition| NewRecord { partition: Some(partition), ..NewRecord::new("key", value) };
-            let records = (first..first + 100).flat_map(|partition| vec![on(partition); count]);
-            producer.send(&stage.input, &records.collect::<Vec<_>>());
-        }
-    };
-    to_each("retry-2", 1);
-    let site = Site::new(&format!("{}[limits]\nmemory = \"32MiB\"\n", Site::cluster("default", kafka)));
-    let rest = format!(
-        "[errors]\nretry = {{ attempts = 2, backoff = \"40s\", max_backoff = \"40s\", jitter = false }}\n{}",
-        output("out", &stage.output)
-    );
-    site.add(&name, &stage.pipeline(&name, &guest("faulty"), &rest));
-    let host = site.start();
-    // Every lane has its instance, and waits for its second attempt.
-    host.wait_for_metric("sluicebox_retries_total", &[], f64::from(PARTITIONS));
-    let before = host.process().memory_kib().unwrap_or_default();
-    let large = format!("good {}", "x".repeat(SIZE));
-    to_each(&large, EACH);
-    assert_eq!(total(kafka, &stage.output), 0, "some lane went on before all was there");
-    wait_committed(kafka, &name, &stage.input);
-    let used = host.process().most_memory_kib().unwrap_or_default();
-    host.wait_for_metric("sluicebox_consumer_lag_messages", &[], 0.0);
-    host.stop();
-    assert_eq!(end_offsets(kafka, &stage.input), vec![EACH as i64 + 1; PARTITIONS as usize]);
-    assert_eq!(total(kafka, &stage.output), i64::from(PARTITIONS) * (EACH as i64 + 1));
-    let more = used.saturating_sub(before);
-    eprintln!("{} MiB with a thousand idle lanes, {} MiB more at most", before / 1024, more / 1024);
-    assert!(more < MOST_MORE_KIB, "it took {more} KiB more than the {before} KiB of its idle lanes");
 }

@@ -2,30 +2,28 @@
 //! rebalanced; what does not fit leaves the old version serving.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
-
-use crate::check::{Difference, Load, Stage, assert_in_order, difference, manifest, output};
-use crate::support::client::{Record, read_all};
+use crate::check::{Difference, Load, Stage, assert_in_order, difference, manifest, output, wait_for_records};
+use crate::support::client::{Record, delete_topic, read_all, total};
+use crate::support::command::sha256 as digest;
 use crate::support::guests::guest;
 use crate::support::host::SluiceHost;
-use crate::support::kafka::{Kafka, kafka_or_not_run};
+use crate::support::kafka::{Kafka, Options, kafka_or_not_run};
 use crate::support::{PATIENCE, scratch, unique};
 
 const PROVENANCE: &str = "provenance = true\n";
 
 /// A component file that is replaced.
-struct Plugin {
-    path: PathBuf,
-    bytes: Vec<u8>,
+pub struct Plugin {
+    pub path: PathBuf,
+    pub bytes: Vec<u8>,
 }
 
 impl Plugin {
     /// A copy of a guest's component in a place of its own.
-    fn of(name: &str) -> Plugin {
+    pub fn of(name: &str) -> Plugin {
         let bytes = std::fs::read(guest(name)).expect("it was built");
         let plugin = Plugin { path: scratch().join(format!("{}.wasm", unique(name))), bytes };
         plugin.replace(&plugin.bytes);
@@ -33,26 +31,19 @@ impl Plugin {
     }
 
     /// The same handler with other bytes, and so with another digest: a custom section says `number`.
-    fn variant(&self, number: usize) -> Vec<u8> {
+    pub fn variant(&self, number: usize) -> Vec<u8> {
         let name = b"variant";
         let content = [&[name.len() as u8], &name[..], &number.to_le_bytes()].concat();
         [&self.bytes[..], &[0, content.len() as u8], &content].concat()
     }
 
     /// As a build or a deployment does it: a new file takes the place of the old one.
-    fn replace(&self, bytes: &[u8]) -> String {
+    pub fn replace(&self, bytes: &[u8]) -> String {
         let new = self.path.with_extension("new");
         std::fs::write(&new, bytes).expect("a writable directory");
         std::fs::rename(&new, &self.path).expect("the same directory");
         digest(bytes)
     }
-}
-
-fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to memory");
-        text
-    })
 }
 
 /// A host that runs a manifest, whose file stays where the test can change it.
@@ -79,14 +70,14 @@ fn figure(line: &str, name: &str) -> f64 {
 }
 
 /// Which version made a record.
-fn version(record: &Record) -> &str {
+pub fn version(record: &Record) -> &str {
     let header = record.header("sluicebox-version").expect("provenance is on");
     std::str::from_utf8(header).expect("a digest")
 }
 
 /// Records of one source partition, as they came, were made by versions in this order: nobody went back to an earlier one.
 /// How many records each version made.
-fn assert_versions_in_order(records: &[Record], order: &[String]) -> BTreeMap<usize, u64> {
+pub fn assert_versions_in_order(records: &[Record], order: &[String]) -> BTreeMap<usize, u64> {
     let place: BTreeMap<&str, usize> = order.iter().enumerate().map(|(i, digest)| (digest.as_str(), i)).collect();
     let (mut last, mut made) = (BTreeMap::new(), BTreeMap::new());
     for record in records {
@@ -294,4 +285,151 @@ fn a_blocked_partition_is_released_by_a_better_version() {
     host.stop();
     assert_eq!(read_all(kafka, &stage.output).len(), 3);
     assert!(Duration::from_secs(3600) > PATIENCE, "it did not wait for its next attempt");
+}
+
+/// Records that a run reads, as a backlog: for longer than some swaps take.
+const BACKLOG: u64 = 12_000_000;
+/// Between swaps.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Proves: a pipeline that is behind and swaps its handler every five seconds is as fast as one that does not, to some percent.
+/// Method: both read the same backlog, in turns, side by side; what counts is the median of the ratios.
+#[test]
+#[ignore = "takes some minutes, on a machine that does nothing else"]
+fn swaps_cost_no_throughput() {
+    let kafka = kafka_or_not_run!("swaps_cost_no_throughput");
+    let stage = Stage::new(kafka, "swap-speed", 8);
+    stage.produce_numbered(0, BACKLOG, 100, 512);
+    let mut ratios = Vec::new();
+    for round in 0..3 {
+        let mut rates = [0.0, 0.0];
+        // Who is first changes: the broker's cache is warmer for the second.
+        for swapping in [round % 2 == 0, round % 2 == 1] {
+            let (rate, swaps) = backlog_run(&stage, swapping);
+            println!("{} {rate:.0} records/s, {swaps} swaps", if swapping { "with swaps" } else { "without   " });
+            assert_eq!(swaps > 0, swapping, "a run is long enough for a swap");
+            rates[usize::from(swapping)] = rate;
+        }
+        ratios.push(rates[1] / rates[0]);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("throughput with a swap every {} s: {:.3} of that without ({ratios:.3?})", EVERY.as_secs(), ratios[1]);
+    assert!(ratios[1] >= 0.9, "{ratios:?}");
+}
+
+/// Reads the backlog with a group of its own: records per second, and how often it swapped meanwhile.
+fn backlog_run(stage: &Stage<'_>, swapping: bool) -> (f64, usize) {
+    let plugin = Plugin::of("forward");
+    let (group, out) = (unique("swap-speed"), stage.topic("out", 8));
+    let host = start(stage, &manifest_path(), &manifest(&group, &plugin.path, &stage.input, "", &output("out", &out)));
+    host.wait_for_at_least("sluicebox_messages_consumed_total", &[], 1.0);
+    let (begun, mut swaps) = (Instant::now(), 0);
+    let mut next = begun + EVERY / 2;
+    let produced = ["output=\"out\"", "result=\"ok\""];
+    host.process().wait_until("it never did its backlog", 2 * PATIENCE, || {
+        if swapping && Instant::now() >= next {
+            swaps += 1;
+            plugin.replace(&plugin.variant(swaps));
+            next += EVERY;
+        }
+        host.metric_with("sluicebox_messages_produced_total", &produced) >= Some(BACKLOG as f64)
+    });
+    let rate = BACKLOG as f64 / begun.elapsed().as_secs_f64();
+    let done = host.metric_with("sluicebox_swaps_total", &["outcome=\"done\""]).unwrap_or(0.0) as usize;
+    assert!(done + 1 >= swaps, "{done} of {swaps} swaps were done");
+    host.stop();
+    delete_topic(stage.kafka, &out);
+    (rate, swaps)
+}
+
+/// Proves: swaps while a second host comes and goes – before, in and after the rebalances, drains and assignments that this
+/// makes – lose and repeat nothing and keep the order. (Row G4, rebalance and drain; where the race matters: the simulation.)
+#[test]
+fn swaps_meet_rebalances() {
+    let kafka = kafka_or_not_run!("swaps_meet_rebalances");
+    let stage = Stage::new(kafka, "swap-rebalance", 8);
+    let plugin = Plugin::of("forward");
+    let path = manifest_path();
+    let text = manifest(&stage.group, &plugin.path, &stage.input, "", &(output("out", &stage.output) + PROVENANCE));
+    let host = start(&stage, &path, &text);
+    let load = Load::paced(&stage, 100, 512, 5_000);
+    host.wait_for_at_least("sluicebox_messages_consumed_total", &[], 1.0);
+    for round in 0..4 {
+        let guest = start(&stage, &path, &text);
+        // While it joins; the next while both have partitions; the last while it leaves.
+        let joining = plugin.replace(&plugin.variant(3 * round));
+        wait_for_swap(&host, &joining);
+        guest.wait_for_at_least("sluicebox_messages_consumed_total", &[], 1.0);
+        let both = plugin.replace(&plugin.variant(3 * round + 1));
+        wait_for_swap(&host, &both);
+        guest.wait_for_metric("sluicebox_pipeline_info", &[&format!("version=\"{both}\"")], 1.0);
+        let leaving = plugin.replace(&plugin.variant(3 * round + 2));
+        guest.stop();
+        wait_for_swap(&host, &leaving);
+    }
+    let count = load.stop();
+    stage.wait_committed();
+    host.stop();
+    let records = read_all(kafka, &stage.output);
+    assert_eq!(difference(&records, count), Difference::default());
+    assert_in_order(&records);
+}
+
+/// Proves: a host that is asked to stop while it swaps – as it tries the new version, or as its partitions go over – ends in
+/// order and in time, and the next one goes on where it was: nothing is lost or repeated. (Row G4, shutdown.)
+#[test]
+fn swaps_meet_a_shutdown() {
+    let kafka = kafka_or_not_run!("swaps_meet_a_shutdown");
+    let stage = Stage::new(kafka, "swap-stop", 4);
+    let plugin = Plugin::of("forward");
+    let text = manifest(&stage.group, &plugin.path, &stage.input, "", &(output("out", &stage.output) + PROVENANCE));
+    let load = Load::paced(&stage, 100, 512, 5_000);
+    for round in 0..4 {
+        let host = start(&stage, &manifest_path(), &text);
+        host.wait_for_at_least("sluicebox_messages_consumed_total", &[], 1.0);
+        plugin.replace(&plugin.variant(round));
+        let word = if round % 2 == 0 { "changed: trying it" } else { "swapped:" };
+        host.wait_for_line(word, PATIENCE);
+        host.stop();
+    }
+    let host = start(&stage, &manifest_path(), &text);
+    let count = load.stop();
+    stage.wait_committed();
+    host.stop();
+    let records = read_all(kafka, &stage.output);
+    assert_eq!(difference(&records, count), Difference::default());
+    assert_in_order(&records);
+}
+
+/// Proves: a swap while no broker is there is over all the same: partitions go over with what they have, nothing of it is lost,
+/// and what comes after the outage is the new version's. (Row G4, outage.)
+#[test]
+fn swaps_meet_an_outage() {
+    let kafka = kafka_or_not_run!("swaps_meet_an_outage", Options::default());
+    let stage = Stage::new(&kafka, "swap-outage", 4);
+    let plugin = Plugin::of("forward");
+    let text = manifest(&stage.group, &plugin.path, &stage.input, "", &(output("out", &stage.output) + PROVENANCE));
+    let load = Load::start(&stage, 100, 512);
+    let host = start(&stage, &manifest_path(), &text);
+    wait_for_records(&kafka, &stage.output, 20_000);
+    kafka.stop();
+    host.wait_for_metric("sluicebox_pipeline_state", &["state=\"waiting\""], 1.0);
+    let mut order = vec![digest(&plugin.bytes)];
+    for number in 1..=3 {
+        order.push(plugin.replace(&plugin.variant(number)));
+        wait_for_swap(&host, &order[number]);
+    }
+    kafka.start();
+    host.wait_for_answer("/readyz", "that the broker is back", |answer| answer.status == 200);
+    let before = usize::try_from(total(&kafka, &stage.output)).expect("a count");
+    wait_for_records(&kafka, &stage.output, before + 20_000);
+    let count = load.stop();
+    stage.wait_committed();
+    host.stop();
+    let records = read_all(&kafka, &stage.output);
+    // What was on its way to a broker that dies may be there twice.
+    assert_eq!(difference(&records, count).missing, 0);
+    assert_in_order(&records);
+    let last = records.iter().filter(|record| version(record) == order[3]).count();
+    assert!(last > 0, "the last version serves after the outage");
 }

@@ -17,11 +17,13 @@
 //! | `random` | chance that a seed fixes |
 //! | `tools` | the judges that are not our client: Kafka's own tools and kcat |
 //! | `host` | the binary under test, its admin port |
+//! | `command` | its other commands |
 //! | `guests` | building the guests |
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test target uses its own part of the harness")]
 
 pub mod client;
 pub mod cluster;
+pub mod command;
 pub mod frozen;
 pub mod guests;
 pub mod host;

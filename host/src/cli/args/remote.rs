@@ -92,21 +92,30 @@ Examples:
   sluicebox deploy orders-enrich target/wasm32-wasip2/release/orders.wasm
   sluicebox deploy orders.wasm --plan                    what would change; of the only pipeline
   sluicebox deploy orders-enrich orders.wasm --canary 10% --for 2m
+  sluicebox deploy pipeline.toml                         the component that it names, with its settings
+  sluicebox deploy pipeline.toml --settings-only --plan  what its settings would change
   sluicebox deploy orders-enrich orders.wasm --host http://a:8321 --host http://b:8321
 
 The host looks at the component first: its form, its world, its imports, whether an instance of it starts. Then
 each partition switches between two calls: nothing is lost, nothing is done twice, no rebalance. Whatever fails
 leaves the old version serving. The command ends when a record has passed the new version, or says why none did.
 The version outlives a restart, until the file that the manifest names changes. Who deployed after somebody else
-did meanwhile is told so: exit code 5."
+did meanwhile is told so: exit code 5.
+
+A manifest names its pipeline. Settings, limits, batches, retries and the like change by it in the same way; what
+cannot change while the pipeline runs (its topics, group, outputs) is refused by name. It takes the place of the
+host's own file until that changes; the host's ceilings, clusters and variables hold for it."
 )]
 pub struct DeployArgs {
     /// The pipeline, which need not be named where the host has only one
     #[arg(value_name = "NAME")]
     first: PathBuf,
-    /// The component: a .wasm file
+    /// The component: a .wasm file; or a manifest: a .toml file
     #[arg(value_name = "PATH")]
     second: Option<PathBuf>,
+    /// Of a manifest take the settings, and leave the component as it is
+    #[arg(long)]
+    pub settings_only: bool,
     /// Look only: would it be taken, and what would change?
     #[arg(long)]
     pub plan: bool,
@@ -163,12 +172,13 @@ Examples:
   sluicebox rollback orders-enrich                       to the version before
   sluicebox rollback orders-enrich --to 9f3c04aa
 
-The host keeps the last five versions of a pipeline, so nothing has to be built or fetched.")]
+The host keeps the last versions of a pipeline, with their manifests (`keep_versions` in [swap], five), so nothing has
+to be built or fetched.")]
 pub struct RollbackArgs {
     /// The pipeline
     #[arg(value_name = "NAME", value_parser = pipeline_name)]
     pub name: String,
-    /// The version, by the beginning of its digest [default: the one before]
+    /// The version, by the beginning of its digest or of its manifest's [default: the one before]
     #[arg(long, value_name = "DIGEST")]
     pub to: Option<String>,
     /// Look only: would it be taken, and what would change?

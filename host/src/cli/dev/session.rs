@@ -8,16 +8,19 @@ use std::time::{Duration, Instant};
 use tokio::time::MissedTickBehavior;
 
 use super::{Refusal, Talk};
+use crate::admin::view::short;
 use crate::app::App;
 use crate::cli::exit::Exit;
 use crate::cli::host::Signals;
 use crate::config::Pipeline;
+use crate::dev::account::{Account, account};
 use crate::dev::broker::EmbeddedBroker;
 use crate::dev::fate::{Fate, InputPartition, fate};
 use crate::dev::feed::Feed;
 use crate::dev::show;
 use crate::dev::watch::Watch;
 use crate::kafka::offsets::Offsets;
+use crate::pipeline::control::Stage;
 use crate::pipeline::lane::LaneState;
 use crate::pipeline::status::{Figures, State};
 
@@ -33,6 +36,10 @@ const NO_PROGRESS: Duration = Duration::from_secs(60);
 const WAITING: Duration = Duration::from_secs(5);
 /// The summary is printed when the figures stood still for so long, or changed for so long.
 const SUMMARY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+/// The pipeline's figures are never older than this.
+const SNAPSHOT: Duration = Duration::from_millis(300);
+/// After a swap all that is under way is waited for so long, for the counts to be final.
+const COUNTED: Duration = Duration::from_secs(5);
 /// How long the records that are left may take to be read and printed.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
@@ -77,6 +84,8 @@ struct Memory {
     /// Counts of now, and since when.
     counts: (Counts, Instant),
     said_at: Instant,
+    /// The last order that was told of, and the end of one that is not told yet.
+    swap: (u64, Option<Instant>),
 }
 
 /// What the summary says of the pipeline.
@@ -173,6 +182,7 @@ impl Session {
             return Some(Ending::Failed(vec!["the pipeline ended by itself".to_owned()]));
         }
         self.introduce(memory);
+        self.tell_of_swap(memory, now);
         let counts = Counts::of(&self.status().figures());
         if counts != memory.counts.0 {
             memory.counts = (counts, now);
@@ -214,6 +224,30 @@ impl Session {
                 self.talk.say(format_args!("feed   {} samples fed", self.feed.len() - self.feed.failures().len()));
             }
         }
+    }
+
+    /// Says, once, what became of another version: that every partition runs it, and what that cost by the counts.
+    fn tell_of_swap(&self, memory: &mut Memory, now: Instant) {
+        let swap = self.app.live()[0].control.progress();
+        if swap.number == memory.swap.0 || !swap.stage.is_settled() {
+            return;
+        }
+        let over = *memory.swap.1.get_or_insert(now);
+        let versions = format!("{} -> {}", short(&swap.from), short(&swap.to));
+        let gap = format!("longest gap of a partition {:.1} ms", swap.gaps.max.as_secs_f64() * 1000.0);
+        let text = match (&swap.stage, account(&self.status().figures())) {
+            (Stage::RolledBack(reason), _) => format!("{} serves again: {reason}", short(&swap.from)),
+            // The snapshot may be older than the swap.
+            _ if now.duration_since(over) < SNAPSHOT => return,
+            (_, Some(Account { lost, repeated })) => {
+                let lanes = swap.gaps.lanes;
+                format!("{versions} live on {lanes} partitions, {lost} lost, {repeated} repeated, {gap}")
+            }
+            (_, None) if now.duration_since(over) < COUNTED => return,
+            (_, None) => format!("{versions} live on {} partitions, {gap}; records are under way", swap.gaps.lanes),
+        };
+        self.talk.say(format_args!("swap   {text}"));
+        memory.swap = (swap.number, None);
     }
 
     /// `--once`: has every record met its fate?
@@ -339,6 +373,7 @@ impl Memory {
             said: None,
             counts: (Counts::default(), now),
             said_at: now,
+            swap: (0, None),
         }
     }
 }

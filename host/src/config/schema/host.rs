@@ -34,6 +34,7 @@ pub struct ClusterDraft {
 pub struct HostFile {
     pub admin: Option<Located<SocketAddr>>,
     pub token_file: Option<PathBuf>,
+    pub read_only_token_file: Option<PathBuf>,
     pub clusters: BTreeMap<String, ClusterDraft>,
     pub memory_budget: u64,
     pub ceilings: HandlerLimits,
@@ -50,6 +51,7 @@ impl Default for HostFile {
         HostFile {
             admin: None,
             token_file: None,
+            read_only_token_file: None,
             clusters: BTreeMap::new(),
             memory_budget: 256 * MIB,
             ceilings: default_ceilings(),
@@ -59,6 +61,13 @@ impl Default for HostFile {
             data_dir: None,
             origins: None,
         }
+    }
+}
+
+impl HostFile {
+    /// There is a token that callers on other machines may have.
+    pub const fn has_token(&self) -> bool {
+        self.token_file.is_some() || self.read_only_token_file.is_some()
     }
 }
 
@@ -130,9 +139,10 @@ fn read_root(root: &mut Table<'_>, directory: &Path) -> HostFile {
     }
     host.data_dir = root.string("data_dir").map(|path| directory.join(path.value));
     if let Some(mut admin) = root.table("admin") {
-        host.token_file = admin.string("token_file").map(|file| token_file(&admin, directory, file));
-        host.admin = admin.string("listen").and_then(|listen| admin_address(&admin, listen, host.token_file.is_some()));
-        for key in ["read_only_token_file", "tls", "ui"] {
+        let mut read = |key: &'static str| admin.string(key).map(|file| token_file(&admin, key, directory, file));
+        (host.token_file, host.read_only_token_file) = (read("token_file"), read("read_only_token_file"));
+        host.admin = admin.string("listen").and_then(|listen| admin_address(&admin, listen, host.has_token()));
+        for key in ["tls", "ui"] {
             admin.not_yet(key, "");
         }
     }
@@ -165,10 +175,10 @@ fn read_root(root: &mut Table<'_>, directory: &Path) -> HostFile {
 }
 
 /// The file of the token; what is in it is looked at when it is needed, since it may change.
-fn token_file(table: &Table<'_>, directory: &Path, file: Located<String>) -> PathBuf {
+fn token_file(table: &Table<'_>, key: &str, directory: &Path, file: Located<String>) -> PathBuf {
     let path = directory.join(&file.value);
     if let Err(error) = std::fs::metadata(&path) {
-        let message = format!("`{}` cannot be read: {}", table.path_of("token_file"), plain_io_error(&error));
+        let message = format!("`{}` cannot be read: {}", table.path_of(key), plain_io_error(&error));
         let found = Diagnostic::error(codes::MISSING_FILE, message).at(file.origin);
         table.report(found.label(path.display().to_string()));
     }

@@ -72,6 +72,7 @@ fn read_root(root: &mut Table<'_>, path: &Path, directory: &Path) -> Pipeline {
         swap: read_swap(root),
         errors,
         source,
+        deployed: None,
         origin: Origins::new(root.origin()),
     }
 }
@@ -346,6 +347,8 @@ fn read_swap(root: &mut Table<'_>) -> Swap {
     };
     swap.watch = table.boolean("watch", swap.watch);
     swap.on_state_refused = table.choice("on_state_refused", swap.on_state_refused, &ON_STATE_REFUSED);
+    // One is what is served, and there has to be one to go back to.
+    swap.keep_versions = table.count("keep_versions", swap.keep_versions, 2..=50);
     if let Some(mut canary) = table.table("canary") {
         let default = Canary::default();
         swap.canary = Canary {

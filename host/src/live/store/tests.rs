@@ -32,6 +32,9 @@ pub(super) fn reached(step: Step) {
     }
 }
 
+/// Versions that are kept here.
+const KEPT: usize = 5;
+
 fn place() -> Place {
     Place::new("orders", "orders-group", "broker:9092")
 }
@@ -47,8 +50,20 @@ fn deploy(store: &Store, place: &Place, number: u64) -> Result<History, StoreErr
 }
 
 fn publish(store: &Store, place: &Place, expected: u64, digest: &str) -> Result<History, StoreError> {
+    publish_with(store, place, expected, digest, None)
+}
+
+fn publish_with(
+    store: &Store,
+    place: &Place,
+    expected: u64,
+    digest: &str,
+    manifest: Option<&str>,
+) -> Result<History, StoreError> {
     let now = UNIX_EPOCH + Duration::from_millis(expected + 1);
-    store.publish(place, &Publication { expected, digest, how: How::Deploy, file: None, now })
+    let (file, manifest_file) = (None, None);
+    let how = How::Deploy;
+    store.publish(place, &Publication { expected, digest, manifest, how, file, manifest_file, keep: KEPT, now })
 }
 
 fn opened() -> (tempfile::TempDir, Store) {
@@ -134,6 +149,30 @@ fn versions_are_told_apart_by_their_bytes() {
     assert_eq!(last.versions.len(), KEPT);
     assert!(matches!(store.read(&digest(0)), Err(StoreError::Unknown { .. })), "the oldest is gone");
     assert_eq!(store.read(&digest(7)).expect("the newest"), component(7));
+}
+
+/// Proves: a component with another manifest is another version, and returning to one brings its manifest back; it is found
+/// by the manifest's digest as well; as many are kept as is said.
+#[test]
+fn versions_are_told_apart_by_their_manifests() {
+    let (_root, store) = opened();
+    let digest = store.keep(&component(0)).expect("kept");
+    let manifests = [None, Some("one = 1"), Some("two = 2"), None, Some("one = 1")];
+    for (expected, manifest) in (0..).zip(manifests) {
+        publish_with(&store, &place(), expected, &digest, manifest).expect("published");
+    }
+    let history = store.history(&place()).expect("whole").expect("published");
+    let order: Vec<_> = history.versions.iter().map(|kept| kept.manifest.as_deref()).collect();
+    assert_eq!(order, [Some("one = 1"), None, Some("two = 2")]);
+    let two = hex(&Sha256::digest("two = 2"));
+    assert_eq!(history.find(&two[..8]).and_then(|kept| kept.manifest.as_deref()), Some("two = 2"));
+    assert_eq!(history.find(&digest[..8]).and_then(|kept| kept.manifest.as_deref()), Some("one = 1"), "the newest");
+    let (manifest, how, file, manifest_file) = (None, How::Deploy, None, None);
+    let two_of_them =
+        Publication { expected: 5, digest: &digest, manifest, how, file, manifest_file, keep: 2, now: UNIX_EPOCH };
+    let history = store.publish(&place(), &two_of_them).expect("published");
+    assert_eq!(history.versions.len(), 2);
+    assert_eq!(store.read(&digest).expect("the others have it"), component(0));
 }
 
 /// Proves: a component that two pipelines have stays until neither has it.

@@ -203,7 +203,10 @@ impl Lane {
         match reply {
             Reply::Answer(answer) => {
                 match BatchAnswer::check(&answer, &batch.content.frame, self.next_token, &self.rules, &*sink) {
-                    Ok(answer) => self.apply_batch(batch, &answer, now, sink),
+                    Ok(answer) => {
+                        self.attended = batch.content.messages();
+                        self.apply_batch(batch, &answer, now, sink);
+                    }
                     Err(failure) => {
                         sink.notice(Notice::BadAnswer { failure: &failure });
                         self.narrow_batch(batch, failure, now, sink);
@@ -217,6 +220,7 @@ impl Lane {
     /// A batch failed as a whole. Halves of it run by themselves until the culprit stands alone; that counts an attempt for
     /// the culprit and none for its neighbours.
     fn narrow_batch(&mut self, batch: DueBatch, failure: Failure, now: Instant, sink: &mut dyn Sink) {
+        self.attended = 1;
         let messages = batch.content.messages();
         if messages == 1 {
             self.fail_items(batch, &ItemFailure { failure: &failure, asked: None, last: false }, now, sink);
@@ -233,13 +237,13 @@ impl Lane {
         self.spare.push(batch.content.frame);
     }
 
-    /// A message by itself, as a batch of the batcher that gets every record, which failed for good.
-    pub(super) fn put_failed(&mut self, batcher: usize, message: &Message<'_>, owner: Target, failure: Failure) {
+    /// A message by itself, as a batch of the batcher that gets every record; with a verdict, one that failed for good.
+    pub(super) fn put_alone(&mut self, batcher: usize, message: &Message<'_>, owner: Target, verdict: Option<Failure>) {
         let content = self.content_of(batcher, message, owner);
         let number = self.next_batch;
         self.next_batch += 1;
-        let verdict = Some(failure);
-        self.put_back(DueBatch { number, batcher, content, failed: 1, verdict, ..DueBatch::default() });
+        let failed = u32::from(verdict.is_some());
+        self.put_back(DueBatch { number, batcher, content, failed, verdict, ..DueBatch::default() });
     }
 
     /// Before every other batch of its key: it is older.

@@ -203,6 +203,7 @@ impl Lane {
             }
             other => self.narrow(&work, count, other.into_failure(), sink),
         };
+        self.attended = (progress.decided + usize::from(progress.failed.is_some())).max(1);
         if progress.decided > 0 {
             if work.head.blocked {
                 sink.notice(Notice::Unblocked { offset: read(&work.frame).get(work.decided).offset() });

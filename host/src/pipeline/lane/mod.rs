@@ -39,7 +39,7 @@ use self::held::Held;
 use self::items::BatchContent;
 use self::messages::Work;
 pub use self::refused::RefusedEmission;
-use self::refused::{Stuck, Wanted};
+use self::refused::{Stuck, Trials, Wanted};
 use self::restart::Restart;
 pub use self::rules::{EmissionRules, Exports, HoldRules, LaneRules};
 pub use self::state::LaneState;
@@ -100,6 +100,8 @@ pub struct Lane {
     steps_back: Option<i64>,
     /// Bytes of the frame that is with the handler.
     running_bytes: usize,
+    /// Messages that the last call said something about.
+    attended: usize,
     /// Number of the next batch to close.
     next_batch: u64,
     /// Effects that were handed to the producer and not reported on.
@@ -110,6 +112,8 @@ pub struct Lane {
     wanted: BTreeMap<i64, Wanted>,
     /// The same, asked for.
     asked: BTreeMap<i64, Wanted>,
+    /// Which of them were a canary's.
+    trials: Trials,
     /// Gates that wait for the report of a dead letter.
     letters: BTreeSet<u64>,
     /// Records whose dead letter is durable.
@@ -193,11 +197,13 @@ impl Lane {
             switching: None,
             steps_back: None,
             running_bytes: 0,
+            attended: 0,
             next_batch: 0,
             in_flight: 0,
             stuck: VecDeque::new(),
             wanted: BTreeMap::new(),
             asked: BTreeMap::new(),
+            trials: Trials::default(),
             letters: BTreeSet::new(),
             dead_lettered: 0,
             stopped: None,
@@ -318,6 +324,7 @@ impl Lane {
             self.alive = true;
             self.restart.works(now);
         }
+        self.attended = 0;
         match running {
             running if let Reply::NotStarted(failure) = &reply => {
                 self.on_not_started(running, frame, failure, now, sink);

@@ -4,7 +4,7 @@
 //! and forgotten, so that for a dead letter the source record is read again: rare, and cheaper than keeping every record
 //! until its emissions are durable. With policy `block`, and for a dead letter itself, only the writing is tried again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -64,6 +64,30 @@ pub(super) struct Wanted {
     failure: Failure,
     /// Digest of the version that made what was refused.
     version: Arc<str>,
+    /// It is to be done again: what was refused a canary had made.
+    replay: bool,
+}
+
+/// Which records a canary may have made something of. A refusal of that is no word about the record: the version before
+/// does it again.
+#[derive(Debug, Default)]
+pub(super) struct Trials {
+    /// Records below this number, once there was a canary here.
+    until: Seq,
+    /// Of these, those that were given back to be done again: what is refused of them then is their own.
+    replayed: BTreeSet<Seq>,
+}
+
+impl Trials {
+    /// The lane leaves a canary. What is not reported on yet may be the canary's.
+    pub(super) fn end(&mut self, next: Seq) {
+        self.until = next;
+    }
+
+    /// The canary is promoted: what is refused from here on, whenever it was made, is the records' own.
+    pub(super) fn promote(&mut self) {
+        *self = Self::default();
+    }
 }
 
 impl Lane {
@@ -73,6 +97,11 @@ impl Lane {
         let records = self.records_behind(target);
         let offset = records.first().and_then(|(seq, _)| self.tracker.offset_of(*seq)).unwrap_or(-1);
         let then = self.rules.then;
+        let is_canarys = records.iter().all(|(seq, _)| self.is_canarys(*seq));
+        if emission.output.is_some() && !records.is_empty() && is_canarys {
+            self.replay(target, emission.reason, sink);
+            return;
+        }
         if emission.output.is_none() || then == Then::Block || records.is_empty() {
             self.stick(target, emission, offset, now, sink);
             return;
@@ -82,10 +111,10 @@ impl Lane {
         for (seq, mark) in self.take_records_behind(target) {
             let offset = self.tracker.offset_of(seq).unwrap_or(-1);
             match then {
-                Then::DeadLetter => self.want(
-                    offset,
-                    Wanted { seq, target: mark, failure: failure.clone(), version: Arc::clone(&self.rules.version) },
-                ),
+                Then::DeadLetter => {
+                    let (failure, version) = (failure.clone(), Arc::clone(&self.rules.version));
+                    self.want(offset, Wanted { seq, target: mark, failure, version, replay: false });
+                }
                 Then::Drop => {
                     if self.tracker.mark_failed(seq) {
                         sink.notice(Notice::Dropped { offset, attempts: 1, failure: &failure });
@@ -97,6 +126,31 @@ impl Lane {
                     self.stopped.get_or_insert_with(|| failure.at(offset, 1));
                 }
             }
+        }
+    }
+
+    /// A canary may have made what was refused of this record.
+    fn is_canarys(&self, seq: Seq) -> bool {
+        let may = self.rules.trial || (seq < self.trials.until && !self.trials.replayed.contains(&seq));
+        // Committed already, it is shown to nobody again.
+        may && !self.rules.receive
+    }
+
+    /// What a canary made is refused: its records are read again, for the version before. What else was made of them, and is
+    /// written, is written again with that.
+    fn replay(&mut self, target: Target, reason: String, sink: &mut dyn Sink) {
+        mark!(RefusedOfCanary);
+        let failure = Failure { class: REFUSED, reason };
+        for (seq, mark) in self.take_records_behind(target) {
+            let offset = self.tracker.offset_of(seq).unwrap_or(-1);
+            if self.rules.trial {
+                self.step_back(offset, 1, &failure, sink);
+            }
+            let Self { trials, tracker, .. } = &mut *self;
+            trials.replayed.retain(|seq| tracker.offset_of(*seq).is_some());
+            trials.replayed.insert(seq);
+            let version = Arc::clone(&self.rules.version);
+            self.want(offset, Wanted { seq, target: mark, failure: failure.clone(), version, replay: true });
         }
     }
 
@@ -190,12 +244,15 @@ impl Lane {
             offsets.iter().filter_map(|offset| Some((*offset, self.asked.remove(offset)?))).collect();
         if !frame.is_empty() {
             for message in read(frame).iter() {
-                let Some(Wanted { seq, target, failure, version }) = asked.remove(&message.offset()) else { continue };
+                let Some(Wanted { seq, target, failure, version, replay }) = asked.remove(&message.offset()) else {
+                    continue;
+                };
                 mark!(SourceReadAgain);
-                if self.rules.exports.failures {
+                if replay || self.rules.exports.failures {
+                    let verdict = (!replay).then_some(failure);
                     if let Some(batcher) = self.rules.straight_to {
                         mark!(RefusedAsBatch);
-                        self.put_failed(batcher, &message, target, failure);
+                        self.put_alone(batcher, &message, target, verdict);
                         continue;
                     }
                     let mut single = Frame::default();
@@ -205,8 +262,8 @@ impl Lane {
                     writer.push(&copied(&message, 1), message.headers());
                     writer.finish();
                     let mut work = Work::new(single, 1, seq);
-                    work.head.failed = 1;
-                    work.head.verdict = Some(failure);
+                    work.head.failed = u32::from(verdict.is_some());
+                    work.head.verdict = verdict;
                     work.owner = Some(target);
                     self.offer_again(work);
                     continue;

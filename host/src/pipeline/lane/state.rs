@@ -121,15 +121,11 @@ impl Lane {
         matches!(self.running, Some(Running::Batch(_)))
     }
 
-    /// Messages of the call that is under way.
+    /// Messages of the last call that it said something about: those that it decided, and the one at which it failed. Of a call
+    /// that failed as a whole, one.
     #[must_use]
-    pub fn running_count(&self) -> usize {
-        match &self.running {
-            Some(Running::Messages { count, .. }) => *count,
-            Some(Running::Again { .. }) => 1,
-            Some(Running::Batch(batch)) => batch.content.owners.len(),
-            _ => 0,
-        }
+    pub const fn attended(&self) -> usize {
+        self.attended
     }
 
     /// It takes nothing in any more.

@@ -49,6 +49,7 @@ impl Lane {
     pub fn promote(&mut self, rules: &Arc<LaneRules>) {
         if self.rules.trial {
             self.rules = Arc::clone(rules);
+            self.trials.promote();
             if self.steps_back.take().is_some() {
                 self.begin_anew();
             }
@@ -64,7 +65,7 @@ impl Lane {
     /// A canary failed for good. How long the record would wait if nobody came.
     pub(super) fn step_back(&mut self, offset: i64, attempt: u32, failure: &Failure, sink: &mut dyn Sink) -> Duration {
         mark!(SteppedBack);
-        self.steps_back.get_or_insert(offset);
+        self.steps_back = self.steps_back.max(Some(offset));
         let wait = self.rules.retry.blocked_wait(self.chance.draw());
         sink.notice(Notice::Retrying { offset, attempt, failure, wait });
         wait
@@ -110,7 +111,9 @@ impl Lane {
             // A fault has taken the instance away already.
             _ => return,
         };
-        self.rules = switching.rules;
+        if std::mem::replace(&mut self.rules, switching.rules).trial && !self.rules.trial {
+            self.trials.end(self.tracker.next_seq());
+        }
         self.alive = true;
         self.restart.go_on();
         self.burst.restart();

@@ -372,6 +372,88 @@ fn a_canary_gives_no_item_up() {
     assert_eq!(world.lane.committable(), Some(11));
 }
 
+/// What brokers refuse of a canary is no dead letter either, whatever the policy: the record is read again and done by the
+/// version before, be the refusal known while the canary runs or after it; what is refused of it then is its own. After a
+/// promotion all of it is.
+#[test]
+fn what_is_refused_of_a_canary_is_done_again() {
+    let dead = || LaneRules { then: Then::DeadLetter, ..rules() };
+    let trial = || LaneRules { trial: true, then: Then::DeadLetter, ..new_rules() };
+    let source = || {
+        let mut frame = Frame::default();
+        let mut burst = MessagesWriter::burst(&mut frame, Source { topic: "in", partition: 1 }, 0, false);
+        burst.push(&message(10, "a"), Headers::default());
+        burst.finish();
+        frame
+    };
+    let made = |value: &'static str| {
+        answer(move |writer| {
+            emit(writer, value);
+            writer.done(1);
+        })
+    };
+    for late in [false, true] {
+        let mut world = World::new(dead());
+        world.switch(trial());
+        world.goes_over(FRESH);
+        world.fill(10, &["a"]);
+        let call = world.due();
+        world.reply(call, made("by the canary"));
+        if late {
+            world.switch(dead());
+            world.goes_over(FRESH);
+        }
+        world.refuse(Some(0));
+        assert_eq!((world.lane.steps_back(), world.out.values().len()), ((!late).then_some(10), 0), "late: {late}");
+        let offsets = world.lane.take_wanted();
+        assert_eq!(offsets, [10]);
+        if !late {
+            world.switch(dead());
+            world.goes_over(FRESH);
+        }
+        world.lane.on_sources(&source(), &offsets, &mut world.out);
+        let call = world.due();
+        assert_eq!(shown(&call), [("a".to_owned(), 1)]);
+        assert_eq!(world.lane.committable(), Some(10), "nothing is settled by the canary");
+        world.reply(call, made("by the old one"));
+        world.refuse(Some(0));
+        let offsets = world.lane.take_wanted();
+        world.lane.on_sources(&source(), &offsets, &mut world.out);
+        assert_eq!(world.out.values(), ["dead a refused produce 1"], "late: {late}");
+        world.deliver_all();
+        assert_eq!(world.lane.committable(), Some(11), "late: {late}");
+    }
+
+    let mut world = World::new(dead());
+    world.switch(trial());
+    world.goes_over(FRESH);
+    world.fill(10, &["a"]);
+    let call = world.due();
+    world.reply(call, made("by the canary"));
+    world.lane.promote(&Arc::new(LaneRules { trial: false, ..trial() }));
+    world.refuse(Some(0));
+    let offsets = world.lane.take_wanted();
+    world.lane.on_sources(&source(), &offsets, &mut world.out);
+    assert_eq!(world.out.values(), ["dead a refused produce 1"]);
+}
+
+/// A call speaks of the messages that it decided and of the one that it failed at, not of those behind that; of a call that
+/// failed as a whole nobody knows more than that; a call without messages speaks of none.
+#[test]
+fn a_call_speaks_of_what_it_attended_to() {
+    let mut world = World::new(LaneRules { trial: true, then: Then::DeadLetter, ..rules() });
+    world.fill(10, &["a", "b", "c"]);
+    let call = world.due();
+    world.reply(call, answer(|writer| writer.reject("bad")));
+    assert_eq!(world.lane.attended(), 1);
+    world.switch(rules());
+    world.goes_over(FRESH);
+    assert_eq!(world.lane.attended(), 0);
+    let call = world.due();
+    world.reply(call, trap());
+    assert_eq!(world.lane.attended(), 1);
+}
+
 /// The last word counts: a lane that waits for its switch goes to the version that was named last, or nowhere.
 #[test]
 fn the_last_word_counts() {
