@@ -569,7 +569,7 @@ fn a_property_that_librdkafka_refuses_is_reported_at_its_place() {
         |key: &str, value: &str| (key == "sasl.password").then(|| format!("Invalid value \"{value}\" for \"{key}\""));
     let report = load(&request, &Outside { env: &env, property_fault: &fault }).expect_err("refused");
     let text = report.to_string();
-    let expected = "full.host.toml:28:72: librdkafka refuses the property `sasl.password` [SB0210]";
+    let expected = "full.host.toml:29:72: librdkafka refuses the property `sasl.password` [SB0210]";
     assert_eq!(text, expected);
     assert!(report.render(false).contains("Invalid value \"***\" for"));
 }

@@ -85,8 +85,14 @@ pub fn deployment(book: &Book, request: DeployRequest) -> Result<Wanted, Problem
 fn unread(error: &ManifestError) -> Problem {
     let (text, hint) = match error {
         ManifestError::Refused(report) => {
-            let lines: Vec<String> = report.to_string().lines().map(str::to_owned).collect();
-            let help = report.diagnostics().iter().flat_map(|found| &found.help).next().cloned();
+            let found = report.diagnostics();
+            let said = report.to_string();
+            let lines = said.lines().zip(found).map(|(line, found)| match found.label.as_str() {
+                "" => line.to_owned(),
+                label => format!("{line}: {label}"),
+            });
+            let lines: Vec<String> = lines.collect();
+            let help = found.iter().flat_map(|found| found.help.iter().chain(&found.notes)).next().cloned();
             (format!("the manifest is refused: {}", lines.join("; ")), help)
         }
         ManifestError::TooLong | ManifestError::NoneTaken => (error.to_string(), None),
