@@ -74,7 +74,7 @@ fn leading(message: &Message<'_>) -> u64 {
 impl TickHandler for Changing {
     fn handle_tick(&mut self, _: Tick<'_>) -> Result<()> {
         match self.word.as_str() {
-            "tick-fails" => Err("it was told to".into()),
+            "tick-fails" => panic!("it was told to"),
             _ => Ok(()),
         }
     }
@@ -83,7 +83,7 @@ impl TickHandler for Changing {
 impl PartitionHandler for Changing {
     fn partition_assigned(&mut self, _: Assigned<'_>) -> Result<()> {
         match self.word.as_str() {
-            "greeting-fails" => Err("it was told to".into()),
+            "greeting-fails" => panic!("it was told to"),
             _ => Ok(()),
         }
     }
