@@ -153,19 +153,8 @@ fn flatten(path: &str, value: &Value, put: &mut impl FnMut(&str, String)) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::super::diagnostic::Report;
-    use super::super::schema::read_manifest;
+    use super::super::schema::manifest_with as read;
     use super::*;
-
-    fn read(text: &str) -> Pipeline {
-        let mut report = Report::default();
-        let required = "schema = 1\nname = \"a\"\nhandler.component = \"a.wasm\"\nsource.topics = [\"in\"]\n";
-        let read = read_manifest(Path::new("a.toml"), &format!("{required}{text}"), &|_| None, &mut report);
-        assert!(!report.has_errors(), "{text}: {report}");
-        read.expect("a manifest")
-    }
 
     /// Proves: each key that differs is named, by the name that it has in files and with both values; what may be a secret is
     /// named and not shown; what says the same is not named.

@@ -9,7 +9,7 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::support::client::{Commits, NewRecord, Producer, Record, create_topic, read_within};
+use crate::support::client::{Commits, NewRecord, Producer, Record, create_topic, read_all, read_within};
 use crate::support::host::{HostOptions, SluiceHost};
 use crate::support::kafka::Kafka;
 use crate::support::tools::Tools;
@@ -78,6 +78,17 @@ impl<'a> Stage<'a> {
     /// Waits until the group has committed all of the input.
     pub fn wait_committed(&self) {
         wait_committed(self.kafka, &self.group, &self.input);
+    }
+
+    /// Ends the load, waits until all of it is done and committed, and stops the host: the output has every record once, in
+    /// order.
+    pub fn assert_done_once(&self, load: Load, host: &SluiceHost) {
+        let count = load.stop();
+        self.wait_committed();
+        host.stop();
+        let output = read_all(self.kafka, &self.output);
+        assert_eq!(difference(&output, count), Difference::default());
+        assert_in_order(&output);
     }
 }
 

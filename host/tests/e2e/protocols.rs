@@ -1,7 +1,7 @@
 //! The ways in which a group shares its partitions, each under load.
 
-use crate::check::{Difference, Load, Stage, assert_in_order, difference, output, wait_for_owners, wait_for_records};
-use crate::support::client::{read_all, total};
+use crate::check::{Load, Stage, output, wait_for_owners, wait_for_records};
+use crate::support::client::total;
 use crate::support::guests::guest;
 use crate::support::kafka::kafka_or_not_run;
 use crate::support::tools::Tools;
@@ -24,12 +24,7 @@ fn hosts_come_and_go(test: &str, protocol: &str, strategy: &str) {
     wait_for_records(kafka, &stage.output, before + 20_000);
     first.stop();
     wait_for_owners(&stage, 1);
-    let count = load.stop();
-    stage.wait_committed();
-    second.stop();
-    let output = read_all(kafka, &stage.output);
-    assert_eq!(difference(&output, count), Difference::default());
-    assert_in_order(&output);
+    stage.assert_done_once(load, &second);
 }
 
 #[test]

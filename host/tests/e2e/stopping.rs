@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::check::{Difference, Load, Stage, assert_in_order, difference, number, output, wait_for_records};
+use crate::check::{Load, Stage, assert_in_order, difference, number, output, wait_for_records};
 use crate::support::PATIENCE;
 use crate::support::client::{read_all, total};
 use crate::support::guests::guest;
@@ -29,12 +29,7 @@ fn sigterm_loses_and_repeats_nothing() {
 
     let second = stage.host(&guest("forward")).start();
     wait_for_records(kafka, &stage.output, UNDER_WAY * 2);
-    let count = load.stop();
-    stage.wait_committed();
-    second.stop();
-    let output = read_all(kafka, &stage.output);
-    assert_eq!(difference(&output, count), Difference::default());
-    assert_in_order(&output);
+    stage.assert_done_once(load, &second);
 }
 
 /// Proves: SIGKILL under load loses nothing; what is repeated are records that were not committed at the kill, none twice

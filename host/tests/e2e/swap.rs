@@ -367,12 +367,7 @@ fn swaps_meet_rebalances() {
         guest.stop();
         wait_for_swap(&host, &leaving);
     }
-    let count = load.stop();
-    stage.wait_committed();
-    host.stop();
-    let records = read_all(kafka, &stage.output);
-    assert_eq!(difference(&records, count), Difference::default());
-    assert_in_order(&records);
+    stage.assert_done_once(load, &host);
 }
 
 /// Proves: a host that is asked to stop while it swaps – as it tries the new version, or as its partitions go over – ends in
@@ -393,12 +388,7 @@ fn swaps_meet_a_shutdown() {
         host.stop();
     }
     let host = start(&stage, &manifest_path(), &text);
-    let count = load.stop();
-    stage.wait_committed();
-    host.stop();
-    let records = read_all(kafka, &stage.output);
-    assert_eq!(difference(&records, count), Difference::default());
-    assert_in_order(&records);
+    stage.assert_done_once(load, &host);
 }
 
 /// Proves: a swap while no broker is there is over all the same: partitions go over with what they have, nothing of it is lost,

@@ -468,18 +468,21 @@ fn check_part_name(table: &Table<'_>, what: &str, name: &Located<&str>) {
     }
 }
 
+/// A manifest with this beside what each one has to say; for tests.
+#[cfg(test)]
+pub(in crate::config) fn manifest_with(text: &str) -> Pipeline {
+    let mut report = Report::default();
+    let required = "schema = 1\nname = \"a\"\nhandler.component = \"a.wasm\"\nsource.topics = [\"in\"]\n";
+    let read = read_manifest(Path::new("a.toml"), &format!("{required}{text}"), &|_| None, &mut report);
+    assert!(!report.has_errors(), "{text}: {report}");
+    read.expect("a manifest")
+}
+
 #[cfg(test)]
 mod tests {
+    use super::manifest_with as read;
     use super::*;
     use crate::config::types::AckMode;
-
-    fn read(text: &str) -> Pipeline {
-        let mut report = Report::default();
-        let required = "schema = 1\nname = \"a\"\nhandler.component = \"a.wasm\"\nsource.topics = [\"in\"]\n";
-        let read = read_manifest(Path::new("a.toml"), &format!("{required}{text}"), &|_| None, &mut report);
-        assert!(!report.has_errors(), "{text}: {report}");
-        read.expect("a manifest")
-    }
 
     #[test]
     fn the_ways_a_record_may_go_reach_their_types() {

@@ -24,6 +24,8 @@ use super::types::{HandlerLimits, KIB, MIB};
 use super::vars::{Env, Kind, Variable, Vars, plain_io_error, read_value_file};
 
 pub use host::{ClusterDraft, HostFile, bootstrap_fault, parse_admin, property_fault, read_host};
+#[cfg(test)]
+pub(super) use manifest::manifest_with;
 pub use manifest::{DEFAULT_HEADER_PREFIX, group_fault, read_manifest};
 
 const GIB: u64 = 1024 * MIB;

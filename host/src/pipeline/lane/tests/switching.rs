@@ -392,13 +392,17 @@ fn what_is_refused_of_a_canary_is_done_again() {
             writer.done(1);
         })
     };
-    for late in [false, true] {
+    let made_by_the_canary = || {
         let mut world = World::new(dead());
         world.switch(trial());
         world.goes_over(FRESH);
         world.fill(10, &["a"]);
         let call = world.due();
         world.reply(call, made("by the canary"));
+        world
+    };
+    for late in [false, true] {
+        let mut world = made_by_the_canary();
         if late {
             world.switch(dead());
             world.goes_over(FRESH);
@@ -424,12 +428,7 @@ fn what_is_refused_of_a_canary_is_done_again() {
         assert_eq!(world.lane.committable(), Some(11), "late: {late}");
     }
 
-    let mut world = World::new(dead());
-    world.switch(trial());
-    world.goes_over(FRESH);
-    world.fill(10, &["a"]);
-    let call = world.due();
-    world.reply(call, made("by the canary"));
+    let mut world = made_by_the_canary();
     world.lane.promote(&Arc::new(LaneRules { trial: false, ..trial() }));
     world.refuse(Some(0));
     let offsets = world.lane.take_wanted();
