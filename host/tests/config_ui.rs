@@ -372,8 +372,9 @@ fn every_key_reaches_its_place_in_the_plan() {
     assert_eq!(outputs, expected);
     assert_eq!(pipeline.dev.samples["orders"], Path::new("samples/orders.ndjson"));
     assert_eq!(pipeline.origin.component().to_string(), "full.toml:10:13");
-    assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:34:1");
-    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:54:1");
+    assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:35:1");
+    assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:55:1");
+    assert_eq!(pipeline.process.rate.map(|rate| rate.to_string()).as_deref(), Some("500/s"));
 }
 
 #[test]
@@ -583,5 +584,5 @@ fn a_later_finding_has_a_place() {
     report.push(found.at(plan.pipelines[0].origin.batcher("totals")));
     let json = report.to_json();
     let at = &json["diagnostics"][0]["at"];
-    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(34)));
+    assert_eq!((at["file"].as_str(), at["line"].as_u64()), (Some("full.toml"), Some(35)));
 }

@@ -90,6 +90,7 @@ fn values(pipeline: &Pipeline) -> BTreeMap<String, String> {
     put("handler.tick", maybe(tick.map(format_duration)));
     put("handler.deterministic", deterministic.to_string());
     put("process.max_ahead", process.max_ahead.to_string());
+    put("process.rate", maybe(process.rate));
     for batcher in batchers {
         let key = |key: &str| format!("batch.{}.{key}", batcher.name);
         put(&key("max_messages"), batcher.max_messages.to_string());

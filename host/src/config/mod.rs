@@ -16,6 +16,7 @@ mod load;
 mod mask;
 mod names;
 mod outbound;
+mod pace;
 mod render;
 mod request;
 mod schema;

@@ -73,7 +73,7 @@ pub enum Protocol {
 pub struct Fetch {
     /// Bytes that the broker waits for. Default 1 B.
     pub min_bytes: u64,
-    /// Bytes per partition and fetch. Default 1 MiB.
+    /// Bytes per partition and fetch, at most half of its part of `buffer` (or 64 KiB). Default 1 MiB.
     pub max_per_partition: u64,
     /// How long the broker waits for `min_bytes`. Default 500 ms.
     pub max_wait: Duration,

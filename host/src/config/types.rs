@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::diagnostic::{Origin, Origins, Report};
+pub use super::pace::Pace;
 pub use super::secret::Secret;
 pub use super::source::{Fetch, Isolation, LostOffset, Protocol, Source, Start};
 use crate::outbound::Grant;
@@ -355,11 +356,13 @@ impl HandlerLimits {
 pub struct Process {
     /// How many done records may wait behind an open one, per partition. Default 50,000.
     pub max_ahead: u32,
+    /// Messages that this host takes in of the pipeline, at most. Default: as many as come.
+    pub rate: Option<Pace>,
 }
 
 impl Default for Process {
     fn default() -> Self {
-        Process { max_ahead: 50_000 }
+        Process { max_ahead: 50_000, rate: None }
     }
 }
 

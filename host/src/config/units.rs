@@ -33,6 +33,11 @@ pub const SIZE_FORM: &str = "a whole number with `B`, `kB`, `MB`, `GB`, `KiB`, `
 /// What a rate looks like, for messages.
 pub const RATE_FORM: &str = "a size and `/s`, such as \"64KiB/s\"";
 
+/// What a rate of messages looks like, for messages.
+pub const PACE_FORM: &str = "a whole number and `/s`, `/m` or `/h`, such as \"500/s\"";
+
+/// Per hour.
+const PACE_UNITS: [(&str, u64); 3] = [("/h", 1), ("/m", 60), ("/s", 3_600)];
 /// Milliseconds.
 const DURATION_UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 /// Bytes.
@@ -63,6 +68,12 @@ pub fn parse_rate(text: &str) -> Result<u64, UnitError> {
     parse_size(text.strip_suffix("/s").ok_or_else(|| UnitError::NoRate { text: text.to_owned() })?)
 }
 
+/// Messages per hour.
+pub fn parse_pace(text: &str) -> Result<u64, UnitError> {
+    let (number, unit) = split(text, ("/s", "/m"))?;
+    scaled(&number, unit, &PACE_UNITS, pace_hint)
+}
+
 /// In the largest unit that says it exactly.
 pub fn format_duration(duration: Duration) -> String {
     let millis = duration.as_millis();
@@ -82,6 +93,13 @@ pub fn format_size(bytes: u64) -> String {
     let exact = SIZE_UNITS.iter().rev().find(|(_, scale)| bytes.is_multiple_of(*scale));
     let (unit, scale) = exact.copied().unwrap_or(("B", 1));
     format!("{}{unit}", bytes / scale)
+}
+
+/// Messages per hour, in the largest unit that says it exactly.
+pub fn format_pace(per_hour: u64) -> String {
+    let exact = PACE_UNITS.iter().rev().find(|(_, scale)| per_hour.is_multiple_of(*scale));
+    let (unit, scale) = exact.copied().unwrap_or(("/h", 1));
+    format!("{}{unit}", per_hour / scale)
 }
 
 /// As a size, per second.
@@ -132,6 +150,15 @@ fn duration_hint(unit: &str) -> &'static str {
     }
 }
 
+fn pace_hint(unit: &str) -> &'static str {
+    match unit.trim_start_matches('/').to_ascii_lowercase().as_str() {
+        "s" | "sec" | "second" => "/s",
+        "m" | "min" | "minute" => "/m",
+        "h" | "hr" | "hour" => "/h",
+        _ => "",
+    }
+}
+
 fn size_hint(unit: &str) -> &'static str {
     match unit.to_ascii_lowercase().as_str() {
         "b" | "byte" | "bytes" => "B",
@@ -171,6 +198,19 @@ mod tests {
         for (text, bytes) in cases {
             assert_eq!(parse_size(text), Ok(bytes), "{text}");
         }
+    }
+
+    #[test]
+    fn rates_of_messages_are_read_and_printed() {
+        for (text, per_hour) in [("500/s", 1_800_000), ("30/m", 1_800), ("1/h", 1), ("1_000 /s", 3_600_000)] {
+            assert_eq!(parse_pace(text), Ok(per_hour), "{text}");
+        }
+        for text in ["500/s", "90/m", "61/h", "1/s"] {
+            assert_eq!(parse_pace(text).map(format_pace).as_deref(), Ok(text));
+        }
+        let sec = UnitError::UnknownUnit { unit: "/sec".into(), hint: ": `/s`?".into() };
+        assert_eq!(parse_pace("500/sec"), Err(sec));
+        assert_eq!(parse_pace("500"), Err(UnitError::NoUnit { number: "500".into(), first: "/s", second: "/m" }));
     }
 
     #[test]

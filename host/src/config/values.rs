@@ -16,8 +16,8 @@ use super::start::{START_FORM, parse_start};
 use super::table::{Entry, Located, Table};
 use super::types::{Secret, Start};
 use super::units::{
-    DURATION_FORM, RATE_FORM, SIZE_FORM, UnitError, format_duration, format_rate, format_size, parse_duration,
-    parse_rate, parse_size,
+    DURATION_FORM, PACE_FORM, RATE_FORM, SIZE_FORM, UnitError, format_duration, format_pace, format_rate, format_size,
+    parse_duration, parse_pace, parse_rate, parse_size,
 };
 use super::vars::{Text, VarFault};
 
@@ -72,6 +72,13 @@ impl Table<'_> {
         let form = (codes::BAD_SIZE, "a rate", RATE_FORM);
         let read = self.unit(key, form, parse_rate);
         self.in_range(key, read, range, format_rate).unwrap_or(default)
+    }
+
+    /// Messages per hour; none unless written.
+    pub fn pace(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let form = (codes::BAD_SIZE, "a rate of messages", PACE_FORM);
+        let read = self.unit(key, form, parse_pace);
+        self.in_range(key, read, range, format_pace)
     }
 
     pub fn count(&mut self, key: &'static str, default: u32, range: RangeInclusive<u32>) -> u32 {

@@ -25,13 +25,15 @@ pub enum Cause {
     Batch,
     /// Too many bytes are in flight.
     Memory,
+    /// No more messages are taken in than a configured rate.
+    Rate,
     /// Nothing comes from the broker.
     Broker,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Blocked,
         Self::Retry,
         Self::Handler,
@@ -40,6 +42,7 @@ impl Cause {
         Self::Delivery,
         Self::Batch,
         Self::Memory,
+        Self::Rate,
         Self::Broker,
     ];
 
@@ -55,6 +58,7 @@ impl Cause {
             Self::Delivery => "delivery",
             Self::Batch => "batch",
             Self::Memory => "memory",
+            Self::Rate => "rate",
             Self::Broker => "broker",
         }
     }

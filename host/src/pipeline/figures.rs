@@ -35,7 +35,7 @@ const PUBLISH: Duration = Duration::from_millis(250);
 /// A partition with more records than these to catch up with has a backlog.
 const BACKLOG: i64 = 1_000;
 /// Looks at everything this often though nobody woke it: a lost wake-up must not stop a pipeline for ever.
-pub(super) const SWEEP: Duration = Duration::from_millis(500);
+pub(super) const SWEEP: Duration = Duration::from_secs(1);
 
 impl<E: Edges> Run<E> {
     /// Counts the bytes in flight.
@@ -78,7 +78,7 @@ impl<E: Edges> Run<E> {
         for id in &self.active {
             let Some(slot) = &mut self.lanes[*id as usize] else { continue };
             let end = self.parts.group.log_end(&slot.lane.topic, slot.lane.partition);
-            let done = slot.lane.committable().or(slot.committed);
+            let done = slot.done(&self.parts.group);
             let lag = end.zip(done).map(|(end, done)| u64::try_from(end - done).unwrap_or(0));
             behind |= end.zip(slot.lane.next_offset()).is_some_and(|(end, next)| end - next > BACKLOG);
             let committed = slot.committed.or(done);

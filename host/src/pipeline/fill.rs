@@ -21,14 +21,15 @@ pub(super) struct Fill {
     pub(super) trouble: Option<(Code, String)>,
 }
 
-/// Lets a lane take messages in, up to one that is not the expected one: that is looked at when it is the first of all.
+/// Lets a lane take messages in, so many at most, up to one that is not the expected one: that is looked at when it is the first of all.
 pub(super) fn fill<E: Edges>(
     slot: &mut Slot<E>,
     group: &E::Group,
     outlets: &mut Outlets<E::Producer>,
+    most: usize,
     now: Instant,
 ) -> Result<Fill, String> {
-    let limit = slot.lane.burst_limit();
+    let limit = slot.lane.burst_limit().min(most);
     let (topic, partition) = (Arc::clone(&slot.lane.topic), slot.lane.partition);
     let mut expected = slot.lane.next_offset();
     let queue = &mut slot.queue;

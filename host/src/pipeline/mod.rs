@@ -28,6 +28,7 @@ mod linger;
 mod names;
 mod outlets;
 mod outside;
+mod pace;
 mod pause;
 mod place;
 pub mod port;

@@ -17,11 +17,12 @@ use super::lane::{CallKind, Lane, RefusedEmission, Reply};
 use super::leave::{Abandoned, LEFT, Leaving};
 use super::linger::Linger;
 use super::outlets::Outlets;
+use super::pace::Pace;
 use super::pause::Pause;
 use super::place::{Placing, Renewal};
 use super::port::{
-    BuildOf, Code, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Renewed, Reread, Trouble,
-    Watch,
+    BuildOf, Code, END, Edges, Event, Found, Group, Handle, HandleOf, Handlers, Queue, QueueOf, Renewed, Reread,
+    Trouble, Watch,
 };
 use super::revision::Revision;
 use super::standstill::AgingWatch;
@@ -132,6 +133,16 @@ impl<E: Edges> Slot<E> {
         self.lane.committable().filter(|offset| Some(*offset) != self.committed && !back)
     }
 
+    /// Up to where everything is done, as far as known: one without a commit, and of which nothing came yet, stands where it
+    /// begins.
+    pub(super) fn done(&self, group: &E::Group) -> Option<i64> {
+        self.lane.committable().or(self.committed).or_else(|| match self.begin {
+            0.. => Some(self.begin),
+            END => None,
+            _ => group.log_start(&self.lane.topic, self.lane.partition),
+        })
+    }
+
     pub(super) fn name(&self) -> String {
         format!("{}[{}]", self.lane.topic, self.lane.partition)
     }
@@ -183,6 +194,9 @@ pub(super) struct Run<E: Edges> {
     pub(super) swap: Swap<BuildOf<E>>,
     /// Something could not be fetched or called because too many bytes are in flight.
     pub(super) starved: bool,
+    /// Something could not be fetched because of `process.rate`.
+    pub(super) paced: bool,
+    pub(super) pace: Pace,
     linger: Linger,
     pub(super) commit_in_flight: bool,
     pub(super) refusals: Refusals,
@@ -232,6 +246,8 @@ impl<E: Edges> Run<E> {
             pause,
             swap,
             starved: false,
+            paced: false,
+            pace: Pace::default(),
             linger: Linger::default(),
             commit_in_flight: false,
             refusals: Refusals::default(),
@@ -320,11 +336,13 @@ impl<E: Edges> Run<E> {
         let lanes = lanes.filter(|slot| !self.starved && (!paused || slot.lane.is_draining()));
         let lanes = lanes.filter_map(|slot| slot.lane.deadline());
         let count = self.starved.then(|| self.last_count + COUNT);
+        let paced = self.pace.due(now).filter(|_| self.paced);
         let commit = !self.commit_in_flight && self.leaving.is_none() && self.any_dirty();
         let commit = commit.then(|| self.next_commit());
         let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
         let next = lanes
             .chain(count)
+            .chain(paced)
             .chain(commit)
             .chain(leaving)
             .chain(self.parts.outlets.deadline())
@@ -421,7 +439,8 @@ impl<E: Edges> Run<E> {
         if !self.parts.share.admits() {
             self.count(now);
         }
-        self.starved = false;
+        (self.starved, self.paced) = (false, false);
+        self.pace.set(self.parts.config.process.rate);
         let no_calls = self.parts.share.is_filled_by(self.parts.outlets.bytes());
         let ahead = ahead_of_a_lane(self.parts.ahead, self.active.len());
         let (paused, trial) = (self.pause.reason().is_some(), self.pause.is_trial());
@@ -446,7 +465,11 @@ impl<E: Edges> Run<E> {
             }
             outlets.serve(&slot.lane.topic, slot.lane.partition);
             let ready = slot.renewal.is_none() && slot.lane.wants_messages() && slot.queue.is_ready();
-            if ready && !self.parts.share.admits() {
+            let allowed = self.pace.allows(now);
+            if ready && allowed == 0 {
+                mark!(Paced);
+                self.paced = true;
+            } else if ready && !self.parts.share.admits() {
                 mark!(Starved);
                 self.starved = true;
                 // Open batches hold bytes, too. When nothing else is on its way to give some back, the oldest runs now.
@@ -455,9 +478,10 @@ impl<E: Edges> Run<E> {
                     any = true;
                 }
             } else if ready {
-                let Fill { fetched, jump, trouble } = fill(slot, &self.parts.group, outlets, now)?;
+                let Fill { fetched, jump, trouble } = fill(slot, &self.parts.group, outlets, allowed, now)?;
                 if fetched.messages > 0 {
                     any = true;
+                    self.pace.took(fetched.messages, now);
                     self.parts.share.took(fetched.bytes as u64);
                     self.linger.took(now);
                     let figures = outlets.figures.topics.entry(Arc::clone(&slot.lane.topic)).or_default();

@@ -30,8 +30,7 @@ impl AgingWatch {
 impl<E: Edges> Run<E> {
     /// The oldest record of a lane that is not settled, if there is one that is known of.
     fn stands_at(&self, slot: &Slot<E>) -> Option<i64> {
-        let start = self.parts.group.log_start(&slot.lane.topic, slot.lane.partition);
-        let done = slot.lane.committable().or(slot.committed).or(Some(slot.begin).filter(|at| *at >= 0)).or(start);
+        let done = slot.done(&self.parts.group);
         let end = self.parts.group.log_end(&slot.lane.topic, slot.lane.partition);
         let behind = end.is_none_or(|end| done.is_none_or(|done| done < end)) || slot.lane.open() > 0;
         behind.then_some(done.unwrap_or(-1))
@@ -41,6 +40,7 @@ impl<E: Edges> Run<E> {
     pub(super) fn look_for_stalls(&mut self, now: Instant) {
         let paused = self.pause.reason().is_some();
         let (starved, trouble) = (self.starved, self.troubles.reason());
+        let rate = self.pace.rate().filter(|_| self.paced);
         for id in self.active.clone() {
             let Some(slot) = &self.lanes[id as usize] else { continue };
             let idle = paused || slot.lane.is_draining() || slot.renewal.is_some();
@@ -54,6 +54,9 @@ impl<E: Edges> Run<E> {
                 continue;
             };
             let (cause, reason) = slot.lane.kept_by().unwrap_or_else(|| match trouble.clone() {
+                None if let Some(rate) = rate => {
+                    (Cause::Rate, format!("no more than {rate} are taken in, of all partitions (process.rate)"))
+                }
                 None if starved => (Cause::Memory, "too many bytes are in flight elsewhere".to_owned()),
                 None => {
                     (Cause::Broker, "nothing comes from its broker, or an open transaction is before it".to_owned())

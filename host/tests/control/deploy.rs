@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::raw::raw;
 use crate::scene::{Ended, Scene, sluicebox, values};
+use crate::support::client::total;
 use crate::support::command::sha256;
 use crate::support::guests::guest;
 use crate::support::http;
@@ -117,6 +118,36 @@ fn the_first_record_is_waited_for() {
     scene.tell(&["resume", &name]).ok();
     assert_eq!(scene.receive(10), values("a", 10));
     scene.stop();
+}
+
+/// Proves: what waits in an open batch runs once more on the version that it was gathered by, unless the command says
+/// `immediate`: then on the new one. Either way at once, and once.
+#[test]
+fn open_batches_end_where_the_strategy_says() {
+    for strategy in ["drain", "immediate"] {
+        let batch = "[batch.hundred]\nmax_messages = 100\nmax_wait = \"60s\"\n";
+        let mut scene = Scene::new(&guest("uppercase-batch"), 1, batch, "listen = \"127.0.0.1:0\"");
+        let manifest = scene.file("pipeline.toml");
+        let text = std::fs::read_to_string(&manifest).expect("the manifest");
+        std::fs::write(&manifest, text + "provenance = true\n").expect("written");
+        scene.start();
+        scene.wait_for_state("running");
+        let old = served(&scene);
+        scene.send(&values("waits", 5));
+        scene.wait_for("a batch is open", |status| status["in_flight"] == 5);
+        deploy(&scene, &variant(&scene, &guest("uppercase-batch"), "other"), &["--strategy", strategy]).ok();
+        let new = served(&scene);
+        assert_ne!(new, old);
+        let by = if strategy == "drain" { old } else { new };
+        let records = scene.receive_records(5);
+        let done: Vec<String> = records.iter().map(|record| record.value_text().to_owned()).collect();
+        assert_eq!(done, upper(&values("waits", 5)), "{strategy}");
+        for record in &records {
+            assert_eq!(record.header("sluicebox-version"), Some(by.as_bytes()), "{strategy}");
+        }
+        scene.stop();
+        assert_eq!(total(scene.mock.kafka(), &scene.output), 5, "{strategy}: each once");
+    }
 }
 
 /// Proves: looking changes nothing; what is not taken is refused with its reason and a way out, the old version serves on,

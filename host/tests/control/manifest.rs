@@ -1,6 +1,7 @@
 //! `sluicebox deploy` of a manifest: settings and limits change while records flow, by the same way as components.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::raw::raw;
 use crate::scene::{Ended, Scene, values};
@@ -90,6 +91,31 @@ fn settings_come_and_go() {
     assert_eq!(memory(&scene), Some(32.0 * MIB));
     scene.send(&values("c", 10));
     assert_eq!(scene.receive(10), values("c", 10));
+    scene.stop();
+}
+
+/// Proves: no more messages are taken in than `process.rate` says, and it changes without a restart.
+#[test]
+fn a_rate_holds_until_another_is_deployed() {
+    const RATE: f64 = 50.0;
+    let mut scene = running("forward", "[process]\nrate = \"1/h\"\n");
+    let sent = values("a", 40);
+    scene.send(&sent);
+    let mut came = Vec::new();
+    scene.receive_until(&mut came, |came| !came.is_empty());
+    scene.wait_for("the others wait", |status| status["lag"] == 39);
+    let begun = Instant::now();
+    let faster = changed(&scene, |text| text.replace("1/h", &format!("{RATE}/s")));
+    let plan = deploy(&scene, &faster, &["--plan"]).ok();
+    assert!(plan.data.contains("process.rate") && plan.data.contains("1/h"), "{plan:?}");
+    assert_eq!(came.len(), 1, "only looked at");
+    deploy(&scene, &faster, &[]).ok();
+    scene.receive_until(&mut came, |came| came.len() >= sent.len());
+    came.sort_unstable();
+    assert_eq!(came, sent);
+    // But for what may come in a tenth of a second.
+    let least = Duration::from_secs_f64(39.0 / RATE - 0.1);
+    assert!(begun.elapsed() >= least, "{:?}, not {least:?}", begun.elapsed());
     scene.stop();
 }
 

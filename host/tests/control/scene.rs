@@ -8,7 +8,7 @@ use std::time::Instant;
 
 pub use crate::support::command::{Ended, sluicebox};
 
-use crate::support::client::{NewRecord, Producer, Reader};
+use crate::support::client::{NewRecord, Producer, Reader, Record};
 use crate::support::guests::guest;
 use crate::support::host::{SluiceHost, binary};
 use crate::support::mock::Mock;
@@ -142,6 +142,17 @@ impl Scene {
         values.sort_unstable();
         assert_eq!(values.len(), count, "{values:?}");
         values
+    }
+
+    /// The next records of the output, so many.
+    #[track_caller]
+    pub fn receive_records(&mut self, count: usize) -> Vec<Record> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut records = Vec::new();
+        while records.len() < count {
+            assert!(self.reader.read_into(&mut records, deadline), "these came: {records:?}");
+        }
+        records
     }
 
     /// Adds values of the output until these are enough.

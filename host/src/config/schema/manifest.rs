@@ -19,8 +19,8 @@ use crate::config::names::{listed, pipeline_fault, topic_fault};
 use crate::config::table::{Located, Reader, Table};
 use crate::config::types::{
     Ack, Batcher, Breaker, Build, Canary, Compression, DEFAULT_CLUSTER, DeadLetter, Dev, Errors, Fetch, HandlerLimits,
-    Hold, Isolation, KIB, LostOffset, Output, OutputTimestamp, Pipeline, Process, Protocol, Recycle, Source, Start,
-    Swap, Then,
+    Hold, Isolation, KIB, LostOffset, Output, OutputTimestamp, Pace, Pipeline, Process, Protocol, Recycle, Source,
+    Start, Swap, Then,
 };
 use crate::config::vars::Env;
 use crate::outbound::Grant;
@@ -267,6 +267,9 @@ fn read_fetch(mut table: Table<'_>) -> Fetch {
     }
 }
 
+/// A million messages a second.
+const MOST_PER_HOUR: u64 = 3_600_000_000;
+
 fn read_process(root: &mut Table<'_>) -> Process {
     let mut process = Process::default();
     let Some(mut table) = root.table("process") else {
@@ -275,7 +278,7 @@ fn read_process(root: &mut Table<'_>) -> Process {
     table.choice("ordering", (), &ORDERING);
     process.max_ahead = table.count("max_ahead", process.max_ahead, 1..=10_000_000);
     table.not_yet("threads", "remove it: handler threads are shared by the whole process");
-    table.not_yet("rate", "");
+    process.rate = table.pace("rate", 1..=MOST_PER_HOUR).map(Pace::per_hour);
     process
 }
 

@@ -116,6 +116,7 @@ pub(super) fn config(knobs: &Knobs) -> Arc<Pipeline> {
     let mut config = plan.pipelines.remove(0);
     config.ack.commit_interval = knobs.commit_interval;
     config.process.max_ahead = knobs.max_ahead;
+    config.process.rate = knobs.rate;
     config.errors.attempts = knobs.attempts;
     config.errors.max_backoff = knobs.max_backoff;
     let (cluster, topic) = (config.source.cluster.clone(), "dead".to_owned());

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::chance::Chance;
+use crate::config::Pace;
 use crate::delivery::policy::Then;
 use crate::delivery::verdict::Disposition;
 
@@ -86,6 +87,7 @@ pub(super) struct Knobs {
     pub(super) commit_interval: Duration,
     pub(super) linger: Duration,
     pub(super) max_ahead: u32,
+    pub(super) rate: Option<Pace>,
     /// Bytes that producers may hold.
     pub(super) ahead: usize,
     pub(super) attempts: u32,
@@ -160,6 +162,7 @@ impl Knobs {
             commit_interval: chance.millis(10, 5_000),
             linger: Duration::from_millis(*chance.pick(&[0, 0, 2, 100])),
             max_ahead: *chance.pick(&[3, 10, 100, 50_000]),
+            rate: *chance.pick(&[None, None, Some(Pace::per_hour(200 * 3_600)), Some(Pace::per_hour(2_000 * 3_600))]),
             ahead: *chance.pick(&[1, 300, 1 << 20, 1 << 24]),
             attempts: chance.between(1, 5) as u32,
             max_backoff: seconds(*chance.pick(&[1, 5, 30])),

@@ -74,6 +74,13 @@ impl Producer {
         Producer::try_new(config).expect("a producer")
     }
 
+    /// A producer that sends every record as a batch of its own. A batch is the least that brokers hand out.
+    pub fn singly(kafka: &Kafka) -> Producer {
+        let mut config = config(kafka.bootstrap());
+        config.set("batch.num.messages", "1");
+        Producer::try_new(config).expect("a producer")
+    }
+
     /// A producer that sends each record at once.
     pub fn prompt(kafka: &Kafka) -> Producer {
         let mut config = config(kafka.bootstrap());
