@@ -42,7 +42,13 @@ pub fn guest(name: &str) -> Vec<u8> {
         for name in GUESTS {
             cargo.args(["-p", name]);
         }
-        for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+        for flags in [
+            "RUSTFLAGS",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "CARGO_BUILD_TARGET",
+            "CARGO_TARGET_DIR",
+            "RUSTC_WORKSPACE_WRAPPER",
+        ] {
             cargo.env_remove(flags);
         }
         let output = cargo.output().expect("cargo runs");

@@ -32,7 +32,9 @@ fn build(name: &str) -> PathBuf {
     // Cargo looks for a workspace's settings from the directory it runs in.
     cargo.current_dir(&workspace).args(["build", "--release", "--target", TARGET, "-p", name]);
     cargo.arg("--manifest-path").arg(workspace.join("Cargo.toml")).arg("--target-dir").arg(&target);
-    for flags in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+    for flags in
+        ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR", "RUSTC_WORKSPACE_WRAPPER"]
+    {
         cargo.env_remove(flags);
     }
     let output = cargo.output().unwrap_or_else(|error| panic!("cannot run cargo for the guest {name}: {error}"));

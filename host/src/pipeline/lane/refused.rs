@@ -97,13 +97,17 @@ impl Lane {
         let records = self.records_behind(target);
         let offset = records.first().and_then(|(seq, _)| self.tracker.offset_of(*seq)).unwrap_or(-1);
         let then = self.rules.then;
-        let is_canarys = records.iter().all(|(seq, _)| self.is_canarys(*seq));
+        // What was refused before, and tried again, was found to be no canary's then. What becomes of it now is the policy's
+        // to say, which may be another one by now.
+        let earlier = self.stuck.iter().position(|stuck| stuck.sent && stuck.target == target);
+        let attempts = earlier.and_then(|place| self.stuck.remove(place)).map_or(0, |stuck| stuck.attempt);
+        let is_canarys = attempts == 0 && records.iter().all(|(seq, _)| self.is_canarys(*seq));
         if emission.output.is_some() && !records.is_empty() && is_canarys {
             self.replay(target, emission.reason, sink);
             return;
         }
         if emission.output.is_none() || then == Then::Block || records.is_empty() {
-            self.stick(target, emission, offset, now, sink);
+            self.stick(target, emission, offset, attempts + 1, now, sink);
             return;
         }
         sink.notice(Notice::Refused { offset, reason: &emission.reason });
@@ -182,9 +186,15 @@ impl Lane {
     }
 
     /// Keeps an emission, and lets nothing new pass it.
-    fn stick(&mut self, target: Target, emission: RefusedEmission, offset: i64, now: Instant, sink: &mut dyn Sink) {
-        let earlier = self.stuck.iter().position(|stuck| stuck.sent && stuck.target == target);
-        let attempt = 1 + earlier.and_then(|place| self.stuck.remove(place)).map_or(0, |stuck| stuck.attempt);
+    fn stick(
+        &mut self,
+        target: Target,
+        emission: RefusedEmission,
+        offset: i64,
+        attempt: u32,
+        now: Instant,
+        sink: &mut dyn Sink,
+    ) {
         mark!(EmissionStuck);
         let wait = self.rules.retry.blocked_wait(self.chance.draw());
         let failure = Failure { class: REFUSED, reason: emission.reason.clone() };

@@ -115,7 +115,9 @@ impl Lane {
     /// A new instance is told of its partition before anything else.
     pub(super) fn next_greeting(&mut self, now: Instant) -> Option<Call> {
         let due = self.greeting.as_ref().is_some_and(|greeting| greeting.is_due(now));
-        if !due || (self.draining.is_some() && self.due.is_empty()) {
+        // On its way out a lane needs it for what it has to finish only.
+        let finishes = || !self.due.is_empty() || self.pending.as_ref().is_some_and(|work| !work.is_waiting());
+        if !due || (self.draining.is_some() && !finishes()) {
             return None;
         }
         let next_offset = self.tracker.oldest_open().or(self.tracker.committable()).or(self.start);

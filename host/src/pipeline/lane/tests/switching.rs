@@ -469,3 +469,62 @@ fn the_last_word_counts() {
     world.lane.stay();
     assert!(world.call().is_none() && world.lane.wants_messages());
 }
+
+/// What was refused before a switch, and is tried again, is no canary's: when it is refused again the lane stays blocked by
+/// it, or the policy of the new version decides; and when it is written at last, the lane goes on.
+#[test]
+fn what_was_refused_before_a_switch_is_no_canarys() {
+    for then in [Then::Block, Then::Drop] {
+        let mut world = World::new(rules());
+        world.fill(10, &["a"]);
+        world.each(|_, _, writer| {
+            emit(writer, "large");
+            writer.done(1);
+        });
+        world.refuse(Some(0));
+        world.now = world.lane.deadline().expect("it is tried again");
+        assert!(world.call().is_none());
+        world.switch(LaneRules { trial: true, then, ..new_rules() });
+        world.goes_over(FRESH);
+        world.refuse(Some(0));
+        assert_eq!((world.lane.steps_back(), world.lane.wants_sources()), (None, false), "{then:?}");
+        if then == Then::Block {
+            assert!(matches!(world.lane.state(), LaneState::Blocked(_)));
+            world.now = world.lane.deadline().expect("it is tried again");
+            assert!(world.call().is_none());
+            world.deliver_all();
+        }
+        assert_eq!((world.lane.state(), world.lane.committable()), (LaneState::Running, Some(11)), "{then:?}");
+        assert!(world.lane.wants_messages(), "{then:?}");
+    }
+}
+
+/// Messages that are committed already (mode "receive") are done on the way out, though the partition is given back in the
+/// middle of a switch, after which the new instance is to be told of its partition first.
+#[test]
+fn a_switch_on_the_way_out_leaves_nothing_that_is_committed() {
+    let exports = Exports { partitions: true, ..Exports::default() };
+    let receive = LaneRules { receive: true, then: Then::Drop, exports, ..rules() };
+    let mut world = World::new(receive.clone());
+    let call = world.due();
+    assert!(matches!(call.kind, CallKind::Assigned { .. }));
+    world.reply(call, answer(|_| {}));
+    world.fill(10, &["a"]);
+    world.lane.on_commit_sent();
+    world.lane.on_committed(11);
+    world.switch(LaneRules { version: "new".into(), ..receive });
+    let call = world.due();
+    world.lane.drain(Trigger::Revoke);
+    world.reply(call, RESTORED);
+    assert!(!world.lane.is_drained(), "a message is to be done");
+    let call = world.due();
+    assert!(matches!(call.kind, CallKind::Assigned { .. }));
+    world.reply(call, answer(|_| {}));
+    let call = world.due();
+    assert_eq!(shown(&call), [("a".to_owned(), 1)]);
+    world.reply(call, answer(|writer| writer.done(0)));
+    let call = world.due();
+    assert!(matches!(call.kind, CallKind::Revoked { .. }));
+    world.reply(call, answer(|_| {}));
+    assert!(world.lane.is_drained());
+}
