@@ -20,6 +20,7 @@ pub mod pipeline;
 pub mod plugin;
 mod quota;
 pub mod record_log;
+pub mod samples;
 pub mod telemetry;
 mod threads;
 pub mod wake;

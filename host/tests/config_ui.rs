@@ -374,6 +374,7 @@ fn every_key_reaches_its_place_in_the_plan() {
     assert_eq!(pipeline.origin.component().to_string(), "full.toml:10:13");
     assert_eq!(pipeline.origin.batcher("totals").to_string(), "full.toml:35:1");
     assert_eq!(pipeline.origin.output("good").to_string(), "full.toml:55:1");
+    assert_eq!(pipeline.swap.sample.as_deref(), Some(Path::new("samples/orders.ndjson")));
     assert_eq!(pipeline.process.rate.map(|rate| rate.to_string()).as_deref(), Some("500/s"));
 }
 

@@ -15,7 +15,7 @@ use super::problem::Problem;
 use super::view::{DeployRequest, VersionList, VersionView, short};
 use crate::config::Pipeline;
 use crate::live::Rollout;
-use crate::live::admission::{Admitted, Refused};
+use crate::live::admission::{Admitted, Refused, Trial};
 use crate::live::deployments::{Book, NotBegun, UnderWay};
 use crate::live::manifests::ManifestError;
 use crate::live::store::{History, How, StoreError};
@@ -212,7 +212,7 @@ pub async fn carry_out(book: Book, under_way: UnderWay, wanted: Wanted, progress
     }
     progress.say(format!("{} is looked at: {} serves", short(&wanted.digest), short(&from)));
     let admitted = tokio::select! {
-        admitted = admit(&book, &wanted.digest, config) => admitted,
+        admitted = admit(&book, &wanted, config) => admitted,
         () = progress.cancelled() => Err(End::Failed("it was cancelled before anything changed".to_owned(), None)),
     };
     let admitted = match admitted {
@@ -242,11 +242,12 @@ pub async fn carry_out(book: Book, under_way: UnderWay, wanted: Wanted, progress
     end
 }
 
-async fn admit(book: &Book, digest: &str, config: Arc<Pipeline>) -> Result<Admitted, End> {
-    let (book, digest) = (book.clone(), digest.to_owned());
+async fn admit(book: &Book, wanted: &Wanted, config: Arc<Pipeline>) -> Result<Admitted, End> {
+    let (book, digest) = (book.clone(), wanted.digest.clone());
+    let trial = if wanted.how == How::Rollback { Trial::Start } else { Trial::Sample };
     let admission = move || -> Result<Admitted, End> {
         let bytes = book.store().read(&digest).map_err(|error| End::Failed(error.to_string(), None))?;
-        book.live().admit(&config, &bytes).map_err(|refused| failed(&refused))
+        book.live().admit(&config, &bytes, trial).map_err(|refused| failed(&refused))
     };
     match tokio::task::spawn_blocking(admission).await {
         Ok(admitted) => admitted,

@@ -112,6 +112,7 @@ fn values(pipeline: &Pipeline) -> BTreeMap<String, String> {
         OnStateRefused::Refuse => "refuse",
     };
     put("swap.on_state_refused", refused.to_owned());
+    put("swap.sample", maybe(swap.sample.as_ref().map(|file| file.display().to_string())));
     put("swap.keep_versions", swap.keep_versions.to_string());
     put("swap.canary.failed", format!("{} %", swap.canary.failed));
     put("swap.canary.slower", swap.canary.slower.to_string());

@@ -485,12 +485,20 @@ pub struct Swap {
     pub on_state_refused: OnStateRefused,
     /// Versions that are kept for a roll-back, the current one among them. Default 5.
     pub keep_versions: u32,
+    /// Records that a new version has to be done with before it gets any of the topics'. Default none.
+    pub sample: Option<PathBuf>,
     pub canary: Canary,
 }
 
 impl Default for Swap {
     fn default() -> Self {
-        Swap { watch: true, on_state_refused: OnStateRefused::Fresh, keep_versions: 5, canary: Canary::default() }
+        Swap {
+            watch: true,
+            on_state_refused: OnStateRefused::Fresh,
+            keep_versions: 5,
+            sample: None,
+            canary: Canary::default(),
+        }
     }
 }
 

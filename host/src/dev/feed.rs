@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use sluicebox_frames::{Headers, HeadersWriter};
 
-use super::samples::Sample;
 use crate::config::{Cluster, Compression, OutputTimestamp};
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::partitioner;
@@ -14,6 +13,7 @@ use crate::delivery::ticket::{Target, Ticket};
 use crate::kafka::limits::TopicLimits;
 use crate::kafka::producer::{Producer, TopicNumber};
 use crate::kafka::settings;
+use crate::samples::Sample;
 use crate::wake::Waker;
 
 /// Samples of one topic.
@@ -159,7 +159,7 @@ fn due(rate: Option<u32>, since: Duration, all: usize) -> usize {
 pub fn read_all(files: &BTreeMap<String, std::path::PathBuf>) -> Result<Vec<TopicSamples>, Vec<String>> {
     let (mut all, mut errors) = (Vec::new(), Vec::new());
     for (topic, path) in files {
-        match super::samples::read(path) {
+        match crate::samples::read(path) {
             Ok(samples) => {
                 all.push(TopicSamples { topic: topic.clone(), file: path.display().to_string(), samples });
             }

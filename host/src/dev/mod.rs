@@ -3,7 +3,7 @@
 //! - [`broker`]: a broker in this process, on a port that does not change.
 //! - [`embed`]: what is different about a pipeline that runs on it.
 //! - [`build`]: the handler's build.
-//! - [`samples`], [`feed`]: sample files, and their way into the topics.
+//! - [`feed`]: the way of sample files into the topics.
 //! - [`watch`], [`show`]: what is in the topics, as lines.
 //! - [`fate`]: has every record met its fate? [`account`]: did a swap lose or repeat any?
 
@@ -13,6 +13,5 @@ pub mod build;
 pub mod embed;
 pub mod fate;
 pub mod feed;
-pub mod samples;
 pub mod show;
 pub mod watch;

@@ -12,6 +12,7 @@ use crate::pipeline::handlers::Surroundings;
 use crate::plugin::{Code, Instance, LoadError, LoadRules, OutputInfo, Version};
 
 use super::Live;
+use super::sample;
 
 /// A component that was found good for a pipeline.
 #[derive(Clone, Debug)]
@@ -22,6 +23,15 @@ pub struct Admitted {
     pub version: Arc<Version>,
     /// What that took.
     pub prepared: Prepared,
+}
+
+/// What an instance is tried with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trial {
+    /// It has to start.
+    Start,
+    /// It has to be done with the records of the pipeline's sample (`swap.sample`), too.
+    Sample,
 }
 
 /// Why a component does not take the place of the one that runs. What is wrong, then what to do.
@@ -57,13 +67,33 @@ pub enum Refused {
         /// What went wrong.
         text: String,
     },
+    /// The file of the sample is none.
+    #[error("the sample cannot be read, {0}: correct it, or take `sample` out of [swap]")]
+    SampleFile(String),
+    /// It fails at a record of the sample.
+    #[error("it fails at the record in {place}, {text}: correct it, or the sample if the record is wrong")]
+    Sample {
+        /// `FILE:LINE`.
+        place: String,
+        /// How.
+        text: String,
+    },
     /// The system gives no thread or timer for the trial.
     #[error("an instance of it could not be tried: {0}; try again")]
     System(#[from] std::io::Error),
 }
 
+impl From<sample::Failed> for Refused {
+    fn from(failed: sample::Failed) -> Self {
+        match failed {
+            sample::Failed::File(text) => Self::SampleFile(text),
+            sample::Failed::Record { place, text } => Self::Sample { place, text },
+        }
+    }
+}
+
 /// See [`super::Live::admit`].
-pub(super) fn admit(live: &Live, config: &Arc<Pipeline>, bytes: &[u8]) -> Result<Admitted, Refused> {
+pub(super) fn admit(live: &Live, config: &Arc<Pipeline>, bytes: &[u8], trial: Trial) -> Result<Admitted, Refused> {
     let serving = live.control.serving();
     let fixed = fixed(&serving.config, config);
     if !fixed.is_empty() {
@@ -78,13 +108,15 @@ pub(super) fn admit(live: &Live, config: &Arc<Pipeline>, bytes: &[u8]) -> Result
     }
     let (Code::Compiled(compile) | Code::Cached(compile)) = version.code();
     let begun = Instant::now();
-    try_instance(live, config, &version)?;
+    try_instance(live, config, &version, trial)?;
     let prepared = Prepared { compile, canary: begun.elapsed() };
     Ok(Admitted { config: Arc::clone(config), version, prepared })
 }
 
-/// Starts an instance, as lanes will. What it counts and measures is nobody's.
-fn try_instance(live: &Live, config: &Pipeline, version: &Arc<Version>) -> Result<(), Refused> {
+/// Starts an instance, as lanes will, and offers it the sample. What it counts and measures is nobody's.
+fn try_instance(live: &Live, config: &Pipeline, version: &Arc<Version>, trial: Trial) -> Result<(), Refused> {
+    let file = config.swap.sample.as_deref().filter(|_| trial == Trial::Sample);
+    let sample = file.map(|file| sample::read(file).map(|samples| (file, samples))).transpose()?;
     // How many partitions topics have is the run's to know; each has one at least.
     let outputs = config.outputs.iter().map(|output| OutputInfo { name: output.name.clone(), partitions: 1 });
     let surroundings = Surroundings {
@@ -96,8 +128,15 @@ fn try_instance(live: &Live, config: &Pipeline, version: &Arc<Version>) -> Resul
     };
     let instance = Arc::new(surroundings.instance(config, version));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    let started = runtime.block_on(Instance::start(version, &instance));
-    started.map(drop).map_err(|fault| Refused::Start { class: fault.class.name(), text: fault.summary() })
+    runtime.block_on(async {
+        let started = Instance::start(version, &instance).await;
+        let mut started =
+            started.map_err(|fault| Refused::Start { class: fault.class.name(), text: fault.summary() })?;
+        match sample {
+            Some((file, samples)) => Ok(sample::try_all(&mut started, version, config, file, &samples).await?),
+            None => Ok(()),
+        }
+    })
 }
 
 const fn stages(version: &Version) -> &'static str {

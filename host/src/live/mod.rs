@@ -3,7 +3,8 @@
 //! (`pipeline::control`), and lanes go over one by one. Whatever fails before that leaves the old version serving, and says
 //! why and what to do.
 //!
-//! - [`admission`]: does a component fit this host, this pipeline and its configuration, and does an instance start?
+//! - [`admission`]: does a component fit this host, this pipeline and its configuration, does an instance start, and is it done
+//!   with the records of the pipeline's sample (`sample.rs`)?
 //! - [`watch`]: components and manifests that change on disk.
 //! - [`manifests`]: the manifest's file, and what was deployed in its place.
 //! - [`store`]: versions on disk; [`deployments`]: which of them a pipeline is to run, one deployment at a time.
@@ -11,6 +12,7 @@
 pub mod admission;
 pub mod deployments;
 pub mod manifests;
+mod sample;
 pub mod store;
 pub mod watch;
 
@@ -18,7 +20,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::admission::{Admitted, Refused};
+use self::admission::{Admitted, Refused, Trial};
 use self::manifests::Manifests;
 use crate::config::{Cluster, Pipeline};
 use crate::outbound::Client;
@@ -70,12 +72,13 @@ impl Live {
     }
 
     /// Sees whether a component may take the place of the one that runs, under this configuration. Compiles it, and starts
-    /// an instance: takes from milliseconds to many seconds on this thread, which must not be one that serves anything.
+    /// an instance: takes from milliseconds to many seconds on this thread, which must not be one that serves anything. The
+    /// sample is for what is new: a version that one goes back to has had its records.
     ///
     /// # Errors
     /// What is wrong, and what to do. Nothing has changed then.
-    pub fn admit(&self, config: &Arc<Pipeline>, bytes: &[u8]) -> Result<Admitted, Refused> {
-        admission::admit(self, config, bytes)
+    pub fn admit(&self, config: &Arc<Pipeline>, bytes: &[u8], trial: Trial) -> Result<Admitted, Refused> {
+        admission::admit(self, config, bytes, trial)
     }
 
     /// Orders what was admitted. Gives the order's number, by which its progress is known.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::admission::Trial;
 use super::{Live, Rollout, hex};
 use crate::config::{Pipeline, Report};
 use crate::telemetry;
@@ -137,7 +138,7 @@ impl Component {
             return;
         }
         telemetry::swap_found(name, &config.component, &digest);
-        match self.live.admit(config, &bytes) {
+        match self.live.admit(config, &bytes, Trial::Sample) {
             Ok(admitted) => {
                 self.refused = None;
                 // Somebody else's order in the same moment is newer than this one's look at the last: that one stands.

@@ -76,6 +76,9 @@ impl Compiler {
         command.arg(SUBCOMMAND).args(job.to_args()).env_clear();
         // The allocator would reserve 1 GiB of addresses at its start, and the kernel counts addresses.
         command.env("RAYON_NUM_THREADS", threads().to_string()).env("MIMALLOC_ARENA_RESERVE", "0");
+        // A program that counts what runs (tests/fuzz) would write a file at its end, which the child may not.
+        #[cfg(fuzz_coverage)]
+        command.env("LLVM_PROFILE_FILE", "/dev/null");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let cannot = |error: std::io::Error| LoadError::NoCompiler { text: error.to_string() };
         let mut child = command.spawn().map_err(cannot)?;

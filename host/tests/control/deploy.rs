@@ -120,6 +120,43 @@ fn the_first_record_is_waited_for() {
     scene.stop();
 }
 
+/// Proves: a new version is tried with the records of the sample first; the line at which it fails, and how, or what is wrong
+/// with the file, is told, and the old version serves on. To one that served before the way back is open all the same.
+#[test]
+fn a_sample_is_tried_before_anything_switches() {
+    let swap = "[swap]\nsample = \"sample.ndjson\"\n";
+    let mut scene = Scene::new(&guest("faulty"), 1, swap, "listen = \"127.0.0.1:0\"");
+    let new = variant(&scene, &guest("faulty"), "new");
+    let file = scene.file("sample.ndjson");
+    let sample = |text: &str| std::fs::write(&file, text).expect("written");
+    sample("{\"key\": \"a\", \"value\": \"good\"}\n\n{\"value\": \"panic now\", \"headers\": {\"h\": \"v\"}}\n");
+    scene.start();
+    scene.wait_for_state("running");
+    let old = served(&scene);
+    let refused = |text: &[&str]| deploy(&scene, &new, &[]).refused(1, text);
+    refused(&["sample.ndjson:3", "panic now", "the old version serves on", "correct it"]);
+    for (value, how) in
+        [("reject", "it rejects it"), ("retry-3", "wants it tried again"), ("unknown-output", "emits to output")]
+    {
+        sample(&format!("{{\"value\": \"{value}\"}}\n"));
+        refused(&["sample.ndjson:1", how]);
+    }
+    sample("{\"value\": 1}\n{\"valeu\": 1}\n");
+    refused(&["sample.ndjson:2", "valeu", "[swap]"]);
+    std::fs::remove_file(&file).expect("removed");
+    refused(&["sample.ndjson", "cannot be read"]);
+    assert_eq!(served(&scene), old);
+    sample("{\"value\": \"good\"}\n");
+    deploy(&scene, &new, &[]).ok();
+    assert_ne!(served(&scene), old);
+    sample("nothing of the kind\n");
+    scene.tell(&["rollback", &scene.name.clone()]).ok();
+    assert_eq!(served(&scene), old);
+    scene.send(&values("a", 3));
+    assert_eq!(scene.receive(3), values("a", 3));
+    scene.stop();
+}
+
 /// Proves: what waits in an open batch runs once more on the version that it was gathered by, unless the command says
 /// `immediate`: then on the new one. Either way at once, and once.
 #[test]

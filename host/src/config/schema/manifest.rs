@@ -69,7 +69,7 @@ fn read_root(root: &mut Table<'_>, path: &Path, directory: &Path) -> Pipeline {
         http: handler.http,
         outputs: read_outputs(root),
         dev: read_dev(root, directory),
-        swap: read_swap(root),
+        swap: read_swap(root, directory),
         errors,
         source,
         deployed: None,
@@ -343,7 +343,7 @@ fn read_errors(root: &mut Table<'_>, source_cluster: &str) -> Errors {
     errors
 }
 
-fn read_swap(root: &mut Table<'_>) -> Swap {
+fn read_swap(root: &mut Table<'_>, directory: &Path) -> Swap {
     let mut swap = Swap::default();
     let Some(mut table) = root.table("swap") else {
         return swap;
@@ -352,6 +352,7 @@ fn read_swap(root: &mut Table<'_>) -> Swap {
     swap.on_state_refused = table.choice("on_state_refused", swap.on_state_refused, &ON_STATE_REFUSED);
     // One is what is served, and there has to be one to go back to.
     swap.keep_versions = table.count("keep_versions", swap.keep_versions, 2..=50);
+    swap.sample = table.string("sample").map(|file| directory.join(file.value));
     if let Some(mut canary) = table.table("canary") {
         let default = Canary::default();
         swap.canary = Canary {
