@@ -78,6 +78,13 @@ pub trait Group {
     /// # Errors
     /// For people.
     fn seek(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), String>;
+    /// The same where its lane stands already, which goes on in its ownership epoch.
+    ///
+    /// # Errors
+    /// For people.
+    fn fetch_again(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), String> {
+        self.seek(topic, partition, offset)
+    }
     /// Sends a commit of *next* offsets, which is answered by an event.
     ///
     /// # Errors

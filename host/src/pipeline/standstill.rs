@@ -83,7 +83,7 @@ impl<E: Edges> Run<E> {
         }
         let offset = slot.lane.next_offset().unwrap_or(slot.begin);
         slot.queue.restart();
-        if let Err(reason) = self.parts.group.seek(&slot.lane.topic, slot.lane.partition, offset) {
+        if let Err(reason) = self.parts.group.fetch_again(&slot.lane.topic, slot.lane.partition, offset) {
             telemetry::trouble(&self.parts.config.name, &format!("{}: {reason}", slot.name()));
         }
     }

@@ -283,6 +283,16 @@ impl port::Group for ScriptedGroup {
         Ok(())
     }
 
+    fn fetch_again(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), String> {
+        let world = &mut *self.world.borrow_mut();
+        let (member, input) = (self.member, world.input(topic, partition));
+        let ours = |queue: &&mut Queue| queue.open && queue.member == member && queue.input == input;
+        let queue = world.queues.iter_mut().find(ours).ok_or("nothing to read from there")?;
+        (queue.position, queue.stands) = (if offset == BEGINNING { world.knobs.first_offset } else { offset }, None);
+        world.note(format_args!("member {member} fetches input {input} again from {offset}"));
+        Ok(())
+    }
+
     fn ask_for_ages(&mut self, _standing: Vec<Standing>) -> Result<(), String> {
         let world = &mut *self.world.borrow_mut();
         // Nobody knows, this time.
