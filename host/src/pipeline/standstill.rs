@@ -30,7 +30,8 @@ impl AgingWatch {
 impl<E: Edges> Run<E> {
     /// The oldest record of a lane that is not settled, if there is one that is known of.
     fn stands_at(&self, slot: &Slot<E>) -> Option<i64> {
-        let done = slot.done(&self.parts.group);
+        let start = || self.parts.group.log_start(&slot.lane.topic, slot.lane.partition);
+        let done = slot.done(&self.parts.group).or_else(start);
         let end = self.parts.group.log_end(&slot.lane.topic, slot.lane.partition);
         let behind = end.is_none_or(|end| done.is_none_or(|done| done < end)) || slot.lane.open() > 0;
         behind.then_some(done.unwrap_or(-1))
