@@ -95,6 +95,12 @@ impl<E: Edges> Run<E> {
         let Some(change) = breaker.look(now) else { return false };
         let name = &self.parts.config.name;
         match change {
+            // Nobody knows whose doing it is, and calls still end on a version that is being left, the one that was taken
+            // back for this very reason among them. A switch is over when the last of them is; then it counts anew.
+            Change::Opened { .. } if self.swap.is_under_way() => {
+                mark!(FailedWhileSwitching);
+                self.pause.breaker = rules(&self.parts.config.errors).map(Breaker::new);
+            }
             Change::Opened { counts, .. } if self.goes_back_from_new(&most_fail(counts), now) => {
                 self.pause.breaker = rules(&self.parts.config.errors).map(Breaker::new);
             }

@@ -88,6 +88,11 @@ impl<B: Build> Swap<B> {
         Ok(())
     }
 
+    /// Lanes are on their way, all of them: there or back.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.orders.coming.as_ref().is_some_and(|coming| coming.lanes == Lanes::All || coming.back.is_some())
+    }
+
     /// It is what every lane is to run.
     fn is_promoted(&self, revision: &Revision<B>) -> bool {
         self.orders.coming.as_ref().is_some_and(|coming| {

@@ -35,6 +35,17 @@ pub(super) struct Queue {
 }
 
 impl World {
+    /// The queue from which a member reads an input.
+    fn open_queue(&self, member: usize, input: usize) -> Option<usize> {
+        self.queues.iter().position(|queue| queue.open && queue.member == member && queue.input == input)
+    }
+
+    /// What comes next from a queue; nothing is known to have come since.
+    fn read_from(&mut self, queue: usize, offset: i64) {
+        let offset = if offset == BEGINNING { self.knobs.first_offset } else { offset };
+        (self.queues[queue].position, self.queues[queue].stands) = (offset, None);
+    }
+
     /// Records came: clients fetch them.
     pub(super) fn announce(&mut self, input: usize) {
         let queues: Vec<usize> = (0..self.queues.len())
@@ -246,9 +257,8 @@ impl port::Group for ScriptedGroup {
     fn positions<'a>(&self, partitions: impl ExactSizeIterator<Item = (&'a str, i32)>) -> Vec<Option<i64>> {
         let world = self.world.borrow();
         let stands = |(topic, partition)| {
-            let input = world.input(topic, partition);
-            let ours = |queue: &&Queue| queue.open && queue.member == self.member && queue.input == input;
-            world.queues.iter().find(ours).and_then(|queue| queue.stands)
+            let queue = world.open_queue(self.member, world.input(topic, partition));
+            queue.and_then(|queue| world.queues[queue].stands)
         };
         partitions.map(stands).collect()
     }
@@ -268,14 +278,14 @@ impl port::Group for ScriptedGroup {
     fn seek(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), String> {
         let world = &mut *self.world.borrow_mut();
         let (member, input) = (self.member, world.input(topic, partition));
-        let ours = |queue: &&mut Queue| queue.open && queue.member == member && queue.input == input;
-        let queue = world.queues.iter_mut().find(ours).ok_or("nothing to read from there")?;
+        let queue = world.open_queue(member, input).ok_or("nothing to read from there")?;
+        world.read_from(queue, offset);
         // A new epoch begins with this.
-        let rule = world.ledger.finish(queue.ownership, offset);
-        world.ledger.ownerships[queue.ownership].over = true;
-        queue.ownership = world.ledger.own(member, input);
-        (queue.position, queue.stands) = (if offset == BEGINNING { world.knobs.first_offset } else { offset }, None);
-        let ownership = queue.ownership;
+        let before = world.queues[queue].ownership;
+        let rule = world.ledger.finish(before, offset);
+        world.ledger.ownerships[before].over = true;
+        let ownership = world.ledger.own(member, input);
+        world.queues[queue].ownership = ownership;
         world.check(rule);
         world.members[member].current.insert(input, ownership);
         world.members[member].opening.push_back((input, ownership));
@@ -286,9 +296,8 @@ impl port::Group for ScriptedGroup {
     fn fetch_again(&mut self, topic: &str, partition: i32, offset: i64) -> Result<(), String> {
         let world = &mut *self.world.borrow_mut();
         let (member, input) = (self.member, world.input(topic, partition));
-        let ours = |queue: &&mut Queue| queue.open && queue.member == member && queue.input == input;
-        let queue = world.queues.iter_mut().find(ours).ok_or("nothing to read from there")?;
-        (queue.position, queue.stands) = (if offset == BEGINNING { world.knobs.first_offset } else { offset }, None);
+        let queue = world.open_queue(member, input).ok_or("nothing to read from there")?;
+        world.read_from(queue, offset);
         world.note(format_args!("member {member} fetches input {input} again from {offset}"));
         Ok(())
     }

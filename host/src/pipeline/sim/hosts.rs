@@ -11,7 +11,7 @@ use super::producer::{DEAD, PARTITIONS, ScriptedProducer};
 use super::source::ScriptedRereader;
 use super::world::{Happening, Killed, Shared, World};
 use crate::config::{
-    AckMode, Cluster, DeadLetter, Hold, InlinePipeline, LoadRequest, Outside, Pipeline, Purpose, Then,
+    AckMode, Breaker, Cluster, DeadLetter, Hold, InlinePipeline, LoadRequest, Outside, Pipeline, Purpose, Then,
 };
 use crate::delivery::policy;
 use crate::pipeline::budget::{Budget, Share};
@@ -128,9 +128,8 @@ pub(super) fn config(knobs: &Knobs) -> Arc<Pipeline> {
             Then::DeadLetter(DeadLetter { cluster, topic, header_prefix: "sluicebox-error".to_owned() })
         }
     };
-    if !knobs.breaker {
-        config.errors.breaker = None;
-    }
+    let breaker = |(percent, of_at_least)| Breaker { percent, of_at_least, ..Breaker::default() };
+    config.errors.breaker = knobs.breaker.map(breaker);
     config.hold = Hold { max: knobs.hold_max, timeout: knobs.hold_timeout };
     config.tick = knobs.tick;
     config.source.linger = knobs.linger;

@@ -98,8 +98,8 @@ pub(super) struct Knobs {
     pub(super) tick: Option<Duration>,
     pub(super) hold_max: u32,
     pub(super) hold_timeout: Duration,
-    /// The breaker pauses the pipeline when most of its records fail.
-    pub(super) breaker: bool,
+    /// The breaker pauses the pipeline when so many of a hundred fail, of at least so many.
+    pub(super) breaker: Option<(u32, u32)>,
     /// The handler wants to know of its partitions.
     pub(super) partitions: bool,
     /// The handler is asked about failures.
@@ -171,7 +171,7 @@ impl Knobs {
             tick: chance.one_in(2).then(|| chance.millis(100, 8_000)),
             hold_max: *chance.pick(&[1, 3, 50, 10_000]),
             hold_timeout: chance.millis(100, 20_000),
-            breaker: chance.one_in(6),
+            breaker: chance.one_in(6).then(|| *chance.pick(&[(1, 1), (1, 3), (10, 10), (50, 100)])),
             partitions: chance.one_in(3),
             failures: chance.one_in(3),
             batches,

@@ -13,8 +13,8 @@ use crate::pipeline::port::{Code, Trouble};
 
 /// Everything is settled and committed so long after the last fault, at the latest.
 const PEACE: Duration = Duration::from_secs(180);
-/// And so much longer where a pause may be under way.
-const PAUSE: Duration = Duration::from_secs(660);
+/// And so much longer where the breaker may pause: ten times at most ten minutes, as some open at a single failure.
+const PAUSE: Duration = Duration::from_secs(6_600);
 /// And everybody has left so long after being asked to.
 const LEAVE: Duration = Duration::from_secs(30);
 /// No story takes more steps, unless something spins.
@@ -75,7 +75,7 @@ impl Story {
     fn run(&mut self) -> Result<(), String> {
         self.begin();
         self.go_on(None, |story| story.world.borrow().healed)?;
-        let pause = if self.world.borrow().knobs.breaker { PAUSE } else { Duration::ZERO };
+        let pause = if self.world.borrow().knobs.breaker.is_some() { PAUSE } else { Duration::ZERO };
         let end = self.world.borrow().now + PEACE + pause;
         self.go_on(Some(end), |story| story.world.borrow().ledger.inputs.iter().all(super::ledger::Input::is_done))?;
         let (now, end) = {
