@@ -169,20 +169,28 @@ impl Operations {
         let work = run(Progress { inner: operation.inner.clone(), cancelled: operation.cancel.subscribe() });
         let view = operation.view();
         tokio::spawn(async move {
-            let end = tokio::time::timeout(deadline, work).await;
+            // A task of its own: its panic is its own end, and not that of who tells of it.
+            let mut work = tokio::spawn(work);
+            let end = tokio::time::timeout(deadline, &mut work).await;
+            work.abort();
             let took = operation.begun.elapsed();
             operation.inner.send_modify(|inner| match end {
-                Ok(End::Done(says, result)) => {
+                Ok(Ok(End::Done(says, result))) => {
                     (inner.says, inner.result, inner.end) = (says, result, Some(("done", took)));
                 }
-                Ok(End::RolledBack(says, result)) => {
+                Ok(Ok(End::RolledBack(says, result))) => {
                     (inner.says, inner.result, inner.end) = (says, result, Some(("rolled_back", took)));
                 }
-                Ok(End::Failed(says, hint)) => {
+                Ok(Ok(End::Failed(says, hint))) => {
                     (inner.says, inner.hint, inner.end) = (says, hint, Some(("failed", took)));
                 }
-                Ok(End::Conflict(says)) => {
+                Ok(Ok(End::Conflict(says))) => {
                     (inner.says, inner.code, inner.end) = (says, Some("conflict"), Some(("failed", took)));
+                }
+                Ok(Err(error)) => {
+                    inner.says = format!("the host failed at it: {error}");
+                    inner.hint = Some("this is a bug of sluicebox, please report it; some of it may have happened, see the pipeline's status".to_owned());
+                    inner.end = Some(("failed", took));
                 }
                 Err(_) => {
                     inner.says = format!("not done within {} s: {}", deadline.as_secs(), inner.says);
@@ -294,6 +302,20 @@ mod tests {
         }
         assert_eq!((seen.state.as_str(), seen.milliseconds > 0), ("failed", true));
         assert_eq!(seen.says, "not done within 0 s: the pipeline does not answer");
+    }
+
+    /// Proves: an operation ends when its future panics, and says so.
+    #[tokio::test]
+    async fn a_panic_is_an_end() {
+        let operations = Operations::new();
+        let begun = operations.begin("pause", "orders", LONG, |_| async { panic!("of all things") });
+        let id = begun.expect("the first").id;
+        let mut seen = operations.wait(&id, LONG).await.expect("known");
+        while seen.state == "running" {
+            seen = operations.wait(&id, LONG).await.expect("known");
+        }
+        assert_eq!(seen.state, "failed");
+        assert!(seen.says.starts_with("the host failed at it: ") && seen.says.contains("of all things"), "{seen:?}");
     }
 
     #[tokio::test]
