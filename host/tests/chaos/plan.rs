@@ -103,7 +103,8 @@ pub fn draw(seed: u64, length: Duration, only: &[Fault]) -> Vec<Step> {
         if drawing.fault(left[index], now) {
             left.swap_remove(index);
             count += 1;
-        } else if left[index] == Fault::Partitions && drawing.partitions == MOST_PARTITIONS && left.len() > 1 {
+        } else if left[index] == Fault::Partitions && drawing.partitions == MOST_PARTITIONS {
+            // Never again, also where it is the last of the twenty: the next twenty begin.
             left.swap_remove(index);
         }
         // Mostly one upon the other, now and then long enough apart to be over before the next.
