@@ -314,7 +314,7 @@ fn swaps_cost_no_throughput() {
     }
     ratios.sort_by(f64::total_cmp);
     println!("throughput with a swap every {} s: {:.3} of that without ({ratios:.3?})", EVERY.as_secs(), ratios[1]);
-    assert!(ratios[1] >= 0.9, "{ratios:?}");
+    assert!(ratios[1] >= 0.95, "{ratios:?}");
 }
 
 /// Reads the backlog with a group of its own: records per second, and how often it swapped meanwhile.
