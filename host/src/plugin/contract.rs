@@ -238,7 +238,12 @@ impl Survey {
     }
 
     fn other_version(&mut self, name: &Name<'_>, verb: &str) {
-        let version = name.version.unwrap_or("no version");
+        let Some(version) = name.version else {
+            let interface = name.interface;
+            self.problems
+                .push(format!("it {verb} {interface} of {PACKAGE} without a version, this host speaks {}", package()));
+            return;
+        };
         self.problems.push(format!(
             "it {verb} {} of {PACKAGE}@{version}, this host speaks {}",
             name.interface,

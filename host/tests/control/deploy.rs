@@ -329,6 +329,35 @@ fn a_file_that_changes_is_a_version() {
     scene.stop();
 }
 
+/// Proves: a build whose directory holds the component makes one version, however much it writes there: files beside it and
+/// below it, and the same bytes again and again, are none. (Row G7.)
+#[test]
+fn what_a_build_leaves_beside_it_is_no_version() {
+    let mut scene = Scene::running(1);
+    let (old, handler, outputs) = (served(&scene), scene.file("handler.wasm"), scene.file("target"));
+    let same = std::fs::read(&handler).expect("there");
+    std::fs::create_dir(&outputs).expect("a directory");
+    let fresh = scene.file("fresh.wasm");
+    // For as long as its watcher takes to look a dozen times.
+    let begun = std::time::Instant::now();
+    for round in 0_u32.. {
+        std::fs::copy(guest("uppercase"), &fresh).expect("copied");
+        std::fs::copy(guest("forward"), outputs.join(format!("{}.wasm", round % 100))).expect("copied");
+        let again = scene.file("again.wasm");
+        std::fs::write(&again, &same).expect("written");
+        std::fs::rename(&again, &handler).expect("replaced");
+        if begun.elapsed() > std::time::Duration::from_secs(2) {
+            break;
+        }
+    }
+    assert_eq!(served(&scene), old);
+    std::fs::rename(&fresh, &handler).expect("replaced");
+    scene.wait_for("the new file is served", |status| status["version"] != old.as_str());
+    scene.wait_for("it is the second version", |status| status["generation"] == 2);
+    assert_eq!(versions(&scene).len(), 2);
+    scene.stop();
+}
+
 /// Proves: of several hosts none is switched when one cannot be, unless that is asked for; each shows what it serves.
 #[test]
 fn all_hosts_or_none() {

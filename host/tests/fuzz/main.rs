@@ -8,8 +8,10 @@ mod engine;
 mod plugin_support;
 
 mod imports;
+mod worlds;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use engine::Fuzz;
 use sluicebox::config::{LoadRequest, Outside, load};
@@ -112,10 +114,28 @@ fn admission() {
     fuzz.run(|input| {
         let Some((kind, component)) = input.split_first() else { return };
         let rules = LoadRules { http: kind % 2 == 1, ..LoadRules::default() };
-        match Version::load(&runtime, component, &rules) {
-            Ok(version) => assert!(version.has_message() || version.has_batch()),
-            Err(error) => assert!(!error.to_string().is_empty()),
-        }
+        load_or_refuse(&runtime, component, &rules);
+    });
+}
+
+fn load_or_refuse(runtime: &Arc<Runtime>, component: &[u8], rules: &LoadRules) {
+    match Version::load(runtime, component, rules) {
+        Ok(version) => assert!(version.has_message() || version.has_batch()),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Proves: whatever a component imports and exports, with whatever types, it is loaded or refused with a reason. An input is one
+/// byte that says what is granted, and a program for `worlds`.
+#[test]
+fn worlds() {
+    let runtime = Runtime::new(Compiler::in_this_process(), None).expect("an engine");
+    let root = root();
+    let fuzz = Fuzz { name: "worlds", root: &root, words: &[], longest: 512, runs: 5_000 };
+    fuzz.run(|input| {
+        let Some((kind, program)) = input.split_first() else { return };
+        let rules = LoadRules { http: kind % 2 == 1, ..LoadRules::default() };
+        load_or_refuse(&runtime, &worlds::component(program), &rules);
     });
 }
 
