@@ -67,6 +67,8 @@ pub(super) struct Slot<E: Edges> {
     /// What it runs, and what it was told to go over to: the same, most of the time.
     pub(super) revision: Arc<Revision<BuildOf<E>>>,
     pub(super) target: Arc<Revision<BuildOf<E>>>,
+    /// When it was told to, unless it is there.
+    pub(super) told: Option<Instant>,
     /// A switch is with the handler.
     pub(super) handed: Option<Handed<BuildOf<E>>>,
     /// A canary failed at this offset, and the version before tries.
@@ -106,6 +108,7 @@ impl<E: Edges> Slot<E> {
             lane,
             handle,
             target: Arc::clone(&revision),
+            told: None,
             revision,
             handed: None,
             replays: None,
@@ -347,6 +350,7 @@ impl<E: Edges> Run<E> {
             .chain(leaving)
             .chain(self.parts.outlets.deadline())
             .chain(self.pause.until())
+            .chain(self.swap.deadline())
             .chain([self.last_sweep + SWEEP])
             .min()
             .unwrap_or(now + SWEEP);

@@ -19,6 +19,12 @@ use crate::telemetry;
 /// A version is new so long: most of its records failing is a reason to go back.
 const NEW: Duration = Duration::from_secs(600);
 
+/// So many lanes are on their way at a time: a handler's thread builds one instance after the other, and who waits for that
+/// is served by nobody. The others go on with what they have meanwhile.
+const AT_ONCE: usize = 2;
+/// A lane that needs longer, for the call that it is in, is not waited for by the others.
+const SLOW: Duration = Duration::from_millis(10);
+
 /// A switch that is with the handler.
 pub(super) struct Handed<B> {
     to: Arc<Revision<B>>,
@@ -31,6 +37,8 @@ pub(super) struct Swap<B> {
     orders: Orders<B>,
     /// Every lane runs what it has to.
     settled: bool,
+    /// Lanes wait for others that are on their way; until then.
+    waits: Option<Instant>,
     /// Which order's switch a lane refused, and why.
     refused: Option<(u64, String)>,
     report: Option<Report>,
@@ -49,7 +57,7 @@ impl<B: Build> Swap<B> {
     pub(super) fn new(control: &Control<B>) -> Self {
         let (seen, orders) = control.orders();
         // The first turn looks again: an order may be under way.
-        Self { seen: seen.wrapping_sub(1), orders, settled: true, refused: None, report: None }
+        Self { seen: seen.wrapping_sub(1), orders, settled: true, waits: None, refused: None, report: None }
     }
 
     /// What lanes run that no order is for.
@@ -86,6 +94,11 @@ impl<B: Build> Swap<B> {
         handlers.switch(&slot.handle, (&slot.lane.topic, slot.lane.partition), &slot.target, must)?;
         slot.handed = Some(Handed { to: Arc::clone(&slot.target), at: now });
         Ok(())
+    }
+
+    /// When lanes are told to go that wait for slow ones.
+    pub(super) const fn deadline(&self) -> Option<Instant> {
+        self.waits
     }
 
     /// Lanes are on their way, all of them: there or back.
@@ -184,6 +197,7 @@ impl<E: Edges> Run<E> {
 
     /// Tells lanes where to go, and sees whether all are there. True when there was something to do.
     pub(super) fn go_on_swapping(&mut self, now: Instant) -> bool {
+        self.swap.waits = None;
         if self.swap.settled || self.closing {
             return false;
         }
@@ -194,6 +208,12 @@ impl<E: Edges> Run<E> {
         }
         let drain = self.swap.orders.coming.as_ref().is_some_and(|coming| coming.strategy == Strategy::Drain)
             && self.pause.reason().is_none();
+        // What is taken back is taken from all at once, and nobody waits where nobody is served anyway.
+        let in_turn = self.pause.reason().is_none()
+            && self.swap.orders.coming.as_ref().is_some_and(|coming| coming.back.is_none());
+        let here = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
+        let mut under_way: Vec<Instant> =
+            here.filter_map(|slot| slot.told).map(|told| told + SLOW).filter(|slow| now < *slow).collect();
         let (mut any, mut all) = (false, true);
         for id in &self.active {
             let Some(slot) = self.lanes[*id as usize].as_mut() else { continue };
@@ -218,8 +238,16 @@ impl<E: Edges> Run<E> {
                 }
             }
             if slot.target.number != target.number {
+                if in_turn && slot.told.is_none() && under_way.len() >= AT_ONCE {
+                    mark!(SwitchWaited);
+                    all = false;
+                    self.swap.waits = under_way.iter().min().copied();
+                    continue;
+                }
+                under_way.push(now + SLOW);
                 any = true;
                 slot.target = Arc::clone(target);
+                slot.told = Some(now);
                 if slot.revision.number == target.number && slot.handed.is_none() {
                     slot.lane.stay();
                 } else {
@@ -229,7 +257,11 @@ impl<E: Edges> Run<E> {
             if slot.revision.number == target.number && self.swap.is_promoted(target) {
                 slot.lane.promote(&target.rules);
             }
-            all &= slot.revision.number == target.number;
+            if slot.revision.number == target.number {
+                slot.told = None;
+            } else {
+                all = false;
+            }
         }
         if all {
             self.all_switched(now);
