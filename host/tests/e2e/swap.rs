@@ -105,7 +105,7 @@ fn swaps_under_load_lose_repeat_and_reorder_nothing() {
 #[ignore = "takes some minutes"]
 fn five_hundred_swaps_lose_repeat_and_reorder_nothing() {
     let kafka = kafka_or_not_run!("five_hundred_swaps_lose_repeat_and_reorder_nothing");
-    swap_under_load(kafka, 500, 5_000);
+    swap_under_load(kafka, 500, 100_000);
 }
 
 fn swap_under_load(kafka: &Kafka, swaps: usize, per_second: u64) {
