@@ -95,9 +95,14 @@ impl<E: Edges> Run<E> {
         let Some(change) = breaker.look(now) else { return false };
         let name = &self.parts.config.name;
         match change {
-            // Nobody knows whose doing it is, and calls still end on a version that is being left, the one that was taken
-            // back for this very reason among them. A switch is over when the last of them is; then it counts anew.
-            Change::Opened { .. } if self.swap.is_under_way() => {
+            // Calls under way when the version was taken back still end on it: no reason to pause the one before. When the
+            // last of them is over it counts anew.
+            Change::Opened { .. } if self.swap.goes_back() => {
+                mark!(FailedWhileGoingBack);
+                self.pause.breaker = rules(&self.parts.config.errors).map(Breaker::new);
+            }
+            // Lanes are on their way to it, and those that are there fail: nobody waits for the others.
+            Change::Opened { counts, .. } if self.takes_back_what_fails(&most_fail(counts)) => {
                 mark!(FailedWhileSwitching);
                 self.pause.breaker = rules(&self.parts.config.errors).map(Breaker::new);
             }

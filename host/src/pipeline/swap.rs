@@ -101,9 +101,9 @@ impl<B: Build> Swap<B> {
         self.waits
     }
 
-    /// Lanes are on their way, all of them: there or back.
-    pub(super) fn is_under_way(&self) -> bool {
-        self.orders.coming.as_ref().is_some_and(|coming| coming.lanes == Lanes::All || coming.back.is_some())
+    /// Lanes are on their way back from what was ordered.
+    pub(super) fn goes_back(&self) -> bool {
+        self.orders.coming.as_ref().is_some_and(|coming| coming.back.is_some())
     }
 
     /// It is what every lane is to run.
@@ -314,6 +314,17 @@ impl<E: Edges> Run<E> {
         let Some(report) = &self.swap.report else { return false };
         let is_new = report.progress.stage == Stage::Done && now.saturating_duration_since(report.since) < NEW;
         is_new && self.parts.control.go_back(report.progress.number, why)
+    }
+
+    /// Most records fail while lanes are on their way to a version. It goes back if that is the new one's doing: false else.
+    pub(super) fn takes_back_what_fails(&self, why: &str) -> bool {
+        let (Some(coming), Some(report)) = (&self.swap.orders.coming, &self.swap.report) else { return false };
+        let Some(breaker) = &self.parts.config.errors.breaker else { return false };
+        let (new, old) = (report.new.served, report.old.served);
+        // What was counted before the order is not the new one's doing.
+        let enough = u64::from(breaker.of_at_least.max(1));
+        let fails = |of: Served| of.messages >= enough && of.failed * 100 >= of.messages * u64::from(breaker.percent);
+        coming.lanes == Lanes::All && fails(new) && !fails(old) && self.parts.control.take_back(coming.to.number, why)
     }
 
     /// Compares a canary with the version before, and takes it back or promotes it when it is time.
