@@ -33,6 +33,8 @@ const IDLE: usize = 4;
 const IDLE_TIME: Duration = Duration::from_secs(30);
 /// Headers of a response.
 const HEADERS: usize = 256;
+/// Bytes of a response's head besides its headers, and of what comes with it in one read.
+const HEAD_ROOM: usize = 64 << 10;
 
 /// Headers that are about the connection, which is the host's, or that would say another target than the one that was looked
 /// at. Dropped if a handler sends them.
@@ -109,13 +111,13 @@ impl Client {
         let tls = secure.then(|| tls(grant.ca.as_deref())).transpose()?;
         let runtime = outbound.runtime().map_err(|error| format!("no thread for outbound requests: {error}"))?;
         let connector = Connector::new(names, grant.addresses.clone(), tls);
-        // hyper refuses to work with less.
-        let fields = usize::try_from(limits.fields).unwrap_or(usize::MAX).max(8192);
+        // Looked at between two reads only: a bound of memory, below which headers are counted.
+        let buffer = usize::try_from(limits.fields).unwrap_or(usize::MAX).saturating_add(HEAD_ROOM);
         let pool = legacy::Client::builder(OnRuntime(runtime.clone()))
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIME)
             .pool_max_idle_per_host(IDLE)
-            .http1_max_buf_size(fields)
+            .http1_max_buf_size(buffer)
             .http1_max_headers(HEADERS)
             .build(connector);
         let turns = Arc::new(Semaphore::new(limits.requests as usize));
@@ -189,6 +191,9 @@ impl Client {
             Err(failure) => return drop(answer.send(Err(failure))),
         };
         let (head, incoming) = response.into_parts();
+        if lines(&head.headers) > self.limits.fields {
+            return drop(answer.send(Err(Failure::ResponseFields(self.limits.fields))));
+        }
         if incoming.size_hint().lower() > self.limits.body {
             return drop(answer.send(Err(Failure::ResponseBody(self.limits.body))));
         }
@@ -221,6 +226,11 @@ impl Client {
         let response = timeout_at(until, self.pool.request(request)).await.map_err(|_| Failure::Time(time))?;
         Ok((turn, response.map_err(|error| cause(&error))?))
     }
+}
+
+/// Bytes of headers, each with its colon, space and line end.
+fn lines(headers: &HeaderMap) -> u64 {
+    headers.iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
 }
 
 /// Hands the body over, piece by piece, as the handler takes it.

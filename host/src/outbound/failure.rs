@@ -72,6 +72,9 @@ pub enum Failure {
     /// Too much to receive.
     #[error("the response's body is over {} (`http_body` in [handler.limits])", format_size(*.0))]
     ResponseBody(u64),
+    /// Too long a head to receive.
+    #[error("the response's headers are over {} (`http_fields` in [handler.limits])", format_size(*.0))]
+    ResponseFields(u64),
     /// It is no HTTP, or its headers are too many.
     #[error("the exchange broke: {0}")]
     Protocol(String),

@@ -174,6 +174,7 @@ fn code(failure: Failure) -> Error {
         Failure::Time(_) => Error::HttpResponseTimeout,
         Failure::RequestBody(limit) => Error::HttpRequestBodySize(Some(limit)),
         Failure::ResponseBody(limit) => Error::HttpResponseBodySize(Some(limit)),
+        Failure::ResponseFields(limit) => Error::HttpResponseHeaderSectionSize(u32::try_from(limit).ok()),
         Failure::Protocol(_) => Error::HttpProtocolError,
     }
 }

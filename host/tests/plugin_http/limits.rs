@@ -47,8 +47,16 @@ fn headers_are_as_long_as_the_limit_says() {
     let server = Server::start("127.0.0.1");
     let limits = HandlerLimits { http_fields: 16 << 10, ..HandlerLimits::default() };
     let (asker, site) = Asker::of(&server, limits);
-    assert_eq!(asker.ask_one(&format!("GET http {site} /headers?15000")), "200 ");
-    assert_eq!(asker.ask_one(&format!("GET http {site} /headers?40000")), "HttpProtocolError");
+    // As on the wire: `x: ` and its line end, and `content-length: 0`.
+    let rest = "x: \r\ncontent-length: 0\r\n".len();
+    for (long, answer) in [
+        ((16 << 10) - 1, "200 "),
+        (16 << 10, "200 "),
+        ((16 << 10) + 1, "HttpResponseHeaderSectionSize(Some(16384))"),
+        (1 << 20, "HttpProtocolError"),
+    ] {
+        assert_eq!(asker.ask_one(&format!("GET http {site} /headers?{}", long - rest)), answer, "{long}");
+    }
     // The guest's own are counted as they are made.
     assert_eq!(asker.ask_one(&format!("GET http {site} /hello fields=16000")), "200 hello");
     let fault = asker.fault(&format!("GET http {site} /hello fields=17000"));
