@@ -95,18 +95,8 @@ impl<E: Edges> Run<E> {
         let Some(change) = breaker.look(now) else { return false };
         let name = &self.parts.config.name;
         match change {
-            // Calls under way when the version was taken back still end on it: no reason to pause the one before. When the
-            // last of them is over it counts anew.
-            Change::Opened { .. } if self.swap.goes_back() => {
-                mark!(FailedWhileGoingBack);
-                self.pause.breaker = rules(&self.parts.config.errors).map(Breaker::new);
-            }
-            // Lanes are on their way to it, and those that are there fail: nobody waits for the others.
-            Change::Opened { counts, .. } if self.takes_back_what_fails(&most_fail(counts)) => {
-                mark!(FailedWhileSwitching);
-                self.pause.breaker = rules(&self.parts.config.errors).map(Breaker::new);
-            }
-            Change::Opened { counts, .. } if self.goes_back_from_new(&most_fail(counts), now) => {
+            // It counts anew.
+            Change::Opened { counts, .. } if self.leaves_what_fails(&most_fail(counts), now) => {
                 self.pause.breaker = rules(&self.parts.config.errors).map(Breaker::new);
             }
             Change::Opened { counts, pause } => {

@@ -101,11 +101,6 @@ impl<B: Build> Swap<B> {
         self.waits
     }
 
-    /// Lanes are on their way back from what was ordered.
-    pub(super) fn goes_back(&self) -> bool {
-        self.orders.coming.as_ref().is_some_and(|coming| coming.back.is_some())
-    }
-
     /// It is what every lane is to run.
     fn is_promoted(&self, revision: &Revision<B>) -> bool {
         self.orders.coming.as_ref().is_some_and(|coming| {
@@ -309,15 +304,30 @@ impl<E: Edges> Run<E> {
         self.publish_swap();
     }
 
+    /// Most records fail. True when that is the doing of a version that lanes are leaving already, or do from now on.
+    pub(super) fn leaves_what_fails(&self, why: &str, now: Instant) -> bool {
+        // Calls under way when the version was taken back still end on it: no reason to pause the one before.
+        if self.swap.orders.coming.as_ref().is_some_and(|coming| coming.back.is_some()) {
+            mark!(FailedWhileGoingBack);
+            return true;
+        }
+        // Lanes are on their way to it, and those that are there fail: nobody waits for the others.
+        if self.takes_back_what_fails(why) {
+            mark!(FailedWhileSwitching);
+            return true;
+        }
+        self.goes_back_from_new(why, now)
+    }
+
     /// Most records fail, and the version that they fail on is new here: the one before comes back. False when there is none.
-    pub(super) fn goes_back_from_new(&self, why: &str, now: Instant) -> bool {
+    fn goes_back_from_new(&self, why: &str, now: Instant) -> bool {
         let Some(report) = &self.swap.report else { return false };
         let is_new = report.progress.stage == Stage::Done && now.saturating_duration_since(report.since) < NEW;
         is_new && self.parts.control.go_back(report.progress.number, why)
     }
 
     /// Most records fail while lanes are on their way to a version. It goes back if that is the new one's doing: false else.
-    pub(super) fn takes_back_what_fails(&self, why: &str) -> bool {
+    fn takes_back_what_fails(&self, why: &str) -> bool {
         let (Some(coming), Some(report)) = (&self.swap.orders.coming, &self.swap.report) else { return false };
         let Some(breaker) = &self.parts.config.errors.breaker else { return false };
         let (new, old) = (report.new.served, report.old.served);
