@@ -1,5 +1,5 @@
 //! The host's threads. None of them ends by a panic unseen: where nobody takes a panic up to begin anew (as
-//! `pipeline/supervise.rs` does for its pipeline, and `pipeline/handlers.rs` for a call), the process ends, and whoever watches
+//! `pipeline/supervise.rs` does for its pipeline, and `pipeline/caller.rs` for a call), the process ends, and whoever watches
 //! it starts another one. Half a host that looks well would be worse.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

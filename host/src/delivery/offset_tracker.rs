@@ -100,6 +100,28 @@ impl OffsetTracker {
         }
     }
 
+    /// The same of so many records, one after the other.
+    #[inline]
+    pub fn settle_run(&mut self, seq: Seq, count: u32) {
+        let place = seq.checked_sub(self.first).map(|place| place as usize);
+        let end = place.and_then(|place| place.checked_add(count as usize)).filter(|end| *end <= self.slots.len());
+        let (Some(place), Some(end)) = (place, end) else {
+            panic!("records from {seq} on, {count} of them, are settled already (open records begin at {})", self.first)
+        };
+        let mut done = 0;
+        for slot in self.slots.range_mut(place..end) {
+            // A second settlement of one effect would let a commit run ahead of a record: stop here instead.
+            assert!(slot.open > 0, "record at offset {} is settled already", slot.offset);
+            slot.open -= 1;
+            done += usize::from(slot.open == 0);
+        }
+        self.open_records -= done;
+        self.settled += done as u64;
+        if seq == self.first {
+            self.advance();
+        }
+    }
+
     fn advance(&mut self) {
         while let Some(slot) = self.slots.front().filter(|slot| slot.open == 0) {
             self.committable = Some(slot.offset + 1);

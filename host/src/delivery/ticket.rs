@@ -16,6 +16,37 @@ pub struct Ticket {
     pub target: Target,
 }
 
+/// Effects that became durable one after the other, of records that came one after the other: most of a topic that is passed on
+/// with its keys is settled by few of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first.
+    pub first: Ticket,
+    /// How many: of a record and those that follow it, one effect each. Of a gate, one.
+    pub count: u32,
+}
+
+impl Run {
+    /// One effect.
+    #[must_use]
+    pub const fn of(ticket: Ticket) -> Self {
+        Self { first: ticket, count: 1 }
+    }
+
+    /// Takes the effect in if it is the next one.
+    #[inline]
+    pub fn takes(&mut self, ticket: Ticket) -> bool {
+        let next = match (self.first.target, ticket.target) {
+            (Target::Record(first), Target::Record(seq)) => {
+                self.first.lane == ticket.lane && seq == first + u64::from(self.count) && self.count < u32::MAX
+            }
+            _ => false,
+        };
+        self.count += u32::from(next);
+        next
+    }
+}
+
 /// One record, or the records behind a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -23,4 +54,23 @@ pub enum Target {
     Record(Seq),
     /// Effect of a batch as a whole: number of the gate.
     Gate(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_of_one_lane_and_without_gaps() {
+        let of = |lane, target| Ticket { lane, target };
+        let mut run = Run::of(of(1, Target::Record(7)));
+        assert!(run.takes(of(1, Target::Record(8))) && run.takes(of(1, Target::Record(9))));
+        for other in [Target::Record(9), Target::Record(11), Target::Record(6), Target::Gate(10)] {
+            assert!(!run.takes(of(1, other)), "{other:?}");
+        }
+        assert!(!run.takes(of(2, Target::Record(10))));
+        assert_eq!(run.count, 3);
+        let mut gate = Run::of(of(1, Target::Gate(0)));
+        assert!(!gate.takes(of(1, Target::Gate(1))) && !gate.takes(of(1, Target::Record(1))));
+    }
 }

@@ -79,6 +79,12 @@ impl Feed {
                 queue.push(Queued { topic, partition, sample, file: std::sync::Arc::clone(&file) });
             }
         }
+        producer.expect();
+        let mut trouble = Vec::new();
+        producer.poll(Instant::now(), |_| (), &mut Vec::new(), &mut trouble);
+        if let Some(fatal) = trouble.into_iter().find(|trouble| trouble.fatal) {
+            return Err(fatal.text);
+        }
         Ok(Self { producer, queue, next: 0, delivered: 0, failures: Vec::new(), rate, began: None })
     }
 
@@ -131,7 +137,7 @@ impl Feed {
         let (mut refused, mut trouble) = (Vec::new(), Vec::new());
         self.producer.send(now, &mut refused);
         let delivered = &mut self.delivered;
-        self.producer.poll(now, |_| *delivered += 1, &mut refused, &mut trouble);
+        self.producer.poll(now, |run| *delivered += u64::from(run.count), &mut refused, &mut trouble);
         // What the reports made room for.
         self.producer.send(now, &mut refused);
         for (ticket, refusal) in refused {

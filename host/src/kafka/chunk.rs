@@ -15,7 +15,7 @@ use crate::delivery::ticket::Ticket;
 pub(super) const CHUNK_BYTES: usize = 900_000;
 
 /// An output partition of a producer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub topic: u16,
     pub partition: u32,
@@ -34,7 +34,8 @@ pub(super) struct Entry {
     pub base: *const u8,
     pub timestamp: i64,
     pub ticket: Ticket,
-    pub place: Place,
+    /// Number of the topic: two may share one name, and so librdkafka's handle.
+    pub topic: u16,
     pub start: u32,
     pub key_len: u32,
     pub value_len: u32,
@@ -100,7 +101,7 @@ impl Chunk {
     }
 
     #[inline]
-    pub fn push(&mut self, record: &Outgoing<'_>, timestamp: i64, ticket: Ticket, place: Place) -> usize {
+    pub fn push(&mut self, record: &Outgoing<'_>, timestamp: i64, ticket: Ticket, topic: u16) -> usize {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(record.key.unwrap_or_default());
         self.bytes.extend_from_slice(record.value.unwrap_or_default());
@@ -120,7 +121,7 @@ impl Chunk {
             base: ptr::null(),
             timestamp,
             ticket,
-            place,
+            topic,
             start: start as u32,
             key_len: record.key.map_or(NULL, |key| key.len() as u32),
             value_len: record.value.map_or(NULL, |value| value.len() as u32),
@@ -136,7 +137,7 @@ impl Chunk {
             let entry = &from.entries[*i];
             let (key, value, headers) = entry.parts(&from.bytes);
             let record = Outgoing { key, value, headers: [Headers::new(headers), Headers::default()], timestamp: 0 };
-            part.push(&record, entry.timestamp, entry.ticket, entry.place);
+            part.push(&record, entry.timestamp, entry.ticket, entry.topic);
         }
         part
     }

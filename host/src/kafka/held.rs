@@ -1,6 +1,7 @@
 //! How much a producer holds that no broker has confirmed: in all, and of each lane.
 
-use crate::delivery::ticket::LaneId;
+use super::chunk::Entry;
+use crate::delivery::ticket::{LaneId, Run};
 
 /// See the module's text.
 #[derive(Debug, Default)]
@@ -22,6 +23,33 @@ impl Held {
         self.by_lane[lane] += bytes;
         self.bytes += bytes;
         self.records += 1;
+    }
+
+    /// Brokers have these: they are held no more, and `delivered` gets their tickets. Bytes of keys, values and headers.
+    #[inline]
+    pub(super) fn settle(&mut self, entries: &[Entry], delivered: &mut impl FnMut(Run)) -> usize {
+        let (mut rest, mut all) = (entries.iter(), 0);
+        let Some(first) = rest.next() else { return 0 };
+        let (mut run, mut bytes) = (Run::of(first.ticket), first.size());
+        for entry in rest {
+            if !run.takes(entry.ticket) {
+                self.release_run(run, bytes);
+                all += bytes;
+                delivered(std::mem::replace(&mut run, Run::of(entry.ticket)));
+                bytes = 0;
+            }
+            bytes += entry.size();
+        }
+        self.release_run(run, bytes);
+        delivered(run);
+        all + bytes
+    }
+
+    fn release_run(&mut self, run: Run, bytes: usize) {
+        let held = bytes + run.count as usize * size_of::<Entry>();
+        self.by_lane[run.first.lane as usize] -= held;
+        self.bytes -= held;
+        self.records -= run.count as usize;
     }
 
     /// A record of a lane that was taken in is held no more.

@@ -1,6 +1,5 @@
 //! One partition's queue: drained into burst frames, straight from librdkafka's buffers.
 
-use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::ptr;
 use std::slice;
@@ -20,26 +19,16 @@ const DRAIN: usize = 512;
 /// See the module's text.
 pub struct PartitionQueue {
     queue: Queue,
-    /// Taken from librdkafka, not packed yet.
-    waiting: VecDeque<Message>,
+    /// Taken from librdkafka; those before `next` are packed, and destroyed.
     drained: Vec<*mut rd::rd_kafka_message_t>,
+    next: usize,
     /// librdkafka handed out an error in a record's place, and counts it as that record in its position
     /// (confluentinc/librdkafka#4844): the position says nothing any more.
     tainted: bool,
 }
 
-// SAFETY: the pointers in `drained` are dead between calls; messages may be read and freed on any thread.
+// SAFETY: the messages in `drained` are ours alone, and may be read and freed on any thread.
 unsafe impl Send for PartitionQueue {}
-
-/// One message of librdkafka's, destroyed on drop. Must go before its client: `PartitionQueue` holds both, messages first.
-struct Message(ptr::NonNull<rd::rd_kafka_message_t>);
-
-impl Drop for Message {
-    fn drop(&mut self) {
-        // SAFETY: owned.
-        unsafe { rd::rd_kafka_message_destroy(self.0.as_ptr()) }
-    }
-}
 
 /// What [`PartitionQueue::fill`] found.
 #[derive(Debug, Default)]
@@ -59,25 +48,45 @@ impl PartitionQueue {
         // SAFETY: live queue; null ends the forwarding to the consumer's queue.
         unsafe { rd::rd_kafka_queue_forward(queue.as_ptr(), ptr::null_mut()) };
         queue.wake(waker);
-        Ok(Self { queue, waiting: VecDeque::new(), drained: Vec::with_capacity(DRAIN), tainted: false })
+        Ok(Self { queue, drained: Vec::with_capacity(DRAIN), next: 0, tainted: false })
     }
 
     /// True when there may be something to fill a burst with.
     #[inline]
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        !self.waiting.is_empty() || self.queue.is_ready()
+        self.waiting().is_some() || self.queue.is_ready()
     }
 
     /// True when every message that librdkafka handed out was packed, so that its position is where the lane stands.
     #[must_use]
     pub fn is_read_up(&self) -> bool {
-        self.waiting.is_empty() && !self.tainted
+        self.waiting().is_none() && !self.tainted
+    }
+
+    /// The first message that is not packed.
+    #[inline]
+    fn waiting(&self) -> Option<*mut rd::rd_kafka_message_t> {
+        self.drained.get(self.next).copied()
+    }
+
+    /// The first one that is not packed is done with.
+    #[inline]
+    fn pass(&mut self, message: *mut rd::rd_kafka_message_t) {
+        self.next += 1;
+        // SAFETY: ours, and behind `next` nobody looks at it again.
+        unsafe { rd::rd_kafka_message_destroy(message) }
+    }
+
+    fn forget(&mut self) {
+        while let Some(message) = self.waiting() {
+            self.pass(message);
+        }
     }
 
     /// Forgets what was fetched: the partition is read from another offset now.
     pub fn restart(&mut self) {
-        self.waiting.clear();
+        self.forget();
         self.tainted = false;
         self.queue.mark_ready();
     }
@@ -98,20 +107,20 @@ impl PartitionQueue {
     ) -> Result<Filled, E> {
         let mut filled = Filled::default();
         while (burst.count() as usize) < max_messages && (burst.count() == 0 || burst.payload_len() < max_bytes) {
-            if self.waiting.is_empty() && !self.drain(max_messages - burst.count() as usize) {
+            if self.waiting().is_none() && !self.drain(max_messages - burst.count() as usize) {
                 break;
             }
-            let Some(message) = self.waiting.front() else { break };
+            let Some(message) = self.waiting() else { break };
             // SAFETY: a live message.
-            let raw = unsafe { message.0.as_ref() };
+            let raw = unsafe { &*message };
             // SAFETY: a live field.
             let code = unsafe { ffi::read_code(&raw const raw.err) };
             if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
                 // SAFETY: live message.
-                let text = ffi::text(unsafe { rd::rd_kafka_message_errstr(message.0.as_ptr()) });
+                let text = ffi::text(unsafe { rd::rd_kafka_message_errstr(message) });
                 filled.problem = Some((code, text));
                 self.tainted = true;
-                self.waiting.pop_front();
+                self.pass(message);
                 break;
             }
             if burst.count() > 0 && burst.payload_len() + raw.len + raw.key_len > max_bytes {
@@ -119,8 +128,8 @@ impl PartitionQueue {
             }
             each(raw.offset)?;
             // SAFETY: a live message without an error.
-            unsafe { pack(message.0.as_ptr(), burst) };
-            self.waiting.pop_front();
+            unsafe { pack(message, burst) };
+            self.pass(message);
         }
         Ok(filled)
     }
@@ -131,19 +140,18 @@ impl PartitionQueue {
             return false;
         }
         let room = count.clamp(1, DRAIN);
-        // SAFETY: room for `room` pointers; a queue that is forwarded nowhere, drained by this thread only.
-        let taken =
-            unsafe { rd::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, self.drained.as_mut_ptr(), room) };
-        let taken = usize::try_from(taken).unwrap_or(0);
+        self.next = 0;
+        self.drained.clear();
+        // SAFETY: room for `room` pointers, as many as are written are valid; a queue that is forwarded nowhere, drained by
+        // this thread only.
+        let taken = unsafe {
+            let taken = rd::rd_kafka_consume_batch_queue(self.queue.as_ptr(), 0, self.drained.as_mut_ptr(), room);
+            let taken = usize::try_from(taken).unwrap_or(0);
+            self.drained.set_len(taken);
+            taken
+        };
         if taken == room {
             self.queue.mark_ready(); // there may be more, and its coming was announced already
-        }
-        for i in 0..taken {
-            // SAFETY: the first `taken` pointers were written by the call, each a message that is ours.
-            let message = unsafe { *self.drained.as_ptr().add(i) };
-            if let Some(message) = ptr::NonNull::new(message) {
-                self.waiting.push_back(Message(message));
-            }
         }
         taken > 0
     }
@@ -152,7 +160,7 @@ impl PartitionQueue {
 impl Drop for PartitionQueue {
     fn drop(&mut self) {
         // Messages hold their partition, which the client waits for.
-        self.waiting.clear();
+        self.forget();
     }
 }
 

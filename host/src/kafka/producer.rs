@@ -6,27 +6,28 @@
 //! a chunk's memory is not touched between `send` and its last report, and outlives the client.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::{c_char, c_int, c_void};
-use std::ptr;
-use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+mod link;
 
 use super::Code;
 use rdkafka_sys as rd;
 
 use super::chunk::{CHUNK_BYTES, Chunk, Entry, Place};
-use super::event_time::{self, Extras};
-use super::ffi::{self, Client, Conf, Queue, Topic};
+use super::ffi::{self, Conf};
 use super::held::Held;
 use super::limits::TopicLimits;
 use super::problem::{self, Delivery};
 use crate::config::{Compression, OutputTimestamp};
 use crate::delivery::outgoing::{Outgoing, Owned};
-use crate::delivery::ticket::{LaneId, Ticket};
+use crate::delivery::ticket::{LaneId, Run, Ticket};
 use crate::wake::Waker;
+use link::{Failed, Inbox, Link, Taken};
 
 /// Memory of chunks that are kept for use again.
 const SPARE_BYTES: usize = 16 * 1024 * 1024;
+/// Records that are handed to librdkafka in one call.
+const HANDED: usize = 256;
 /// Wait before records that the broker did not take, through no fault of theirs, are sent again.
 const RESEND_AFTER: Duration = Duration::from_millis(500);
 
@@ -63,12 +64,12 @@ pub struct TopicNumber(pub u16);
 /// See the module's text.
 pub struct Producer {
     // Field order is drop order: topics, queue and client go first, the chunks that librdkafka reads from after them.
-    handles: Vec<Topic>,
-    main: Queue,
-    client: Arc<Client>,
+    link: Option<Link>,
+    /// What the client is made of, until it is.
+    conf: Option<Conf>,
+    waker: Waker,
     inbox: Box<Inbox>,
     topics: Vec<Output>,
-    batched: bool,
     due: Vec<Place>,
     resend: Vec<(Instant, Place)>,
     spare: Vec<Chunk>,
@@ -81,15 +82,9 @@ pub struct Producer {
     clock: i64,
 }
 
-/// Filled by callbacks, which run inside `rd_kafka_poll` on our thread.
-#[derive(Default)]
-struct Inbox {
-    reports: Vec<(*const Entry, i32)>,
-    trouble: Vec<Trouble>,
-}
-
 struct Output {
     name: String,
+    compression: Compression,
     limits: TopicLimits,
     /// Bytes of a chunk of several records.
     chunk_bytes: usize,
@@ -111,7 +106,8 @@ struct Partition {
     in_flight: Option<Chunk>,
     /// Reports that are still to come for it.
     left: usize,
-    failed: Vec<(usize, Code)>,
+    /// By place in the chunk: records that librdkafka gave back, and those that it refused on the spot, which are dealt with.
+    failed: Vec<(usize, Option<Code>)>,
     /// In `due` already.
     is_due: bool,
     not_before: Option<Instant>,
@@ -121,35 +117,21 @@ struct Partition {
 unsafe impl Send for Producer {}
 
 impl Producer {
-    /// Creates the client.
+    /// A producer whose client is made when it is expected to be needed: a pipeline without anything to do costs no threads
+    /// and connections for it.
     ///
     /// # Errors
     /// librdkafka's text.
     pub fn new(mut conf: Conf, waker: &Waker) -> Result<Self, String> {
         let inbox = Box::new(Inbox::default());
-        let batched = event_time::supported();
-        if batched {
-            event_time::intercept::<Entry>(&mut conf)?;
-        }
-        // SAFETY: live configuration; the boxed inbox outlives the client (field order).
-        unsafe {
-            rd::rd_kafka_conf_set_dr_msg_cb(conf.as_ptr(), Some(on_report));
-            rd::rd_kafka_conf_set_error_cb(conf.as_ptr(), Some(on_error));
-            rd::rd_kafka_conf_set_log_cb(conf.as_ptr(), Some(super::log::forward));
-            rd::rd_kafka_conf_set_opaque(conf.as_ptr(), (&raw const *inbox).cast_mut().cast());
-        }
-        let client = conf.create(rd::rd_kafka_type_t::RD_KAFKA_PRODUCER)?;
-        // SAFETY: live client; the reference is ours.
-        let main = unsafe { rd::rd_kafka_queue_get_main(client.as_ptr()) };
-        let mut main = Queue::adopt(&client, main).ok_or("librdkafka gives no producer queue")?;
-        main.wake(waker);
+        // SAFETY: the boxed inbox outlives the client (field order).
+        unsafe { link::prepare(&mut conf, &raw const *inbox)? };
         Ok(Self {
-            handles: Vec::new(),
-            main,
-            client,
+            link: None,
+            conf: Some(conf),
+            waker: waker.clone(),
             inbox,
             topics: Vec::new(),
-            batched,
             due: Vec::new(),
             resend: Vec::new(),
             spare: Vec::new(),
@@ -161,10 +143,30 @@ impl Producer {
         })
     }
 
-    /// Adds a topic of so many partitions (at least one).
+    /// Makes the client, which connects by itself, if there is none yet: records are about to come.
+    #[inline]
+    pub fn expect(&mut self) {
+        let Some(conf) = self.conf.take() else { return };
+        let topics = self.topics.iter().map(|output| (output.name.as_str(), output.compression));
+        match Link::open(conf, topics, &self.waker) {
+            Ok(link) => {
+                self.inbox.by_entry = link.shares_handles();
+                self.link = Some(link);
+            }
+            Err(text) => {
+                // Its configuration was tried by other clients of this cluster, so the system lacks something; the next poll
+                // says so, and the pipeline begins anew.
+                let text = format!("the producer cannot be started: {text}");
+                self.inbox.trouble.push(Trouble { code: Code::RD_KAFKA_RESP_ERR__FAIL, text, fatal: true });
+                self.waker.wake();
+            }
+        }
+    }
+
+    /// Adds a topic of so many partitions (at least one), before any record.
     ///
     /// # Errors
-    /// librdkafka's text.
+    /// When there are too many.
     pub fn add_topic(
         &mut self,
         name: &str,
@@ -175,9 +177,10 @@ impl Producer {
     ) -> Result<TopicNumber, String> {
         assert!(partitions > 0, "topic {name} has a partition");
         let number = TopicNumber(u16::try_from(self.topics.len()).map_err(|_| "too many outputs")?);
-        self.handles.push(Topic::with_compression(&self.client, name, compression.as_str())?);
+        assert!(self.link.is_none(), "topics are added before the client is made");
         self.topics.push(Output {
             name: name.to_owned(),
+            compression,
             limits,
             chunk_bytes: limits.batch_of(CHUNK_BYTES),
             timestamp_now: timestamp == OutputTimestamp::Now,
@@ -218,7 +221,7 @@ impl Producer {
         }
         if let Some(chunk) = out.gathered.back_mut() {
             chunk.sealed = alone;
-            let bytes = chunk.push(record, timestamp, ticket, place) + size_of::<Entry>();
+            let bytes = chunk.push(record, timestamp, ticket, topic.0) + size_of::<Entry>();
             self.held.take(ticket.lane, bytes);
         }
         if !out.is_due && out.in_flight.is_none() && out.not_before.is_none() {
@@ -229,16 +232,20 @@ impl Producer {
 
     /// Hands the next chunk of every idle partition to librdkafka. Records that it refuses on the spot go to `refused`.
     pub fn send(&mut self, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
-        if !self.due.is_empty() {
-            self.clock = clock();
+        if self.due.is_empty() {
+            return;
         }
+        self.clock = clock();
+        self.expect();
+        // Without a client the run is about to end.
+        let Some(link) = self.link.take() else { return };
         while let Some(place) = self.due.pop() {
-            self.send_one(place, now, refused);
+            self.send_one(&link, place, now, refused);
         }
+        self.link = Some(link);
     }
 
-    fn send_one(&mut self, place: Place, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
-        let topic = self.handles[place.topic as usize].as_ptr();
+    fn send_one(&mut self, link: &Link, place: Place, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
         let output = &mut self.topics[place.topic as usize];
         let out = &mut output.partitions[place.partition as usize];
         out.is_due = false;
@@ -246,104 +253,69 @@ impl Producer {
             return;
         }
         let Some(mut chunk) = out.gathered.pop_front() else { return };
-        let base = chunk.bytes.as_ptr();
-        self.native.clear();
-        for entry in &mut chunk.entries {
-            entry.base = base;
-        }
-        for entry in &chunk.entries {
-            let (key, value, _) = entry.parts(&chunk.bytes);
-            let part = |part: Option<&[u8]>| {
-                part.map_or((ptr::null_mut(), 0), |part| (part.as_ptr().cast_mut().cast::<c_void>(), part.len()))
-            };
-            let ((key, key_len), (payload, len)) = (part(key), part(value));
-            self.native.push(rd::rd_kafka_message_t {
-                err: Code::RD_KAFKA_RESP_ERR_NO_ERROR,
-                rkt: ptr::null_mut(),
-                partition: place.partition as i32,
-                payload,
-                len,
-                key,
-                key_len,
-                offset: 0,
-                _private: (&raw const *entry).cast_mut().cast(),
-            });
-        }
-        if self.batched {
-            // SAFETY: live topic; messages point into the chunk, which stays as it is until the last report.
-            unsafe {
-                rd::rd_kafka_produce_batch(
-                    topic,
-                    place.partition as i32,
-                    0,
-                    self.native.as_mut_ptr(),
-                    c_int::try_from(self.native.len()).unwrap_or(c_int::MAX),
-                );
-            }
-        } else {
-            for (native, entry) in self.native.iter_mut().zip(&chunk.entries) {
-                native.err = produce_one(&self.client, topic, native, entry);
-            }
-        }
         out.left = 0;
-        for (i, native) in self.native.iter().enumerate() {
-            // SAFETY: a live field.
-            match unsafe { ffi::read_code(&raw const native.err) } {
-                Code::RD_KAFKA_RESP_ERR_NO_ERROR => out.left += 1,
-                // librdkafka looked at this record by itself, so its word is about this one alone.
-                code if problem::delivery(code) == Delivery::Refused => {
-                    let entry = &chunk.entries[i];
-                    self.held.release(entry.ticket.lane, entry.held());
-                    output.refused += 1;
-                    refused.push((entry.ticket, refusal(code, &output.name, entry, &chunk)));
+        // By parts that fit into the processor's nearest cache: a record is described, and librdkafka reads that right after.
+        for first in (0..chunk.entries.len()).step_by(HANDED) {
+            let end = chunk.entries.len().min(first + HANDED);
+            link.hand_over(place, &mut chunk.entries[first..end], &chunk.bytes, &mut self.native);
+            let mut stops = None;
+            for (i, native) in (first..).zip(&self.native) {
+                // SAFETY: a live field.
+                match unsafe { ffi::read_code(&raw const native.err) } {
+                    Code::RD_KAFKA_RESP_ERR_NO_ERROR => out.left += 1,
+                    // librdkafka looked at this record by itself, so its word is about this one alone.
+                    code if problem::delivery(code) == Delivery::Refused => {
+                        let entry = &chunk.entries[i];
+                        self.held.release(entry.ticket.lane, entry.held());
+                        output.refused += 1;
+                        refused.push((entry.ticket, refusal(code, &output.name, place, entry, &chunk)));
+                        out.failed.push((i, None));
+                    }
+                    code => {
+                        out.failed.push((i, Some(code)));
+                        stops = Some(code);
+                    }
                 }
-                code => out.failed.push((i, code)),
+            }
+            // What comes after a record that has to be sent again may not go before it.
+            if let Some(code) = stops {
+                out.failed.extend((end..chunk.entries.len()).map(|i| (i, Some(code))));
+                break;
             }
         }
         out.in_flight = Some(chunk);
         if out.left == 0 {
-            self.finish(place, now, refused);
+            self.finish(place, now, &mut |_| unreachable!("a record that was not handed over was taken"), refused);
         }
     }
 
-    /// Takes in reports. `delivered` gets the ticket of each record that is durable; `refused` those that never will be.
+    /// Takes in reports. `delivered` gets the tickets of records that are durable; `refused` those that never will be.
     pub fn poll(
         &mut self,
         now: Instant,
-        mut delivered: impl FnMut(Ticket),
+        mut delivered: impl FnMut(Run),
         refused: &mut Vec<(Ticket, Refusal)>,
         trouble: &mut Vec<Trouble>,
     ) {
         self.resend_due(now);
-        if !self.main.take_ready() {
-            return;
-        }
-        // Each call serves one event, which carries the reports of a whole batch.
-        // SAFETY: live client; the callbacks fill the inbox.
-        while unsafe { rd::rd_kafka_poll(self.client.as_ptr(), 0) } > 0 {}
         trouble.append(&mut self.inbox.trouble);
-        let mut reports = std::mem::take(&mut self.inbox.reports);
-        for (entry, code) in reports.drain(..) {
-            // SAFETY: the entry of a chunk in flight, which stays until its last report was taken in (below).
-            let (place, ticket, size) = unsafe { ((*entry).place, (*entry).ticket, (*entry).size()) };
-            let output = &mut self.topics[place.topic as usize];
-            let out = &mut output.partitions[place.partition as usize];
-            out.left -= 1;
-            if code == 0 {
-                self.held.release(ticket.lane, size + size_of::<Entry>());
-                output.produced += 1;
-                output.produced_bytes += size as u64;
-                delivered(ticket);
-            } else if let Some(chunk) = &out.in_flight {
-                // SAFETY: both point into the same `entries`.
+        let Some(link) = self.link.as_ref().filter(|link| link.serve()) else { return };
+        trouble.append(&mut self.inbox.trouble);
+        let mut ended = Vec::new();
+        for Taken { at, count } in self.inbox.taken.drain(..) {
+            reported(&mut self.topics, link.place(at), count, &mut ended);
+        }
+        for Failed { at, entry, code } in self.inbox.failed.drain(..) {
+            let out = reported(&mut self.topics, link.place(at), 1, &mut ended);
+            if let Some(chunk) = &out.in_flight {
+                // SAFETY: the entry is one of the chunk in flight, which stays until its last report was taken in (below).
                 let i = unsafe { entry.offset_from(chunk.entries.as_ptr()) };
-                out.failed.push((i as usize, Code::try_from(code).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN)));
-            }
-            if out.left == 0 {
-                self.finish(place, now, refused);
+                out.failed.push((i as usize, Some(Code::try_from(code).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN))));
             }
         }
-        self.inbox.reports = reports;
+        for place in ended {
+            self.finish(place, now, &mut delivered, refused);
+        }
         self.recall();
     }
 
@@ -355,11 +327,27 @@ impl Producer {
     }
 
     /// Every record of the chunk in flight was reported on.
-    fn finish(&mut self, place: Place, now: Instant, refused: &mut Vec<(Ticket, Refusal)>) {
+    fn finish(
+        &mut self,
+        place: Place,
+        now: Instant,
+        delivered: &mut impl FnMut(Run),
+        refused: &mut Vec<(Ticket, Refusal)>,
+    ) {
         let output = &mut self.topics[place.topic as usize];
         let out = &mut output.partitions[place.partition as usize];
         let Some(mut chunk) = out.in_flight.take() else { return };
         let mut failed = std::mem::take(&mut out.failed);
+        failed.sort_by_key(|(i, _)| *i);
+        // What lies between those that failed was taken.
+        let mut begin = 0;
+        for end in failed.iter().map(|(i, _)| *i).chain([chunk.entries.len()]) {
+            let taken = &chunk.entries[begin..end];
+            output.produced += taken.len() as u64;
+            output.produced_bytes += self.held.settle(taken, delivered) as u64;
+            begin = end + 1;
+        }
+        let mut failed: Vec<(usize, Code)> = failed.into_iter().filter_map(|(i, code)| Some((i, code?))).collect();
         if !self.forgotten.is_empty() {
             failed.retain(|(i, _)| {
                 let entry = &chunk.entries[*i];
@@ -371,7 +359,6 @@ impl Producer {
             });
         }
         if !failed.is_empty() {
-            failed.sort_by_key(|(i, _)| *i);
             let refusal_code =
                 failed.iter().map(|(_, code)| *code).find(|c| problem::delivery(*c) == Delivery::Refused);
             let indices: Vec<usize> = failed.iter().map(|(i, _)| *i).collect();
@@ -386,7 +373,7 @@ impl Producer {
                     let entry = &chunk.entries[indices[0]];
                     self.held.release(entry.ticket.lane, entry.held());
                     output.refused += 1;
-                    refused.push((entry.ticket, refusal(code, &output.name, entry, &chunk)));
+                    refused.push((entry.ticket, refusal(code, &output.name, place, entry, &chunk)));
                 }
                 None => {
                     let code = failed[0].1;
@@ -399,7 +386,7 @@ impl Producer {
                     out.not_before = Some(now + RESEND_AFTER);
                     self.resend.push((now + RESEND_AFTER, place));
                     // Trouble is handed out by the next poll, which must not wait for a report to come.
-                    self.main.mark_ready();
+                    self.waker.wake();
                 }
             }
         }
@@ -492,17 +479,30 @@ impl Producer {
 
     /// Looks for reports though nobody announced any.
     pub fn look_again(&self) {
-        self.main.mark_ready();
+        if let Some(link) = &self.link {
+            link.look_again();
+        }
     }
 }
 
 impl Drop for Producer {
     fn drop(&mut self) {
         // What is still queued is not settled, so it is produced again by whoever takes the partition over; waiting for it
-        // here would hold up a forced stop. RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT.
-        // SAFETY: live client.
-        unsafe { rd::rd_kafka_purge(self.client.as_ptr(), 3) };
+        // here would hold up a forced stop.
+        if let Some(link) = &self.link {
+            link.purge();
+        }
     }
+}
+
+/// So many records of the chunk in flight there were reported on.
+fn reported<'a>(topics: &'a mut [Output], place: Place, count: usize, ended: &mut Vec<Place>) -> &'a mut Partition {
+    let out = &mut topics[place.topic as usize].partitions[place.partition as usize];
+    out.left -= count;
+    if out.left == 0 {
+        ended.push(place);
+    }
+    out
 }
 
 fn clock() -> i64 {
@@ -519,96 +519,19 @@ fn recycled(spare: &mut Vec<Chunk>, spare_bytes: &mut usize) -> Chunk {
     }
 }
 
-fn refusal(code: Code, topic: &str, entry: &Entry, chunk: &Chunk) -> Refusal {
+fn refusal(code: Code, topic: &str, place: Place, entry: &Entry, chunk: &Chunk) -> Refusal {
     let (key, value, headers) = entry.parts(&chunk.bytes);
     Refusal {
         code,
         text: format!("topic `{topic}` refuses the record: {}", problem::explain(code, "")),
-        topic: TopicNumber(entry.place.topic),
-        partition: entry.place.partition,
+        topic: TopicNumber(place.topic),
+        partition: place.partition,
         record: Owned {
             key: key.map(<[u8]>::to_vec),
             value: value.map(<[u8]>::to_vec),
             headers: headers.to_vec(),
             timestamp: entry.timestamp,
         },
-    }
-}
-
-/// The public way to give a message its timestamp and headers; see [`event_time`].
-fn produce_one(
-    client: &Client,
-    topic: *mut rd::rd_kafka_topic_t,
-    native: &rd::rd_kafka_message_t,
-    entry: &Entry,
-) -> Code {
-    let headers = entry.headers();
-    let list = if headers.is_empty() { ptr::null_mut() } else { event_time::native_headers(headers) };
-    // SAFETY: live client and topic; the arguments are those that each type tag announces. On success the headers are
-    // librdkafka's.
-    unsafe {
-        use rd::rd_kafka_vtype_t as tag;
-        let code = rd::rd_kafka_producev(
-            client.as_ptr(),
-            tag::RD_KAFKA_VTYPE_RKT,
-            topic,
-            tag::RD_KAFKA_VTYPE_PARTITION,
-            native.partition,
-            tag::RD_KAFKA_VTYPE_MSGFLAGS,
-            0 as c_int,
-            tag::RD_KAFKA_VTYPE_VALUE,
-            native.payload,
-            native.len,
-            tag::RD_KAFKA_VTYPE_KEY,
-            native.key,
-            native.key_len,
-            tag::RD_KAFKA_VTYPE_TIMESTAMP,
-            entry.timestamp,
-            tag::RD_KAFKA_VTYPE_OPAQUE,
-            native._private,
-            tag::RD_KAFKA_VTYPE_HEADERS,
-            list,
-            tag::RD_KAFKA_VTYPE_END,
-        );
-        if code != Code::RD_KAFKA_RESP_ERR_NO_ERROR && !list.is_null() {
-            rd::rd_kafka_headers_destroy(list);
-        }
-        code
-    }
-}
-
-unsafe extern "C" fn on_report(
-    _client: *mut rd::rd_kafka_t,
-    message: *const rd::rd_kafka_message_t,
-    opaque: *mut c_void,
-) {
-    // SAFETY: called inside our own `rd_kafka_poll`; the opaque is the producer's boxed inbox, nobody else borrows it then.
-    // The code is read as a number, because a broker may send codes that this library does not name.
-    unsafe {
-        let inbox = &mut *opaque.cast::<Inbox>();
-        let mut code = (&raw const (*message).err).cast::<i32>().read();
-        // A success without a place in the log: the broker took a request that was sent again for a repeat of one that it
-        // knows. Where the request before it was refused meanwhile it knows of none, so the record is sent once more.
-        if code == 0 && (*message).offset < 0 {
-            code = Code::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER as i32;
-        }
-        inbox.reports.push(((*message)._private.cast::<Entry>().cast_const(), code));
-    }
-}
-
-unsafe extern "C" fn on_error(client: *mut rd::rd_kafka_t, code: c_int, reason: *const c_char, opaque: *mut c_void) {
-    // SAFETY: as in `on_report`.
-    unsafe {
-        let inbox = &mut *opaque.cast::<Inbox>();
-        let mut code = Code::try_from(code).unwrap_or(Code::RD_KAFKA_RESP_ERR_UNKNOWN);
-        let mut text = ffi::text(reason);
-        let fatal = code == Code::RD_KAFKA_RESP_ERR__FATAL;
-        if fatal {
-            let mut message = [0 as c_char; 512];
-            code = rd::rd_kafka_fatal_error(client, message.as_mut_ptr(), message.len());
-            text = ffi::text(message.as_ptr());
-        }
-        inbox.trouble.push(Trouble { code, text: problem::explain(code, &text), fatal });
     }
 }
 

@@ -3,7 +3,7 @@
 //! - [`lane`]: the ordered path of one partition, a state machine without any edge.
 //! - [`sink`]: what leaves a lane.
 //! - [`outlets`], [`dead_letter`]: where that goes.
-//! - [`handlers`]: threads that call handler instances.
+//! - [`handlers`]: threads that call handler instances; `caller`: the instance of one lane.
 //! - [`port`]: what the loop needs of Kafka, of handlers and of time, as traits; `wiring`: the real ones.
 //! - `run`: the loop that puts them together, on one thread per pipeline; `leave`: giving partitions back.
 //! - `commits`, `figures`: the parts of the loop that commit and count.
@@ -15,6 +15,7 @@
 //! - [`budget`]: bytes in flight of the process.
 
 pub mod budget;
+mod caller;
 mod commits;
 pub mod control;
 pub mod dead_letter;

@@ -8,7 +8,7 @@ use super::port::{Produce, Refusal, TopicNumber, Trouble};
 use super::sink::{DeadLetter, Failure, Notice, OutputNumber, Sink};
 use super::status::{Figures, OutputFigures};
 use crate::delivery::outgoing::Outgoing;
-use crate::delivery::ticket::{LaneId, Ticket};
+use crate::delivery::ticket::{self, LaneId, Ticket};
 use crate::record_log::{RecordEvent, RecordLog};
 use crate::telemetry::{self, At};
 
@@ -87,9 +87,10 @@ impl<P: Produce> Outlets<P> {
     /// Says which lane is served from now on.
     #[inline]
     pub fn serve(&mut self, topic: &std::sync::Arc<str>, partition: i32) {
-        if self.at.1 != partition || !std::sync::Arc::ptr_eq(&self.at.0, topic) {
-            self.at = (std::sync::Arc::clone(topic), partition);
+        if !std::sync::Arc::ptr_eq(&self.at.0, topic) {
+            self.at.0 = std::sync::Arc::clone(topic);
         }
+        self.at.1 = partition;
     }
 
     /// Hands gathered records to the brokers.
@@ -118,11 +119,17 @@ impl<P: Produce> Outlets<P> {
         self.refusals = refusals;
     }
 
+    /// Records are about to come.
+    #[inline]
+    pub fn expect(&mut self) {
+        self.producers.iter_mut().for_each(P::expect);
+    }
+
     /// Takes in delivery reports.
     pub fn poll(
         &mut self,
         now: Instant,
-        mut delivered: impl FnMut(Ticket),
+        mut delivered: impl FnMut(ticket::Run),
         refused: &mut Vec<(Ticket, RefusedEmission)>,
         trouble: &mut Vec<Trouble>,
     ) {

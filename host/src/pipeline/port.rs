@@ -13,7 +13,7 @@ use sluicebox_frames::{Frame, MessagesWriter};
 use super::lane::{Call, Reply};
 use super::revision::{Build, Revision};
 use crate::delivery::outgoing::Outgoing;
-use crate::delivery::ticket::{LaneId, Ticket};
+use crate::delivery::ticket::{self, LaneId, Ticket};
 
 pub use crate::config::Start;
 pub use crate::kafka::aging::{Aged, Standing};
@@ -138,15 +138,17 @@ pub trait Queue {
 
 /// A producer.
 pub trait Produce {
+    /// Records are about to come: whatever has to be there for them is made, if it is not.
+    fn expect(&mut self) {}
     /// Takes in a record; it leaves with a later [`Produce::send`].
     fn append(&mut self, topic: TopicNumber, partition: u32, record: &Outgoing<'_>, ticket: Ticket);
     /// Sends what gathered. Records that are refused on the spot go to `refused`.
     fn send(&mut self, now: Instant, refused: &mut Vec<(Ticket, Refusal)>);
-    /// Takes in reports. `delivered` gets the ticket of each record that is durable; `refused` those that never will be.
+    /// Takes in reports. `delivered` gets the tickets of records that are durable; `refused` those that never will be.
     fn poll(
         &mut self,
         now: Instant,
-        delivered: impl FnMut(Ticket),
+        delivered: impl FnMut(ticket::Run),
         refused: &mut Vec<(Ticket, Refusal)>,
         trouble: &mut Vec<Trouble>,
     );

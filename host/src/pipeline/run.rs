@@ -33,8 +33,13 @@ use super::trouble::Troubles;
 use crate::config::{Cluster, Pipeline};
 use crate::delivery::retention::Danger;
 use crate::delivery::stall::Stall;
-use crate::delivery::ticket::{LaneId, Ticket};
+use crate::delivery::ticket::{self, LaneId, Ticket};
 use crate::telemetry;
+
+/// A loop that had nothing to do within this time has time for short calls.
+const AWAKE: Duration = Duration::from_millis(2);
+/// So many of them a turn, and what they are expected to take together: the rest goes to other threads meanwhile.
+const HERE: (u32, Duration) = (8, Duration::from_millis(1));
 
 /// What a run is made of; see `supervise`, which makes it.
 pub(super) struct Parts<E: Edges> {
@@ -201,6 +206,8 @@ pub(super) struct Run<E: Edges> {
     pub(super) paced: bool,
     pub(super) pace: Pace,
     linger: Linger,
+    /// When there was nothing to do last.
+    rested: Instant,
     pub(super) commit_in_flight: bool,
     pub(super) refusals: Refusals,
     pub(super) topics: BTreeMap<String, Arc<str>>,
@@ -252,6 +259,7 @@ impl<E: Edges> Run<E> {
             paced: false,
             pace: Pace::default(),
             linger: Linger::default(),
+            rested: now,
             commit_in_flight: false,
             refusals: Refusals::default(),
             topics,
@@ -302,6 +310,8 @@ impl<E: Edges> Run<E> {
         worked |= self.watch_failures(now);
         worked |= self.go_on_swapping(now);
         worked |= self.serve_lanes(now)?;
+        // Short calls are over already.
+        worked |= self.take_answers(now)?;
         worked |= self.renew(now)?;
         self.parts.outlets.send(now, &mut self.refused);
         self.take_refused(now);
@@ -315,6 +325,9 @@ impl<E: Edges> Run<E> {
             return Ok(Step::Over(self.failure.take().map_or(Ok(Ended::Asked), Err)));
         }
         self.housekeeping(now);
+        if !worked {
+            self.rested = now;
+        }
         Ok(match self.nap(now) {
             _ if worked => Step::Again,
             Some(nap) => Step::Nap(nap.min(self.rest(now))),
@@ -448,6 +461,8 @@ impl<E: Edges> Run<E> {
         let no_calls = self.parts.share.is_filled_by(self.parts.outlets.bytes());
         let ahead = ahead_of_a_lane(self.parts.ahead, self.active.len());
         let (paused, trial) = (self.pause.reason().is_some(), self.pause.is_trial());
+        // A loop that always has something to do gives all that it can to other threads.
+        let mut here = if now < self.rested + AWAKE { HERE } else { (0, Duration::ZERO) };
         let mut one_runs = trial && self.lanes.iter().flatten().any(|slot| slot.lane.is_running());
         for place in 0..self.active.len() {
             // Turns begin with another lane each time, so that none is always served last.
@@ -488,6 +503,7 @@ impl<E: Edges> Run<E> {
                     self.pace.took(fetched.messages, now);
                     self.parts.share.took(fetched.bytes as u64);
                     self.linger.took(now);
+                    outlets.expect();
                     let figures = outlets.figures.topics.entry(Arc::clone(&slot.lane.topic)).or_default();
                     figures.consumed += fetched.messages as u64;
                     figures.consumed_bytes += fetched.bytes as u64;
@@ -500,8 +516,12 @@ impl<E: Edges> Run<E> {
                 self.starved = true;
                 continue;
             }
-            if let Some(call) = slot.lane.next_call(now, outlets) {
+            if let Some(mut call) = slot.lane.next_call(now, outlets) {
                 any = true;
+                call.short = call.short.filter(|expected| here.0 > 0 && *expected <= here.1);
+                if let Some(expected) = call.short {
+                    here = (here.0 - 1, here.1 - expected);
+                }
                 if call.kind == CallKind::Switch {
                     self.swap.hand_over(slot, &mut self.parts.handlers, now)?;
                 } else {
@@ -530,15 +550,16 @@ impl<E: Edges> Run<E> {
         let mut late = 0;
         #[cfg(test)]
         let former = &self.former;
-        let delivered = |ticket: Ticket| {
+        let delivered = |run: ticket::Run| {
+            let (ticket, count) = (run.first, run.count);
             #[cfg(test)]
             let ticket = super::sim::bugs::to_the_owner_of_now(ticket, lanes, former);
             // A report for a partition that was given back settles nothing: its next owner does the record again.
             if let Some(slot) = lanes.get_mut(ticket.lane as usize).and_then(Option::as_mut) {
-                slot.lane.on_delivered(ticket.target);
+                slot.lane.on_delivered_run(ticket.target, count);
             } else {
                 mark!(StaleReport);
-                late += 1;
+                late += u64::from(count);
             }
         };
         self.parts.outlets.poll(now, delivered, &mut self.refused, &mut self.trouble);

@@ -15,7 +15,7 @@ use super::run::{Ended, Run, Step};
 use super::survey::TopicSurvey;
 use super::watch::ClusterWatch;
 use crate::delivery::outgoing::Outgoing;
-use crate::delivery::ticket::{LaneId, Ticket};
+use crate::delivery::ticket::{self, LaneId, Ticket};
 use crate::kafka::consumer::Consumer;
 use crate::kafka::fetch_wait::FetchWait;
 use crate::kafka::lookup::From;
@@ -187,6 +187,11 @@ impl Queue for PartitionQueue {
 
 impl Produce for Producer {
     #[inline]
+    fn expect(&mut self) {
+        Self::expect(self);
+    }
+
+    #[inline]
     fn append(&mut self, topic: TopicNumber, partition: u32, record: &Outgoing<'_>, ticket: Ticket) {
         Self::append(self, topic, partition, record, ticket);
     }
@@ -200,7 +205,7 @@ impl Produce for Producer {
     fn poll(
         &mut self,
         now: Instant,
-        delivered: impl FnMut(Ticket),
+        delivered: impl FnMut(ticket::Run),
         refused: &mut Vec<(Ticket, Refusal)>,
         trouble: &mut Vec<Trouble>,
     ) {

@@ -14,6 +14,10 @@ use crate::handler_usage::Usage;
 
 /// Calls of an instance that are measured exactly, its start among them.
 const YOUNG: u64 = 100;
+/// A tick does not end a stretch that began so shortly before it.
+const FRESH: Duration = Duration::from_nanos(TICK.as_nanos() as u64 / 2);
+/// So the longest stretch takes this.
+const LONGEST: Duration = Duration::from_nanos((TICK.as_nanos() + FRESH.as_nanos()) as u64);
 
 /// The guest used up its running time.
 #[derive(Debug, thiserror::Error)]
@@ -25,13 +29,13 @@ pub(super) struct RunningTimeOver {
 /// Sums the stretches during which a call is being polled.
 ///
 /// The clock of a thread's CPU time costs half a microsecond, so that short calls are measured by the ordinary clock: a
-/// call's first stretch, which the next tick ends, counts as a tick at most (more means that the thread had no core, or
-/// was in one uninterruptible instruction). Every later one is measured in CPU time, and so is all of the first calls of
+/// call's first stretch, which the next tick ends, or the one after it where that comes at once ([`Meter::is_fresh`]), counts
+/// as so much at most (more means that the thread had no core, or was in one uninterruptible instruction). Every later one is measured in CPU time, and so is all of the first calls of
 /// an instance: one that breaks at each of them never gets to others, and what its start and its faults take is long, and
 /// not to be interrupted.
 ///
 /// Written by the thread that runs the call, read by the epoch callback on the same thread; atomics only because the
-/// instance may move between threads between calls.
+/// instance may move between threads between two stretches.
 #[derive(Debug)]
 pub(super) struct Meter {
     origin: Instant,
@@ -82,7 +86,7 @@ impl Meter {
 
     fn stretch(&self, now: u64) -> u64 {
         let stretch = now.saturating_sub(self.since.load(Ordering::Relaxed));
-        if self.is_coarse() { stretch.min(nanos(TICK)) } else { stretch }
+        if self.is_coarse() { stretch.min(nanos(LONGEST)) } else { stretch }
     }
 
     fn pause(&self) -> Duration {
@@ -100,6 +104,11 @@ impl Meter {
     /// Looked at once a tick, from inside the guest.
     pub(super) fn check(&self) -> Result<(), RunningTimeOver> {
         self.check_at(self.now())
+    }
+
+    /// The current stretch has just begun: the tick that passes found it by chance.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.now().saturating_sub(self.since.load(Ordering::Relaxed)) < nanos(FRESH)
     }
 
     fn check_at(&self, now: u64) -> Result<(), RunningTimeOver> {
@@ -271,16 +280,16 @@ mod tests {
         }
     }
 
-    /// Proves: what a young instance does in one go counts in full, and of an older one a tick of it.
+    /// Proves: what a young instance does in one go counts in full, and of an older one as much as a stretch can take.
     #[test]
     fn a_long_first_stretch_of_a_young_instance_counts() {
         let long = TICK * 10;
-        for (meter, expected) in [(Meter::new(Arc::default()), long), (grown(Arc::default()), TICK)] {
+        for (meter, expected) in [(Meter::new(Arc::default()), long), (grown(Arc::default()), LONGEST)] {
             meter.arm(Duration::from_secs(1));
             meter.resume();
             spin(long);
             let ran = meter.pause();
-            assert!(ran >= expected && (expected == long || ran == TICK), "{ran:?}, {expected:?} is due");
+            assert!(ran >= expected && (expected == long || ran == LONGEST), "{ran:?}, {expected:?} is due");
         }
     }
 
@@ -314,8 +323,12 @@ mod tests {
             // Between the stretches time passes that does not count.
             spin(Duration::from_millis(30));
         }
-        // The first one counts as a tick.
-        assert!(meter.used() >= Duration::from_millis(20) + TICK.min(Duration::from_millis(10)), "{:?}", meter.used());
+        // The first one counts as the longest that there is.
+        assert!(
+            meter.used() >= Duration::from_millis(20) + LONGEST.min(Duration::from_millis(10)),
+            "{:?}",
+            meter.used()
+        );
         assert!(meter.used() < Duration::from_millis(45), "{:?}", meter.used());
         assert_eq!(usage.running(), meter.used());
         meter.resume();

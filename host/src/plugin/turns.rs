@@ -1,5 +1,6 @@
-//! Turns on a handler thread: the calls that want to run there go on one at a time, for a slice each, and the pipeline that
-//! had the least for its share is next. Decides who runs; measures nothing and wakes nobody but whose turn it is.
+//! Turns on a handler thread: the calls that are to run there, also those that begin elsewhere in its place, go on one at a
+//! time, for a slice each, and the pipeline that had the least for its share is next. Decides who runs; measures nothing and
+//! wakes nobody but whose turn it is.
 //!
 //! A line per thread, known by the thread: whoever makes an instance there stands in it. This is fair queueing by start
 //! times: a pipeline's account says what it used, divided by its share, and a pipeline that wanted nothing for a while

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use crate::check::{Difference, Load, Stage, assert_in_order, difference, manifest, output};
+use crate::judge::{assert_versions_in_order, version};
 use crate::support::client::{Record, read_all};
 use crate::support::command::{Ended, sha256 as digest, sluicebox};
 use crate::support::guests::guest;
 use crate::support::host::SluiceHost;
 use crate::support::kafka::{Kafka, kafka_or_not_run};
 use crate::support::{PATIENCE, scratch, unique};
-use crate::swap::{Plugin, assert_versions_in_order, version};
+use crate::swap::Plugin;
 
 /// What marks the place in the component of `changing` that says what it does.
 const MARK: &[u8] = b"sluicebox-test-behaviour:";

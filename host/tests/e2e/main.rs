@@ -64,6 +64,7 @@ mod forms;
 mod group;
 mod holds;
 mod instances;
+mod judge;
 mod large;
 mod late_commits;
 mod lifecycle;

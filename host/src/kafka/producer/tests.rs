@@ -4,6 +4,7 @@ use sluicebox_frames::Headers;
 
 use super::*;
 use crate::delivery::ticket::Target;
+use crate::kafka::mock::MockCluster;
 
 /// A partition is given back while a record of it is with librdkafka, which gives it up: it is not sent again, but that
 /// of another partition is.
@@ -37,4 +38,52 @@ fn what_fails_after_its_partition_was_given_back_is_not_sent_again() {
     assert_eq!((producer.records(), refused.len()), (1, 0));
     producer.forget(&[2]);
     assert_eq!((producer.records(), producer.bytes()), (0, 0), "what waits to be sent again is dropped at once");
+}
+
+/// Two outputs may name one topic, of which librdkafka has one handle: each gets the reports of its own records, however many
+/// are under way at once.
+#[test]
+fn topics_of_one_name_are_told_apart() {
+    const RECORDS: u64 = 500;
+    let cluster = MockCluster::start().expect("a cluster");
+    cluster.create_topic("t", 2).expect("a topic");
+    let waker = Waker::default();
+    waker.attach();
+    let mut conf = Conf::new();
+    for (key, value) in [("bootstrap.servers", cluster.address().as_str()), ("enable.idempotence", "true")] {
+        conf.set(key, value).expect("a property of librdkafka");
+    }
+    let mut producer = Producer::new(conf, &waker).expect("a producer");
+    let mut add = |compression| {
+        producer.add_topic("t", 2, OutputTimestamp::Now, compression, TopicLimits::default()).expect("a topic")
+    };
+    let topics = [add(Compression::None), add(Compression::None)];
+    let record = Outgoing { key: None, value: Some(b"x"), headers: [Headers::default(); 2], timestamp: 0 };
+    let (mut refused, mut trouble, begun) = (Vec::new(), Vec::new(), Instant::now());
+    let mut settled = [Vec::new(), Vec::new()];
+    for round in 0..4 {
+        // The second one has more, and is sent first.
+        for (lane, count) in [(1, RECORDS), (0, RECORDS / 5)] {
+            for i in 0..count {
+                let ticket = Ticket { lane, target: Target::Record(round * count + i) };
+                producer.append(topics[lane as usize], (i % 2) as u32, &record, ticket);
+            }
+        }
+        while producer.records() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{} records were not reported on", producer.records());
+            producer.send(begun, &mut refused);
+            let take = |run: Run| {
+                let Target::Record(first) = run.first.target else { panic!("no gate was handed over") };
+                settled[run.first.lane as usize].extend(first..first + u64::from(run.count));
+            };
+            producer.poll(begun, take, &mut refused, &mut trouble);
+            waker.wait(Duration::from_millis(10));
+        }
+    }
+    for (lane, count) in [(0, 4 * RECORDS / 5), (1, 4 * RECORDS)] {
+        settled[lane].sort_unstable();
+        assert!(settled[lane].iter().copied().eq(0..count), "lane {lane}: each record once");
+        assert_eq!(producer.produced(topics[lane]).0, count);
+    }
+    assert_eq!((refused.len(), producer.bytes()), (0, 0));
 }

@@ -18,7 +18,7 @@ const MORE_EMISSIONS: usize = 1000;
 
 /// Where a destination of the answer's table leads.
 #[derive(Clone, Copy, Debug)]
-enum Route {
+pub(super) enum Route {
     Output(OutputNumber),
     Batcher(usize),
 }
@@ -128,6 +128,7 @@ impl<'a> Checked<'a> {
         Ok(checked)
     }
 
+    #[inline]
     fn check_emission(&self, i: usize, rules: &LaneRules, sink: &dyn Sink) -> Result<(), Failure> {
         let emission = self.answer.emission(i);
         let route = match emission.destination() {
@@ -144,6 +145,8 @@ impl<'a> Checked<'a> {
             },
         };
         match route {
+            // What it has for batchers only was looked at with its words.
+            Route::Output(_) if emission.is_plain() => return Ok(()),
             Route::Output(output) => {
                 let partitions = sink.partitions(output);
                 if let Some(partition) = emission.partition().filter(|partition| *partition >= partitions) {
@@ -172,6 +175,7 @@ impl<'a> Checked<'a> {
         Ok(())
     }
 
+    #[inline]
     fn route(&self, i: usize) -> Route {
         match self.answer.emission(i).destination() {
             Some(destination) => self.routes[destination],
@@ -223,13 +227,6 @@ impl<'a> Checked<'a> {
 
     fn settles_held(&self) -> bool {
         self.answer.acks().len() + self.answer.fails().len() > 0
-    }
-
-    fn batcher(&self, i: usize) -> Option<usize> {
-        match self.route(i) {
-            Route::Batcher(batcher) => Some(batcher),
-            Route::Output(_) => None,
-        }
     }
 
     fn output(&self, i: usize) -> OutputNumber {
@@ -303,16 +300,10 @@ impl<'a> BurstAnswer<'a> {
         self.0.answer.emission(i)
     }
 
-    /// The batcher that emission `i` goes to.
+    /// Where emission `i` goes.
     #[inline]
-    pub(super) fn batcher(&self, i: usize) -> Option<usize> {
-        self.0.batcher(i)
-    }
-
-    /// The output that emission `i` goes to, when it goes to one.
-    #[inline]
-    pub(super) fn output(&self, i: usize) -> OutputNumber {
-        self.0.output(i)
+    pub(super) fn route(&self, i: usize) -> Route {
+        self.0.route(i)
     }
 
     /// It acks or fails held messages.
@@ -417,12 +408,8 @@ impl<'a> TickAnswer<'a> {
         self.0.answer.emission(i)
     }
 
-    pub(super) fn batcher(&self, i: usize) -> Option<usize> {
-        self.0.batcher(i)
-    }
-
-    pub(super) fn output(&self, i: usize) -> OutputNumber {
-        self.0.output(i)
+    pub(super) fn route(&self, i: usize) -> Route {
+        self.0.route(i)
     }
 
     pub(super) fn answer(&self) -> &Answer<'a> {

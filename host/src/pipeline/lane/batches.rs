@@ -191,7 +191,7 @@ impl Lane {
             set_attempt(&mut frame, i, batch.failed + 1);
         }
         self.running = Some(Running::Batch(batch));
-        Some(Call { kind: CallKind::Batch, frame })
+        Some(Call { kind: CallKind::Batch, frame, short: None })
     }
 
     /// Where its messages are, by name.

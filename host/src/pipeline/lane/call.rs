@@ -1,6 +1,7 @@
 //! What a lane asks of its handler, and how that ends.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluicebox_frames::Frame;
 
@@ -54,6 +55,8 @@ pub struct Call {
     pub kind: CallKind,
     /// Its messages.
     pub frame: Frame,
+    /// How long it is expected to take, where that is so little that handing it to another thread would take longer.
+    pub short: Option<Duration>,
 }
 
 /// How a call ended.

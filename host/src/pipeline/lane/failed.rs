@@ -53,7 +53,7 @@ impl Lane {
     pub(super) fn ask(&mut self, frame: Frame, failure: Failure, attempts: u32, stage: Arc<str>, of: Of) -> Call {
         let kind = CallKind::Failed { failure: failure.clone(), stage: Arc::clone(&stage), attempts };
         self.running = Some(Running::Verdict(Asked { of, failure, attempts, stage }));
-        Call { kind, frame }
+        Call { kind, frame, short: None }
     }
 
     /// The handler said what becomes of a failed message. Whatever is wrong with that: the policy decides.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sluicebox_frames::{Frame, Outcome, messages};
 
-use super::answer::BurstAnswer;
+use super::answer::{BurstAnswer, Route};
 use super::failed::Of;
 use super::held::HeldWhat;
 use super::provenance::From;
@@ -127,7 +127,8 @@ impl Lane {
             return self.ask_of_head();
         }
         let seq = self.head_seq()?;
-        let limit = if seq < self.isolate_until { 1 } else { self.burst.limit() };
+        let alone = seq < self.isolate_until;
+        let limit = if alone { 1 } else { self.burst.limit() };
         // What is held already counts; a single message may always go, or an ack could never come.
         let limit = limit.min(self.rules.hold.max.saturating_sub(self.held.len())).max(1);
         let token = self.take_tokens(limit);
@@ -135,6 +136,8 @@ impl Lane {
         let attempt = work.head.failed + 1;
         let count = limit.min(work.count - work.decided);
         let whole = work.decided == 0 && count == work.count;
+        let ordinary = !alone && work.head.failed == 0;
+        let short = if ordinary { self.burst.short(count) } else { None };
         let mut frame = if whole {
             std::mem::take(&mut work.frame)
         } else {
@@ -147,7 +150,7 @@ impl Lane {
         messages::set_attempt(&mut frame, 0, attempt);
         messages::set_stop_at_reject(&mut frame, self.rules.stops_at_reject());
         self.running = Some(Running::Messages { count, whole, token });
-        Some(Call { kind: CallKind::Messages, frame })
+        Some(Call { kind: CallKind::Messages, frame, short })
     }
 
     /// The oldest of the single messages whose time has come.
@@ -166,7 +169,7 @@ impl Lane {
         messages::set_attempt(&mut frame, 0, work.head.failed + 1);
         messages::set_stop_at_reject(&mut frame, self.rules.stops_at_reject());
         self.running = Some(Running::Again { work, token });
-        Some(Call { kind: CallKind::Messages, frame })
+        Some(Call { kind: CallKind::Messages, frame, short: None })
     }
 
     /// Takes in the answer to `count` messages of `work`; gives back what is left of it.
@@ -253,19 +256,18 @@ impl Lane {
             match answer.outcome(i) {
                 Outcome::Done { emissions } => {
                     let own = work.owner(work.decided + i);
-                    let owner = self.effects_of(own, emissions, acks);
+                    let owner = self.decide(own, emissions, acks);
                     let emissions = emissions as usize;
                     for e in next_emission..next_emission + emissions {
-                        match answer.batcher(e) {
-                            Some(batcher) => self.gather(batcher, &message, &answer.emission(e), owner, now),
-                            None => {
+                        match answer.route(e) {
+                            Route::Batcher(batcher) => self.gather(batcher, &message, &answer.emission(e), owner, now),
+                            Route::Output(output) => {
                                 let from = From { message: Some(&message), attempt, index: e - next_emission };
-                                self.emit(answer.output(e), &answer.emission(e), from, owner, sink);
+                                self.emit(output, &answer.emission(e), from, owner, sink);
                             }
                         }
                     }
                     next_emission += emissions;
-                    self.settle(own);
                 }
                 Outcome::Retry { reason, after } => {
                     let failure = Failure { class: "retry", reason: reason.to_owned() };

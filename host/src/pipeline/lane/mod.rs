@@ -404,6 +404,19 @@ impl Lane {
         }
     }
 
+    /// Effects are durable, one each of so many records from this one on.
+    #[inline]
+    pub fn on_delivered_run(&mut self, first: Target, count: u32) {
+        match first {
+            Target::Record(seq) if self.stuck.is_empty() => {
+                self.in_flight -= count as usize;
+                self.tracker.settle_run(seq, count);
+            }
+            Target::Record(seq) => (0..u64::from(count)).for_each(|i| self.on_delivered(Target::Record(seq + i))),
+            Target::Gate(_) => self.on_delivered(first),
+        }
+    }
+
     /// An effect is durable.
     #[inline]
     pub fn on_delivered(&mut self, target: Target) {
@@ -456,6 +469,22 @@ impl Lane {
                 owner
             }
         }
+    }
+
+    /// As [`Lane::effects_of`], of a message whose fate is decided by this: its effects take the place of its own mark.
+    #[inline]
+    fn decide(&mut self, owner: Target, effects: u32, acks: Option<u64>) -> Target {
+        match (acks, effects) {
+            (_, 0) => self.settle(owner),
+            (None, 1) => {}
+            (None, _) => self.add_marks(owner, effects - 1),
+            (Some(_), _) => {
+                let gate = self.effects_of(owner, effects, acks);
+                self.settle(owner);
+                return gate;
+            }
+        }
+        owner
     }
 
     /// The record behind a mark; none behind a tick's.

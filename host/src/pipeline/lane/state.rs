@@ -248,6 +248,9 @@ impl Lane {
         if self.running.is_some() || self.stopped.is_some() {
             return None;
         }
+        if self.waits_for_nothing() {
+            return None;
+        }
         // Only what could go on then: a time in the past that nothing can use would make the loop spin.
         if let Some(at) = self.restart.not_before() {
             let stuck = self.stuck.iter().filter_map(Stuck::due).min();
@@ -270,6 +273,20 @@ impl Lane {
             .chain(batches)
             .chain(self.batchers.iter().filter_map(Batcher::deadline))
             .min()
+    }
+
+    /// Nothing in it has a time. Most lanes are so most of the time, and all are asked whenever their loop rests.
+    #[inline]
+    fn waits_for_nothing(&self) -> bool {
+        self.due.is_empty()
+            && self.batchers.is_empty()
+            && self.timer.is_none()
+            && self.greeting.is_none()
+            && self.again.is_empty()
+            && self.held.is_empty()
+            && self.stuck.is_empty()
+            && self.restart.not_before().is_none()
+            && self.pending.as_ref().is_none_or(|work| work.head.not_before.is_none())
     }
 
     /// Number of the pending message at the head.

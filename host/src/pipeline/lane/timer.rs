@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sluicebox_frames::{Frame, Trigger};
 
-use super::answer::{TickAnswer, resolve};
+use super::answer::{Route, TickAnswer, resolve};
 use super::items::NewItem;
 use super::messages::Work;
 use super::provenance::From;
@@ -98,7 +98,7 @@ impl Lane {
 
     pub(super) fn bare(&mut self, kind: CallKind, running: Running) -> Call {
         self.running = Some(running);
-        Call { kind, frame: Frame::default() }
+        Call { kind, frame: Frame::default(), short: None }
     }
 
     pub(super) fn on_tick_reply(&mut self, reply: Reply, now: Instant, sink: &mut dyn Sink) {
@@ -182,15 +182,15 @@ impl Lane {
         self.add_marks(owner, answer.emissions() as u32);
         for index in 0..answer.emissions() {
             let emission = answer.emission(index);
-            match answer.batcher(index) {
-                Some(batcher) => {
+            match answer.route(index) {
+                Route::Batcher(batcher) => {
                     let (key, flush) = (emission.batch_key(), emission.flush());
                     let record = resolve(&emission, None);
                     self.gather_item(batcher, &NewItem { key, flush, record, source: None, owner }, now);
                 }
-                None => {
+                Route::Output(output) => {
                     let from = From { message: None, attempt: 1, index };
-                    self.emit_from(answer.output(index), &emission, from, None, owner, sink);
+                    self.emit_from(output, &emission, from, None, owner, sink);
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::effects::What;
 use super::knobs::Fault;
 use super::world::{Happening, Point, Shared, World};
 use crate::delivery::outgoing::{Outgoing, Owned};
-use crate::delivery::ticket::{LaneId, Ticket};
+use crate::delivery::ticket::{self, LaneId, Ticket};
 use crate::pipeline::port::{self, Code, Refusal, TopicNumber, Trouble};
 
 /// Partitions of every output topic.
@@ -210,7 +210,7 @@ impl port::Produce for ScriptedProducer {
     fn poll(
         &mut self,
         _now: Instant,
-        mut delivered: impl FnMut(Ticket),
+        mut delivered: impl FnMut(ticket::Run),
         refused: &mut Vec<(Ticket, Refusal)>,
         trouble: &mut Vec<Trouble>,
     ) {
@@ -239,9 +239,12 @@ impl port::Produce for ScriptedProducer {
         let any = !reports.is_empty();
         for ((topic, partition), chunk) in reports {
             dead |= topic == DEAD.0;
+            let mut runs: Vec<ticket::Run> = Vec::new();
             for record in chunk {
                 let Some(taken_back) = record.refused else {
-                    delivered(record.ticket);
+                    if !runs.last_mut().is_some_and(|run| run.takes(record.ticket)) {
+                        runs.push(ticket::Run::of(record.ticket));
+                    }
                     continue;
                 };
                 let refusal = Refusal {
@@ -253,6 +256,7 @@ impl port::Produce for ScriptedProducer {
                 };
                 refused.push((record.ticket, refusal));
             }
+            runs.into_iter().for_each(&mut delivered);
         }
         if any {
             World::passes(&self.world, self.member, Point::Reported);
