@@ -27,7 +27,8 @@ pub const PIECES: &[Piece] = &[
     Piece { name: "pack_4_headers", make: || pack(true) },
     Piece { name: "check_answer", make: check_answer },
     Piece { name: "partition", make: partition },
-    Piece { name: "track_offsets", make: track_offsets },
+    Piece { name: "track_offsets", make: || track_offsets(scattered) },
+    Piece { name: "track_runs", make: || track_offsets(in_order) },
     Piece { name: "batch", make: batch },
 ];
 
@@ -103,25 +104,30 @@ fn partition() -> Box<dyn FnMut()> {
     })
 }
 
-/// Each record offered, its emission added; both settled, the emissions in another order than they came.
-fn track_offsets() -> Box<dyn FnMut()> {
+/// Each record offered; its one emission, which takes the place of its mark, settled.
+fn track_offsets(settle: fn(&mut OffsetTracker, u64)) -> Box<dyn FnMut()> {
     let (mut tracker, mut next) = (OffsetTracker::default(), 0);
     Box::new(move || {
         let first = tracker.next_seq();
         for _ in 0..BURST {
-            let seq = tracker.offer(next).expect("offsets go up");
+            tracker.offer(next).expect("offsets go up");
             next += 1;
-            tracker.add(seq, 1);
         }
-        let seqs = first..first + BURST as u64;
-        seqs.clone().for_each(|seq| tracker.settle(seq));
-        // Two output partitions whose acknowledgements come one after the other.
-        seqs.clone()
-            .filter(|seq| seq % 2 == 1)
-            .chain(seqs.filter(|seq| seq % 2 == 0))
-            .for_each(|seq| tracker.settle(seq));
+        settle(&mut tracker, first);
         black_box(tracker.committable());
     })
+}
+
+/// Two output partitions whose acknowledgements come one after the other, with every other record each.
+fn scattered(tracker: &mut OffsetTracker, first: u64) {
+    let seqs = first..first + BURST as u64;
+    let odd = seqs.clone().filter(|seq| seq % 2 == 1);
+    odd.chain(seqs.filter(|seq| seq % 2 == 0)).for_each(|seq| tracker.settle_run(seq, 1));
+}
+
+/// One output partition.
+fn in_order(tracker: &mut OffsetTracker, first: u64) {
+    tracker.settle_run(first, BURST as u32);
 }
 
 /// What a batch gathers here: nothing but a number.

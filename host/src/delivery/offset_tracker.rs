@@ -206,6 +206,7 @@ mod tests {
         Skip(i64),
         Add(usize, u32),
         Settle(usize),
+        SettleRun(usize, usize),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -214,6 +215,7 @@ mod tests {
             1 => (1i64..5).prop_map(Step::Skip),
             2 => (any::<usize>(), 1u32..4).prop_map(|(which, n)| Step::Add(which, n)),
             6 => any::<usize>().prop_map(Step::Settle),
+            2 => (any::<usize>(), 1usize..6).prop_map(|(which, n)| Step::SettleRun(which, n)),
         ]
     }
 
@@ -254,7 +256,19 @@ mod tests {
                             open.remove(&seq);
                         }
                     }
-                    Step::Add(..) | Step::Settle(_) => {}
+                    Step::SettleRun(which, most) if !open.is_empty() => {
+                        let first = *open.keys().nth(which % open.len()).unwrap();
+                        let run: Vec<Seq> = (first..).take(most).take_while(|seq| open.contains_key(seq)).collect();
+                        tracker.settle_run(first, run.len() as u32);
+                        for seq in run {
+                            let left = &mut open.get_mut(&seq).unwrap().1;
+                            *left -= 1;
+                            if *left == 0 {
+                                open.remove(&seq);
+                            }
+                        }
+                    }
+                    Step::Add(..) | Step::Settle(_) | Step::SettleRun(..) => {}
                 }
                 prop_assert_eq!(tracker.open(), open.len());
                 match open.values().next() {
@@ -296,6 +310,24 @@ mod tests {
         let seq = tracker.offer(0).unwrap();
         tracker.settle(seq);
         tracker.settle(seq);
+    }
+
+    #[test]
+    #[should_panic(expected = "settled already")]
+    fn a_run_over_a_settled_record_stops_the_pipeline() {
+        let mut tracker = OffsetTracker::default();
+        let first = tracker.offer(0).unwrap();
+        tracker.offer(1).unwrap();
+        tracker.settle(first + 1);
+        tracker.settle_run(first, 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "settled already")]
+    fn a_run_past_the_last_record_stops_the_pipeline() {
+        let mut tracker = OffsetTracker::default();
+        let first = tracker.offer(0).unwrap();
+        tracker.settle_run(first, 2);
     }
 
     #[test]
