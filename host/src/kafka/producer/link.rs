@@ -95,7 +95,7 @@ impl Link {
         Ok(Self { handles, main, client, batched: event_time::supported() })
     }
 
-    /// Hands records of one partition over; `native` says of each whether it was taken.
+    /// Hands records of one partition over; `messages` say of each whether it was taken.
     pub fn hand_over(
         &self,
         place: Place,
@@ -224,8 +224,8 @@ unsafe extern "C" fn on_report(
     message: *const rd::rd_kafka_message_t,
     opaque: *mut c_void,
 ) {
-    // SAFETY: called inside [`Link::serve`]; the message carries an entry of a chunk in flight; the opaque is the producer's boxed inbox, nobody else borrows it then.
-    // The code is read as a number, because a broker may send codes that this library does not name.
+    // SAFETY: called inside [`Link::serve`]; the message carries an entry of a chunk in flight; the opaque is the producer's
+    // boxed inbox, nobody else borrows it then. The code is read as a number, because a broker may send codes that this library does not name.
     unsafe {
         let inbox = &mut *opaque.cast::<Inbox>();
         let mut code = (&raw const (*message).err).cast::<i32>().read();
