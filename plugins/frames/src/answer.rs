@@ -489,7 +489,7 @@ impl<'a> Answer<'a> {
             return err(format!("the outcomes claim {own} emissions, there are {}", answer.emission_count()));
         }
         let destinations = answer.destinations.len() / DESTINATION;
-        for (i, entry) in answer.emissions.as_chunks::<EMISSION>().0.iter().enumerate() {
+        for (i, entry) in answer.emissions.chunks_exact(EMISSION).filter_map(<[u8]>::first_chunk).enumerate() {
             answer.check_emission(i, entry, destinations)?;
         }
         for (i, entry) in answer.fails.chunks_exact(FAIL).enumerate() {
