@@ -52,7 +52,7 @@ mod hits {
         LateAck AcksVoid HoldExpired HeldOfferedAgain FailedAtFarewell
         // Another version.
         BatchBeforeSwitch SwitchRefused HeldThroughSwitch SwitchRolledBack SwitchOvertaken LostInSwitch SteppedBack
-        RefusedOfCanary SwitchWaited FailedWhileSwitching FailedWhileGoingBack
+        RefusedOfCanary SwitchWaited FailedWhileSwitching FailedWhileGoingBack PreparedInVain NotPrepared
         // Failed for good.
         Dropped PolicyStopped DeadAlready EmissionStuck SourceReadAgain SourceGone RefusedAsBatch AgainAlready
         // Mode "receive".

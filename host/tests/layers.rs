@@ -60,6 +60,7 @@ const RULES: [Rule; 7] = [
             "pipeline/wiring.rs",
             "pipeline/supervise.rs",
             "pipeline/caller.rs",
+            "pipeline/spare.rs",
             "pipeline/handlers.rs",
             "pipeline/reread.rs",
             "pipeline/survey.rs",

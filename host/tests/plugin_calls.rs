@@ -1,5 +1,5 @@
 //! Where calls run: those that are expected to be short on the thread that asks, the rest, and what takes longer than
-//! expected, on the lane's own.
+//! expected, on the lane's own. And how a lane's next instance is started beside the one that serves.
 
 mod plugin_support;
 
@@ -11,13 +11,14 @@ use sluicebox::config::{InlinePipeline, LoadRequest, Outside, Pipeline, Purpose,
 use sluicebox::handler_metrics::HandlerMetrics;
 use sluicebox::handler_usage::Usage;
 use sluicebox::pipeline::handlers::{HandlerThreads, LaneHandle, LaneHandlers, Surroundings};
-use sluicebox::pipeline::lane::{Call, CallKind, Reply};
+use sluicebox::pipeline::lane::{Call, CallKind, Reply, Switched};
 use sluicebox::pipeline::port::{Answered, Handle, Handlers};
 use sluicebox::pipeline::revision::Revision;
-use sluicebox::plugin::{HandlerLog, OutputInfo};
+use sluicebox::plugin::{HandlerLog, OutputInfo, Version};
 use sluicebox::wake::Waker;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+const TOPIC: &str = "orders";
 
 /// A lane of `raw-frames`, as the loop of a pipeline has one; this thread is the loop's.
 struct Lane {
@@ -69,10 +70,41 @@ impl Lane {
     }
 }
 
+/// A guest as the revision of that number.
+fn revision(number: u64, guest: &str) -> Arc<Revision<Arc<Version>>> {
+    Arc::new(Revision::new(number, Arc::new(pipeline()), version(guest)))
+}
+
+impl Lane {
+    fn prepare(&mut self, to: &Arc<Revision<Arc<Version>>>) {
+        self.handlers.prepare(&self.handle, (&TOPIC.into(), 0), to);
+    }
+
+    /// Waits for a preparation to be over.
+    fn prepared(&mut self) -> Result<(), String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(over) = self.handlers.prepared(&self.handle) {
+                return over.map_err(|failure| failure.reason);
+            }
+            assert!(Instant::now() < deadline, "no end");
+            self.waker.wait(PATIENCE);
+        }
+    }
+
+    fn switch(&mut self, to: &Arc<Revision<Arc<Version>>>) {
+        self.handlers.switch(&self.handle, (&TOPIC.into(), 0), to, false).expect("the lane has no other call");
+    }
+}
+
+fn is_over(answered: &Answered) -> bool {
+    matches!(answered.reply, Some(Reply::Switched(Switched::Over { .. })))
+}
+
 fn pipeline() -> Pipeline {
     let inline = InlinePipeline {
         plugin: "handler.wasm".into(),
-        topics: vec!["orders".to_owned()],
+        topics: vec![TOPIC.to_owned()],
         group: "group".to_owned(),
         outputs: vec!["out".to_owned()],
         ..InlinePipeline::default()
@@ -155,4 +187,70 @@ fn a_lane_may_be_given_up_at_a_call() {
         assert!(Instant::now() < deadline, "no answer");
         waker.wait(PATIENCE);
     }
+}
+
+/// Proves: a lane is served while its next instance starts; the switch to one that was started is over when it was asked for,
+/// without a call of either instance; and one that was not is started by the switch.
+#[test]
+fn a_switch_waits_for_no_start() {
+    let mut lane = Lane::open();
+    for number in 1..20 {
+        let to = revision(number, "raw-frames");
+        lane.prepare(&to);
+        lane.call("x", true);
+        assert!(is_answer(&lane.wait()), "the old one serves");
+        lane.prepared().expect("it starts");
+        lane.switch(&to);
+        let answered = lane.answered().expect("it is over");
+        assert!(is_over(&answered) && answered.memory > 0, "{:?}", answered.reply);
+        lane.call("x", true);
+        assert!(is_answer(&lane.wait()));
+    }
+    lane.switch(&revision(20, "raw-frames"));
+    assert!(is_over(&lane.wait()));
+    lane.call("x", true);
+    assert!(is_answer(&lane.wait()));
+}
+
+/// Proves: a version whose instances do not start is known before the lane is asked to go over, is said once, and leaves the
+/// old instance where it is; so does one that nobody wants any more, whether it has started or not.
+#[test]
+fn what_was_prepared_in_vain_leaves_no_trace() {
+    let mut lane = Lane::open();
+    let fails = revision(1, "init-fails");
+    lane.prepare(&fails);
+    let said = lane.prepared().expect_err("it does not start");
+    assert!(said.contains("ok: has to be true"), "{said}");
+    assert_eq!(lane.prepared(), Ok(()), "said already");
+    let good = revision(2, "raw-frames");
+    lane.prepare(&good);
+    lane.prepare(&good);
+    lane.prepared().expect("the second one starts");
+    lane.handlers.give_up_prepared(&lane.handle);
+    lane.prepare(&good);
+    lane.handlers.give_up_prepared(&lane.handle);
+    lane.call("x", true);
+    assert!(is_answer(&lane.wait()), "the old one serves");
+    lane.prepare(&good);
+}
+
+/// Proves: a lane that broke meanwhile, and whose calls run apart now, goes over to what was started for it before.
+#[test]
+fn a_lane_may_break_while_its_next_instance_starts() {
+    let mut lane = Lane::open();
+    let to = revision(1, "raw-frames");
+    lane.prepare(&to);
+    lane.call("!trap", true);
+    assert!(matches!(lane.wait().reply, Some(Reply::Fault(_))));
+    lane.prepared().expect("it starts");
+    lane.switch(&to);
+    assert!(is_over(&lane.wait()));
+    lane.prepare(&to);
+    lane.call("x", true);
+    assert!(is_answer(&lane.wait()));
+    lane.prepared().expect("it starts");
+    lane.switch(&to);
+    assert!(is_over(&lane.wait()));
+    lane.call("x", true);
+    assert!(is_answer(&lane.wait()));
 }

@@ -188,19 +188,13 @@ unsafe fn pack(message: *mut rd::rd_kafka_message_t, burst: &mut MessagesWriter<
             attempt: 1,
             source: 0,
         };
-        if let Some(headers) = RawHeaders::of(message) {
-            if headers.is_empty() {
-                burst.push(&new, sluicebox_frames::Headers::default());
-            } else {
-                burst.push_with(&new, |writer| headers.copy(writer));
-            }
-            return;
-        }
-        let mut headers: *mut rd::rd_kafka_headers_t = ptr::null_mut();
-        if rd::rd_kafka_message_headers(message, &mut headers) == Code::RD_KAFKA_RESP_ERR_NO_ERROR {
-            burst.push_with(&new, |writer| copy_headers(headers, writer));
-        } else {
-            burst.push(&new, sluicebox_frames::Headers::default());
+        match RawHeaders::of(message) {
+            Some(headers) if headers.is_empty() => burst.push(&new, sluicebox_frames::Headers::default()),
+            raw => burst.push_with(&new, |writer| {
+                if !raw.is_some_and(|raw| raw.copy(writer)) {
+                    copy_headers(message, writer);
+                }
+            }),
         }
     }
 }
@@ -213,14 +207,20 @@ unsafe fn bytes<'a>(pointer: *const c_void, len: usize) -> Option<&'a [u8]> {
     (!pointer.is_null()).then(|| unsafe { slice::from_raw_parts(pointer.cast::<u8>(), len) })
 }
 
-/// Header names are taken as bytes: Kafka does not promise UTF-8. (Rust's rdkafka panics on such a name.)
+/// The public way. Header names are taken as bytes: Kafka does not promise UTF-8. (Rust's rdkafka panics on such a name.)
 ///
 /// # Safety
-/// `headers` is a live list.
-unsafe fn copy_headers(headers: *mut rd::rd_kafka_headers_t, writer: &mut HeadersWriter<'_>) {
+/// `message` is live.
+#[cold]
+unsafe fn copy_headers(message: *mut rd::rd_kafka_message_t, writer: &mut HeadersWriter<'_>) {
+    let mut headers: *mut rd::rd_kafka_headers_t = ptr::null_mut();
+    // SAFETY: a live message, whose the list stays.
+    if unsafe { rd::rd_kafka_message_headers(message, &mut headers) } != Code::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return;
+    }
     for i in 0.. {
         let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0usize);
-        // SAFETY: live list; name and value stay valid as long as it.
+        // SAFETY: a live list; name and value stay valid as long as it.
         unsafe {
             if rd::rd_kafka_header_get_all(headers, i, &mut name, &mut value, &mut len)
                 != Code::RD_KAFKA_RESP_ERR_NO_ERROR

@@ -15,13 +15,9 @@ use sluicebox_frames::HeadersWriter;
 const LENGTH_AT: usize = 120;
 const PLACE_AT: usize = 128;
 
-/// Headers of one record, checked to their end.
+/// Headers of one record, as they came.
 #[derive(Clone, Copy)]
-pub(super) struct RawHeaders<'a> {
-    count: usize,
-    /// Behind the count.
-    bytes: &'a [u8],
-}
+pub(super) struct RawHeaders<'a>(&'a [u8]);
 
 impl<'a> RawHeaders<'a> {
     /// `None` where the public way has to be taken.
@@ -48,34 +44,33 @@ impl<'a> RawHeaders<'a> {
             return None;
         }
         // SAFETY: that this is the value's end shows that these are the record's headers, in the buffer of its value.
-        Self::parse(unsafe { slice::from_raw_parts(place, len) })
-    }
-
-    /// Checks all of them, so that copying cannot stop half-way.
-    #[inline]
-    fn parse(bytes: &'a [u8]) -> Option<Self> {
-        if bytes == [0] {
-            return Some(Self { count: 0, bytes: &[] });
-        }
-        let mut rest = bytes;
-        let count = usize::try_from(varint(&mut rest)?).ok()?;
-        let headers = Self { count, bytes: rest };
-        for _ in 0..count {
-            next(&mut rest)?;
-        }
-        Some(headers)
+        Some(Self(unsafe { slice::from_raw_parts(place, len) }))
     }
 
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.0 == [0]
     }
 
-    pub fn copy(&self, writer: &mut HeadersWriter<'_>) {
-        let mut rest = self.bytes;
-        for (name, value) in (0..self.count).map_while(|_| next(&mut rest)) {
+    /// Writes all of them. False when the bytes are no headers: nothing is written then.
+    #[inline]
+    pub fn copy(&self, writer: &mut HeadersWriter<'_>) -> bool {
+        let copied = self.try_copy(writer).is_some();
+        if !copied {
+            writer.clear();
+        }
+        copied
+    }
+
+    #[inline]
+    fn try_copy(&self, writer: &mut HeadersWriter<'_>) -> Option<()> {
+        let mut rest = self.0;
+        let count = usize::try_from(varint(&mut rest)?).ok()?;
+        for _ in 0..count {
+            let (name, value) = next(&mut rest)?;
             writer.push(name, value);
         }
+        Some(())
     }
 }
 
@@ -94,12 +89,19 @@ fn next<'a>(rest: &mut &'a [u8]) -> Option<(&'a [u8], Option<&'a [u8]>)> {
 /// A zigzag varint of at most 32 bits (Protocol Buffers' encoding).
 #[inline]
 fn varint(rest: &mut &[u8]) -> Option<i32> {
-    let mut raw = 0u32;
-    for shift in (0..35).step_by(7) {
+    let first = u32::from(*rest.split_off_first()?);
+    // Nearly all are so short.
+    let raw = if first & 0x80 == 0 { first } else { long_varint(first, rest)? };
+    Some((raw >> 1) as i32 ^ -((raw & 1) as i32))
+}
+
+fn long_varint(first: u32, rest: &mut &[u8]) -> Option<u32> {
+    let mut raw = first & 0x7f;
+    for shift in (7..35).step_by(7) {
         let byte = *rest.split_off_first()?;
         raw |= u32::from(byte & 0x7f).checked_shl(shift)?;
         if byte & 0x80 == 0 {
-            return Some((raw >> 1) as i32 ^ -((raw & 1) as i32));
+            return Some(raw);
         }
     }
     None
@@ -107,14 +109,21 @@ fn varint(rest: &mut &[u8]) -> Option<i32> {
 
 #[cfg(test)]
 mod tests {
+    use sluicebox_frames::Headers;
+
     use super::*;
 
     type Header = (Vec<u8>, Option<Vec<u8>>);
 
+    /// Behind other bytes, which stay as they are.
     fn read(bytes: &[u8]) -> Option<Vec<Header>> {
-        let headers = RawHeaders::parse(bytes)?;
-        let mut rest = headers.bytes;
-        (0..headers.count).map(|_| next(&mut rest).map(|(n, v)| (n.to_vec(), v.map(<[u8]>::to_vec)))).collect()
+        let mut block = b"before".to_vec();
+        let mut writer = HeadersWriter::new(&mut block);
+        let copied = RawHeaders(bytes).copy(&mut writer);
+        let len = writer.finish() as usize;
+        assert!(block.len() == 6 + len && block.starts_with(b"before") && (copied || len == 0));
+        let headers = Headers::check(&block[6..]).expect("a block");
+        copied.then(|| headers.iter().map(|(n, v)| (n.to_vec(), v.map(<[u8]>::to_vec))).collect())
     }
 
     #[test]

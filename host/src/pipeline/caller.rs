@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use super::lane::{Call, CallKind, Reply, Switched};
 use super::port::{Answered, Handle, Renewed};
 use super::sink::Failure;
+use super::spare::{Spare, Started};
 use crate::config::OnStateRefused;
 use crate::delivery::ticket::LaneId;
 use crate::delivery::verdict::FailedMessage;
@@ -34,9 +35,18 @@ const APART: Duration = Duration::from_secs(60);
 pub struct LaneHandle(Arc<Desk>);
 
 /// What instances are asked.
-pub(super) enum Job {
+enum Job {
     Call(Call),
-    Switch { place: Place, to: Handler, must: bool },
+    Switch(Switch),
+}
+
+/// Another version for a lane.
+struct Switch {
+    place: Place,
+    to: Handler,
+    must: bool,
+    /// What was started for it.
+    spare: Option<Started>,
 }
 
 /// Where answers of one pipeline gather.
@@ -61,6 +71,10 @@ struct Desk {
     ordinary: runtime::Handle,
     apart: runtime::Handle,
     resident: Mutex<Whereabouts>,
+    /// For a switch that comes.
+    spare: Spare,
+    /// The lane runs apart since its last call.
+    is_apart: AtomicBool,
     /// A call runs on the thread of whoever asked for it.
     here: AtomicBool,
 }
@@ -117,17 +131,56 @@ impl LaneHandle {
             ordinary: ordinary.clone(),
             apart: apart.clone(),
             resident: Mutex::new(Whereabouts::Here(resident)),
+            spare: Spare::default(),
+            is_apart: AtomicBool::new(false),
             here: AtomicBool::new(false),
         }))
     }
 
-    pub(super) fn send(&self, job: Job) -> Result<(), String> {
+    /// Begins to start an instance for a switch that comes. Calls go on meanwhile, also those of the lanes beside it: it
+    /// takes its turns as they do.
+    pub(super) fn prepare(&self, place: Place, to: Handler) {
+        let desk = Arc::clone(&self.0);
+        let apart = desk.is_apart.load(Ordering::Relaxed);
+        let (ticket, before) = desk.spare.begin();
+        let preparation = Preparation { desk, ticket };
+        self.0.thread_of(apart).spawn(async move {
+            if let Some(before) = before {
+                before.end();
+            }
+            let started = Instance::start_for(&to.version, &to.config, Some(place)).await;
+            let started = started.map(|instance| Started { instance: Box::new(instance), apart });
+            preparation.over(started.map_err(|fault| failure(&fault)));
+        });
+    }
+
+    /// See [`Spare::prepared`].
+    pub(super) fn prepared(&self) -> Option<Result<(), Failure>> {
+        self.0.spare.prepared()
+    }
+
+    /// No switch comes after all.
+    pub(super) fn give_up_prepared(&self) {
+        if let Some(spare) = self.0.spare.give_up() {
+            self.0.thread_of(spare.apart).spawn(async move { spare.end() });
+        }
+    }
+
+    /// Another version, in the instance that was prepared for it, if one was.
+    pub(super) fn switch(&self, place: Place, to: Handler, must: bool) -> Result<(), String> {
+        let spare = self.0.spare.give_up();
+        self.send(Job::Switch(Switch { place, to, must, spare }))
+    }
+
+    fn send(&self, job: Job) -> Result<(), String> {
         let Some(resident) = lock(&self.0.resident).take(Whereabouts::Away) else {
             return Err("the lane's handler is at a call still".to_owned());
         };
-        let here = matches!(&job, Job::Call(call) if call.short.is_some())
-            && resident.instance.is_some()
-            && resident.seat.is_calm();
+        let here = resident.seat.is_calm()
+            && match &job {
+                Job::Call(call) => call.short.is_some() && resident.instance.is_some(),
+                Job::Switch(switch) => resident.only_changes_hands(switch),
+            };
         let thread = self.0.thread(&resident.seat).clone();
         let mut call: Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(resident.serve(Arc::clone(&self.0), job));
         if here {
@@ -157,6 +210,7 @@ impl Handle for LaneHandle {
 
 impl Drop for LaneHandle {
     fn drop(&mut self) {
+        self.give_up_prepared();
         // Giving an instance back takes a while, which is not the loop's.
         if let Some(resident) = lock(&self.0.resident).take(Whereabouts::Dismissed) {
             self.0.thread(&resident.seat).spawn(async move { drop(resident) });
@@ -166,7 +220,11 @@ impl Drop for LaneHandle {
 
 impl Desk {
     fn thread(&self, seat: &Seat) -> &runtime::Handle {
-        if seat.apart_until.is_some() { &self.apart } else { &self.ordinary }
+        self.thread_of(seat.apart_until.is_some())
+    }
+
+    fn thread_of(&self, apart: bool) -> &runtime::Handle {
+        if apart { &self.apart } else { &self.ordinary }
     }
 
     /// A call is over.
@@ -204,6 +262,41 @@ impl Seat {
     }
 }
 
+/// An instance is being started for a switch.
+struct Preparation {
+    desk: Arc<Desk>,
+    ticket: u64,
+}
+
+impl Preparation {
+    fn over(&self, started: Result<Started, Failure>) {
+        if let Some(unwanted) = self.desk.spare.over(self.ticket, started) {
+            unwanted.end();
+        }
+        self.desk.answers.waker.wake();
+    }
+}
+
+impl Drop for Preparation {
+    /// Nobody waits for ever for one that panics (a bug of the host's).
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.over(Err(Failure {
+                class: "host",
+                reason: "a handler thread panicked, a bug of the host's".to_owned(),
+            }));
+        }
+    }
+}
+
+impl Started {
+    /// Nobody wants it. Called on its thread.
+    fn end(self) {
+        let mut instance = self.instance;
+        instance.move_here();
+    }
+}
+
 /// Answers a call that panics (a bug of the host's): else its lane would wait for ever.
 struct Alarm<'a> {
     lane: LaneId,
@@ -238,13 +331,14 @@ impl Resident {
         }
         let started = Instant::now();
         let _alarm = Alarm { lane: desk.lane, answers: &desk.answers };
-        let (frame, reply, broken) = match job {
+        let (frame, reply, gone) = match job {
             Job::Call(call) => {
                 let (reply, broken) = self.reply(&call).await;
                 (call.frame, reply, broken)
             }
-            Job::Switch { place, to, must } => {
-                (Frame::default(), Reply::Switched(self.switch(place, to, must).await), None)
+            Job::Switch(switch) => {
+                let (switched, old) = self.switch(switch, desk.here.load(Ordering::Relaxed)).await;
+                (Frame::default(), Reply::Switched(switched), old)
             }
         };
         let took = started.elapsed();
@@ -252,11 +346,12 @@ impl Resident {
         let renewed = self.renew(&desk).await;
         let memory = self.instance.as_ref().map_or(0, Instance::memory_bytes);
         self.seat.after(fault, started + took);
-        if let Some(mut broken) = broken {
-            // What it takes to give it up is done where the lane goes on.
+        desk.is_apart.store(self.seat.apart_until.is_some(), Ordering::Relaxed);
+        if let Some(mut gone) = gone {
+            // What it takes to give it up is done where the lane goes on, which does not wait for it.
             desk.thread(&self.seat).spawn(async move {
-                broken.move_here();
-                drop(broken);
+                gone.move_here();
+                drop(gone);
             });
         }
         desk.seat(self);
@@ -286,41 +381,57 @@ impl Resident {
         Some(Renewed::Fresh)
     }
 
-    /// A new instance first, then the old one's state for it, then the end of the old one.
-    async fn switch(&mut self, place: Place, to: Handler, must: bool) -> Switched {
+    /// Such a switch calls neither instance.
+    fn only_changes_hands(&self, switch: &Switch) -> bool {
+        switch.spare.as_ref().is_some_and(|spare| !spare.apart) && !self.hands_state_over(&switch.to)
+    }
+
+    fn hands_state_over(&self, to: &Handler) -> bool {
+        self.instance.is_some() && self.handler.version.has_state() && to.version.has_state()
+    }
+
+    /// A new instance first, if none was prepared, then the old one's state for it. Gives out the old one.
+    async fn switch(&mut self, switch: Switch, here: bool) -> (Switched, Option<Instance>) {
+        let Switch { place, to, must, spare } = switch;
         let refused = |fault: &Fault, lost| Switched::Refused { failure: failure(fault), lost };
         let start = || Instance::start_for(&to.version, &to.config, Some(place.clone()));
-        let mut new = match start().await {
-            Ok(new) => Some(new),
-            Err(_) if must => None, // reported; its next call tries again, as after any fault
-            Err(fault) => return refused(&fault, false),
+        let mut new = match spare {
+            Some(Started { mut instance, .. }) => {
+                if !here {
+                    // The lane may have changed threads meanwhile.
+                    instance.move_here();
+                }
+                Some(*instance)
+            }
+            None => match start().await {
+                Ok(new) => Some(new),
+                Err(_) if must => None, // reported; its next call tries again, as after any fault
+                Err(fault) => return (refused(&fault, false), None),
+            },
         };
         let mut restored = false;
-        if let (Some(old), Some(into)) = (&mut self.instance, &mut new)
-            && self.handler.version.has_state()
-            && to.version.has_state()
+        if self.hands_state_over(&to)
+            && let (Some(old), Some(into)) = (&mut self.instance, &mut new)
         {
             match hand_over(old, into, &self.handler.version).await {
                 Ok(()) => restored = true,
                 Err((fault, lost)) => {
-                    if lost {
-                        self.instance = None;
-                    }
+                    let gone = if lost { self.instance.take() } else { None };
                     if to.on_state_refused == OnStateRefused::Refuse && !must {
-                        return refused(&fault, lost);
+                        return (refused(&fault, lost), gone);
                     }
                     // One that has seen half of a state is no fresh one.
                     drop(new.take());
                     new = match start().await {
                         Ok(new) => Some(new),
                         Err(_) if must => None,
-                        Err(fault) => return refused(&fault, lost),
+                        Err(fault) => return (refused(&fault, lost), gone),
                     };
                 }
             }
         }
-        (self.handler, self.instance) = (to, new);
-        Switched::Over { restored }
+        self.handler = to;
+        (Switched::Over { restored }, std::mem::replace(&mut self.instance, new))
     }
 
     /// Makes a call. After any error the store is poisoned or leaks: the instance is handed out to be given up, and a new one is

@@ -14,10 +14,11 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, oneshot};
 
 pub use super::caller::LaneHandle;
-use super::caller::{AnswerSender, Handler, Job};
+use super::caller::{AnswerSender, Handler};
 use super::lane::Exports;
 use super::port::{Answered, Handlers};
 use super::revision::{self, Build, Offered, Revision};
+use super::sink::Failure;
 use crate::config::Pipeline;
 use crate::delivery::ticket::LaneId;
 use crate::handler_metrics::HandlerMetrics;
@@ -148,6 +149,19 @@ impl Handlers for LaneHandlers {
         self.threads.open(lane, handler, &self.answers)
     }
 
+    fn prepare(&mut self, handle: &LaneHandle, (topic, partition): (&Arc<str>, i32), to: &Arc<Revision<Arc<Version>>>) {
+        let place = Place::of_partition(topic, partition.unsigned_abs());
+        handle.prepare(place, self.handler(to));
+    }
+
+    fn prepared(&mut self, handle: &LaneHandle) -> Option<Result<(), Failure>> {
+        handle.prepared()
+    }
+
+    fn give_up_prepared(&mut self, handle: &LaneHandle) {
+        handle.give_up_prepared();
+    }
+
     fn switch(
         &mut self,
         handle: &LaneHandle,
@@ -156,7 +170,7 @@ impl Handlers for LaneHandlers {
         must: bool,
     ) -> Result<(), String> {
         let place = Place::of_partition(topic, partition.unsigned_abs());
-        handle.send(Job::Switch { place, to: self.handler(to), must })
+        handle.switch(place, self.handler(to), must)
     }
 
     #[inline]

@@ -39,6 +39,7 @@ mod run;
 #[cfg(test)]
 pub(crate) mod sim;
 pub mod sink;
+mod spare;
 mod standstill;
 pub mod status;
 pub mod stop;

@@ -12,6 +12,7 @@ use sluicebox_frames::{Frame, MessagesWriter};
 
 use super::lane::{Call, Reply};
 use super::revision::{Build, Revision};
+use super::sink::Failure;
 use crate::delivery::outgoing::Outgoing;
 use crate::delivery::ticket::{self, LaneId, Ticket};
 
@@ -181,8 +182,16 @@ pub trait Handlers {
 
     /// Gives a lane its instance, which its first call starts.
     fn open(&mut self, lane: LaneId, revision: &Arc<Revision<Self::Build>>) -> Self::Handle;
-    /// Hands over a switch, which is a call like others: a new instance, then the old one's state for it, then the end of
-    /// the old one. `must`: the lane goes over also when the new instance does not start; its next call starts it.
+    /// Begins to start an instance for a switch to this revision that comes; the lane's calls go on meanwhile. What was
+    /// prepared before is given up.
+    fn prepare(&mut self, handle: &Self::Handle, at: (&Arc<str>, i32), to: &Arc<Revision<Self::Build>>);
+    /// Whether that is over, well or not; a failure is told once.
+    fn prepared(&mut self, handle: &Self::Handle) -> Option<Result<(), Failure>>;
+    /// The switch does not come after all.
+    fn give_up_prepared(&mut self, handle: &Self::Handle);
+    /// Hands over a switch, which is a call like others: the instance that was prepared, or else a new one, then the old
+    /// one's state for it, then the end of the old one. `must`: the lane goes over also when the new instance does not
+    /// start; its next call starts it.
     ///
     /// # Errors
     /// As [`Handle::call`].

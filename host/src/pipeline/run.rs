@@ -28,7 +28,7 @@ use super::revision::Revision;
 use super::standstill::AgingWatch;
 use super::status::{Figures, PipelineStatus, Stalled, State};
 use super::stop::Stop;
-use super::swap::{Handed, Swap};
+use super::swap::{Ahead, Handed, Swap};
 use super::trouble::Troubles;
 use crate::config::{Cluster, Pipeline};
 use crate::delivery::retention::Danger;
@@ -74,6 +74,8 @@ pub(super) struct Slot<E: Edges> {
     pub(super) target: Arc<Revision<BuildOf<E>>>,
     /// When it was told to, unless it is there.
     pub(super) told: Option<Instant>,
+    /// The instance for that.
+    pub(super) ahead: Ahead,
     /// A switch is with the handler.
     pub(super) handed: Option<Handed<BuildOf<E>>>,
     /// A canary failed at this offset, and the version before tries.
@@ -115,6 +117,7 @@ impl<E: Edges> Slot<E> {
             target: Arc::clone(&revision),
             told: None,
             revision,
+            ahead: Ahead::Nothing,
             handed: None,
             replays: None,
             gap: None,
@@ -414,7 +417,7 @@ impl<E: Edges> Run<E> {
             slot.memory = answered.memory;
             let outlets = &mut self.parts.outlets;
             if let Reply::Switched(switched) = &reply {
-                if let Some(gap) = self.swap.ended(slot, switched, now) {
+                if let Some(gap) = self.swap.ended(slot, switched, answered.took, now) {
                     outlets.figures.gaps.observe(gap);
                 }
             } else {

@@ -12,6 +12,7 @@ use super::lane::{LaneRules, Switched};
 use super::port::{Edges, Handlers};
 use super::revision::{Build, Revision};
 use super::run::{Run, Slot};
+use super::sink::Failure;
 use crate::config::Canary;
 use crate::delivery::rollout::{self, RolloutRules};
 use crate::telemetry;
@@ -19,8 +20,8 @@ use crate::telemetry;
 /// A version is new so long: most of its records failing is a reason to go back.
 const NEW: Duration = Duration::from_secs(600);
 
-/// So many lanes are on their way at a time: a handler's thread builds one instance after the other, and who waits for that
-/// is served by nobody. The others go on with what they have meanwhile.
+/// So many lanes are on their way at a time: starting an instance takes turns of its thread, which the other lanes go on with
+/// what they have on.
 const AT_ONCE: usize = 2;
 /// A lane that needs longer, for the call that it is in, is not waited for by the others.
 const SLOW: Duration = Duration::from_millis(10);
@@ -29,6 +30,16 @@ const SLOW: Duration = Duration::from_millis(10);
 pub(super) struct Handed<B> {
     to: Arc<Revision<B>>,
     at: Instant,
+}
+
+/// What there is of the instance that a lane is to go over to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Ahead {
+    #[default]
+    Nothing,
+    Starts,
+    /// It waits for the lane.
+    Started,
 }
 
 /// See the module's text.
@@ -92,6 +103,7 @@ impl<B: Build> Swap<B> {
         // Nothing is left to go back to for a lane that goes back.
         let must = slot.target.number == self.orders.serving.number;
         handlers.switch(&slot.handle, (&slot.lane.topic, slot.lane.partition), &slot.target, must)?;
+        slot.ahead = Ahead::Nothing;
         slot.handed = Some(Handed { to: Arc::clone(&slot.target), at: now });
         Ok(())
     }
@@ -109,7 +121,13 @@ impl<B: Build> Swap<B> {
     }
 
     /// A switch came back from the handler's side. How long it took, if the lane went over.
-    pub(super) fn ended<E>(&mut self, slot: &mut Slot<E>, switched: &Switched, now: Instant) -> Option<Duration>
+    pub(super) fn ended<E>(
+        &mut self,
+        slot: &mut Slot<E>,
+        switched: &Switched,
+        took: Duration,
+        now: Instant,
+    ) -> Option<Duration>
     where
         E: Edges,
         E::Handlers: Handlers<Build = B>,
@@ -117,7 +135,8 @@ impl<B: Build> Swap<B> {
         let Handed { to, at } = slot.handed.take()?;
         match switched {
             Switched::Over { .. } => {
-                let gap = now.saturating_duration_since(at);
+                // One that was over at once came back in the turn that it was handed over in.
+                let gap = now.saturating_duration_since(at).max(took);
                 slot.gap = Some(gap);
                 slot.revision = to;
                 if let Some(report) = &mut self.report {
@@ -126,10 +145,8 @@ impl<B: Build> Swap<B> {
                 Some(gap)
             }
             Switched::Refused { failure, .. } => {
-                slot.target = Arc::clone(&slot.revision);
+                self.refused = Some((to.number, stays(slot, failure)));
                 self.settled = false;
-                let reason = format!("{}: {}: {}", slot.name(), failure.class, failure.reason);
-                self.refused = Some((to.number, reason));
                 None
             }
         }
@@ -159,6 +176,12 @@ impl<B: Build> Swap<B> {
             tally.took(messages, took);
         }
     }
+}
+
+/// A lane does not go where it was told to. Why, for people.
+fn stays<E: Edges>(slot: &mut Slot<E>, failure: &Failure) -> String {
+    slot.target = Arc::clone(&slot.revision);
+    format!("{}: {}: {}", slot.name(), failure.class, failure.reason)
 }
 
 impl<E: Edges> Run<E> {
@@ -210,6 +233,7 @@ impl<E: Edges> Run<E> {
         let mut under_way: Vec<Instant> =
             here.filter_map(|slot| slot.told).map(|told| told + SLOW).filter(|slow| now < *slow).collect();
         let (mut any, mut all) = (false, true);
+        let handlers = &mut self.parts.handlers;
         for id in &self.active {
             let Some(slot) = self.lanes[*id as usize].as_mut() else { continue };
             if slot.lane.is_draining() || slot.lane.stopped().is_some() {
@@ -243,10 +267,35 @@ impl<E: Edges> Run<E> {
                 any = true;
                 slot.target = Arc::clone(target);
                 slot.told = Some(now);
+                if std::mem::take(&mut slot.ahead) != Ahead::Nothing {
+                    mark!(PreparedInVain);
+                    handlers.give_up_prepared(&slot.handle);
+                }
                 if slot.revision.number == target.number && slot.handed.is_none() {
                     slot.lane.stay();
+                } else if in_turn && target.number != self.swap.orders.serving.number {
+                    slot.lane.stay();
+                    slot.ahead = Ahead::Starts;
+                    handlers.prepare(&slot.handle, (&slot.lane.topic, slot.lane.partition), target);
                 } else {
+                    // Nothing is better than what it leaves.
                     slot.lane.switch(self.swap.rules_of(target), drain);
+                }
+            }
+            if slot.ahead == Ahead::Starts
+                && let Some(prepared) = handlers.prepared(&slot.handle)
+            {
+                any = true;
+                match prepared {
+                    Ok(()) => {
+                        slot.ahead = Ahead::Started;
+                        slot.lane.switch(self.swap.rules_of(target), drain);
+                    }
+                    Err(failure) => {
+                        mark!(NotPrepared);
+                        slot.ahead = Ahead::Nothing;
+                        self.swap.refused = Some((target.number, stays(slot, &failure)));
+                    }
                 }
             }
             if slot.revision.number == target.number && self.swap.is_promoted(target) {

@@ -2,15 +2,15 @@
 //! entered. An instance is called by one task at a time; between calls, and between two polls of one, it may move between
 //! threads.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluicebox_frames::{Frame, Messages};
-use wasmtime::component::{ComponentExportIndex, ComponentNamedList, Func, Lift, Lower, ResourceTable, TypedFunc};
+use wasmtime::component::{ComponentNamedList, Func, Lower, ResourceTable};
 use wasmtime::{Store, UpdateDeadline};
 use wasmtime_wasi::WasiCtx;
 
+use super::entry::{Call, Calls, Entry, Starting};
 use super::fault::{Fault, FaultClass};
 use super::http::Http;
 use super::imports::OutputInfo;
@@ -67,21 +67,6 @@ pub(super) struct State {
     /// Series of the handler's own metrics, by number.
     pub series: Numbers,
     meter: Arc<Meter>,
-}
-
-/// Exported functions of this instance. A frame form is looked up in preference to its typed form.
-#[derive(Clone, Copy, Default)]
-struct Calls {
-    message_frames: Option<Func>,
-    message_handler: Option<Func>,
-    batch_frames: Option<Func>,
-    batch_handler: Option<Func>,
-    tick: Option<Func>,
-    partition_assigned: Option<Func>,
-    partition_revoked: Option<Func>,
-    handle_failed: Option<Func>,
-    snapshot: Option<Func>,
-    restore: Option<Func>,
 }
 
 /// Time that a call may take.
@@ -194,17 +179,52 @@ impl Instance {
         let Some(function) = self.calls.message_handler else {
             return Err(Fault::new(FaultClass::Host, "a burst for a component without a message handler"));
         };
-        let mut answers = AnswerBuilder::new(messages.len(), self.answer_bytes(burst.len()));
-        for message in messages.iter() {
-            self.about(|place| Place::set_one(place, &message));
-            self.replay(Some(message));
-            // SAFETY: as above.
-            let call = unsafe { Call::<_, (MessageAnswer,)>::new(function, (Message::from(message),)) };
-            let (answer,) = self.enter(times, burst.len(), true, call).await?;
-            if answers.message(&answer, messages.stop_at_reject()).map_err(|fault| self.spent(fault))? == Next::Stop {
-                break;
+        self.handle_each(function, &messages, times, burst.len()).await
+    }
+
+    /// A burst for a handler that takes message by message: each is a call of its own, with the limits of one, in the turns of
+    /// all.
+    async fn handle_each(
+        &mut self,
+        function: Func,
+        messages: &Messages<'_>,
+        times: Times,
+        input: usize,
+    ) -> Result<Frame, Fault> {
+        let mut answers = AnswerBuilder::new(messages.len(), self.answer_bytes(input));
+        self.begin(times, input).await?;
+        let (store, version, meter, replay) = (&mut self.store, &self.version, &self.meter, &self.replay);
+        let answer_bytes = answer_bytes(&self.config.limits, input);
+        let pulse = version.runtime.pulse();
+        let calls = meter.run(&self.seat.turn, pulse, async {
+            for (i, message) in messages.iter().enumerate() {
+                about(store, |place| Place::set_one(place, &message));
+                begin_replay(replay.as_deref(), Some(message));
+                if i > 0 {
+                    let has_had_its_slice = meter.arm_next(times.running);
+                    arm(store, answer_bytes);
+                    if has_had_its_slice {
+                        meter.end_slice();
+                        tokio::task::yield_now().await;
+                    }
+                }
+                // SAFETY: the export's type was compared with these types when the component was loaded.
+                let call = unsafe { Call::<_, (MessageAnswer,)>::new(function, (Message::from(message),)) };
+                let call = call.call(store, version);
+                let over = tokio::task::unconstrained(meter.wall_clock(times.wall));
+                let (answer,) = match within(call, over).await {
+                    Some(answer) => answer.map_err(Broken::Failed)?,
+                    None => return Err(Broken::OutOfTime),
+                };
+                match answers.message(&answer, messages.stop_at_reject()).map_err(Broken::Said)? {
+                    Next::Stop => break,
+                    Next::Offer => {}
+                }
             }
-        }
+            Ok(())
+        });
+        let ended = calls.await;
+        self.end(ended, times, true)?;
         Ok(answers.finish())
     }
 
@@ -405,19 +425,17 @@ impl Instance {
     }
 
     fn answer_bytes(&self, input: usize) -> u64 {
-        self.config.limits.answer_bytes.max((input as u64).saturating_mul(2))
+        answer_bytes(&self.config.limits, input)
     }
 
     /// What the next call is about.
     fn about(&self, place: impl FnOnce(&mut Option<Place>)) {
-        self.store.data().output.begin_call(place);
+        about(&self.store, place);
     }
 
     /// Which message a deterministic handler's clock and random numbers come from.
     fn replay(&self, first: Option<sluicebox_frames::Message<'_>>) {
-        if let (Some(replay), Some(message)) = (&self.replay, first) {
-            replay.begin(&message);
-        }
+        begin_replay(self.replay.as_deref(), first);
     }
 
     /// A call returned and said what it may not say.
@@ -440,30 +458,42 @@ impl Instance {
         entered: bool,
         entry: E,
     ) -> Result<E::Answer, Fault> {
+        self.begin(times, input).await?;
+        let call = entry.call(&mut self.store, &self.version);
+        let run = self.meter.run(&self.seat.turn, self.version.runtime.pulse(), call);
+        // Unconstrained: a call that uses up the task's budget at every poll must not put its end off.
+        let over = tokio::task::unconstrained(self.meter.wall_clock(times.wall));
+        let ended = match within(run, over).await {
+            Some(answer) => answer.map_err(Broken::Failed),
+            None => Err(Broken::OutOfTime),
+        };
+        self.end(ended, times, entered)
+    }
+
+    /// What goes before a call.
+    async fn begin(&mut self, times: Times, input: usize) -> Result<(), Fault> {
         if self.faulted {
             return Err(Fault::new(FaultClass::Host, "an instance was called again after a fault"));
         }
         // Before any clock of the call is started: others' turns are nothing that it could hurry.
         self.seat.turn().await;
-        let answer_bytes = self.answer_bytes(input);
-        self.store.set_hostcall_fuel(usize::try_from(answer_bytes).unwrap_or(usize::MAX));
         self.meter.arm(times.running);
-        self.store.data_mut().limits.begin_call();
-        // The next tick is the first look; the store's own deadline has long passed since the last call.
-        self.store.set_epoch_deadline(1);
+        arm(&mut self.store, answer_bytes(&self.config.limits, input));
         // From here on a call that is dropped half way (a caller that gave up) leaves a store that must not be used.
         self.faulted = true;
-        let call = entry.call(&mut self.store, &self.version);
-        let run = self.meter.run(&self.seat.turn, self.version.runtime.pulse(), call);
-        // Unconstrained: a call that uses up the task's budget at every poll must not put its end off.
-        let over = tokio::task::unconstrained(tokio::time::sleep(times.wall));
-        match within(run, over).await {
-            Some(Ok(answer)) => {
+        Ok(())
+    }
+
+    /// What comes after it.
+    fn end<T>(&mut self, ended: Result<T, Broken>, times: Times, entered: bool) -> Result<T, Fault> {
+        match ended {
+            Ok(answer) => {
                 self.faulted = false;
                 Ok(answer)
             }
-            Some(Err(error)) => Err(self.reported(Fault::of(&error, self.store.data(), entered))),
-            None => {
+            Err(Broken::Failed(error)) => Err(self.reported(Fault::of(&error, self.store.data(), entered))),
+            Err(Broken::Said(fault)) => Err(self.spent(fault)),
+            Err(Broken::OutOfTime) => {
                 let (state, ran) = (self.store.data(), self.meter.used());
                 let waits = state.waits_in.map_or_else(String::new, |function| format!(", and waits in {function}"));
                 let asked = state.http.waits_for();
@@ -491,6 +521,39 @@ impl std::fmt::Debug for Instance {
     }
 }
 
+/// How a call ended that did not end well.
+enum Broken {
+    /// The guest did not return.
+    Failed(wasmtime::Error),
+    /// It took longer than it may.
+    OutOfTime,
+    /// It returned, and said what it may not say.
+    Said(Fault),
+}
+
+/// Bytes of an answer to so much.
+fn answer_bytes(limits: &HandlerLimits, input: usize) -> u64 {
+    limits.answer_bytes.max((input as u64).saturating_mul(2))
+}
+
+fn about(store: &Store<State>, place: impl FnOnce(&mut Option<Place>)) {
+    store.data().output.begin_call(place);
+}
+
+fn begin_replay(replay: Option<&Replay>, first: Option<sluicebox_frames::Message<'_>>) {
+    if let (Some(replay), Some(message)) = (replay, first) {
+        replay.begin(&message);
+    }
+}
+
+/// The store's own limits of a call.
+fn arm(store: &mut Store<State>, answer_bytes: u64) {
+    store.set_hostcall_fuel(usize::try_from(answer_bytes).unwrap_or(usize::MAX));
+    store.data_mut().limits.begin_call();
+    // The next tick is the first look; the store's own deadline has long passed since the last call.
+    store.set_epoch_deadline(1);
+}
+
 /// At every tick that passes inside the guest: end it when its running time is used up, else let the thread's other
 /// lanes run, if it is their turn.
 fn take_turns(store: &mut Store<State>, version: &Version) {
@@ -503,85 +566,10 @@ fn take_turns(store: &mut Store<State>, version: &Version) {
         if meter.is_fresh() {
             return Ok(UpdateDeadline::Continue(1));
         }
+        pulse.lived();
         meter.end_slice();
         // tokio's own yield and not wasmtime's: it lets the thread look at its timers and channels first, where a plain
         // wake-up would be polled again up to 60 times before that.
         Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
     });
-}
-
-/// Something that runs guest code in a store.
-trait Entry {
-    type Answer;
-    fn call(
-        self,
-        store: &mut Store<State>,
-        version: &Version,
-    ) -> impl Future<Output = wasmtime::Result<Self::Answer>> + Send;
-}
-
-/// Instantiation and `init`. The inner error is `init`'s own.
-struct Starting;
-
-impl Entry for Starting {
-    type Answer = Result<Calls, String>;
-
-    async fn call(self, store: &mut Store<State>, version: &Version) -> wasmtime::Result<Self::Answer> {
-        let instance = version.pre.instantiate_async(&mut *store).await?;
-        let exports = &version.exports;
-        if let Some(init) = &exports.init {
-            let settings = Arc::clone(&store.data().config.settings);
-            let init = instance.get_typed_func::<(&str,), (Result<(), String>,)>(&mut *store, init)?;
-            if let (Err(text),) = init.call_async(&mut *store, (&settings,)).await? {
-                return Ok(Err(text));
-            }
-        }
-        let mut find = |export: &Option<ComponentExportIndex>| instance.get_func(&mut *store, export.as_ref()?);
-        Ok(Ok(Calls {
-            message_frames: find(&exports.message_frames),
-            message_handler: find(&exports.message_handler),
-            batch_frames: find(&exports.batch_frames),
-            batch_handler: find(&exports.batch_handler),
-            tick: find(&exports.tick),
-            partition_assigned: find(&exports.partition_assigned),
-            partition_revoked: find(&exports.partition_revoked),
-            handle_failed: find(&exports.handle_failed),
-            snapshot: find(&exports.snapshot),
-            restore: find(&exports.restore),
-        }))
-    }
-}
-
-/// A call of an export.
-struct Call<P, R> {
-    function: TypedFunc<P, R>,
-    params: P,
-}
-
-impl<P, R> Call<P, R>
-where
-    P: ComponentNamedList + Lower,
-    R: ComponentNamedList + Lift,
-{
-    /// The parameters borrow, so that the typed function cannot be kept between calls, and comparing types again at
-    /// every call would cost more than the call.
-    ///
-    /// # Safety
-    /// The function takes `P` and gives `R`.
-    unsafe fn new(function: Func, params: P) -> Self {
-        // SAFETY: promised by the caller.
-        Self { function: unsafe { TypedFunc::new_unchecked(function) }, params }
-    }
-}
-
-impl<P, R> Entry for Call<P, R>
-where
-    P: ComponentNamedList + Lower + Send + Sync,
-    R: ComponentNamedList + Lift + Send + Sync + 'static,
-{
-    type Answer = R;
-
-    async fn call(self, store: &mut Store<State>, _version: &Version) -> wasmtime::Result<R> {
-        self.function.call_async(store, self.params).await
-    }
 }

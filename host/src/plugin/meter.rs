@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use super::runtime::{Pulse, TICK};
+use super::runtime::{EASY_TICK, Pulse, TICK};
 use super::turns::{Stretch, Turn};
 use crate::handler_usage::Usage;
 
@@ -17,7 +17,7 @@ const YOUNG: u64 = 100;
 /// A tick does not end a stretch that began so shortly before it.
 const FRESH: Duration = Duration::from_nanos(TICK.as_nanos() as u64 / 2);
 /// So the longest stretch takes this.
-const LONGEST: Duration = Duration::from_nanos((TICK.as_nanos() + FRESH.as_nanos()) as u64);
+const LONGEST: Duration = Duration::from_nanos((EASY_TICK.as_nanos() + FRESH.as_nanos()) as u64);
 
 /// The guest used up its running time.
 #[derive(Debug, thiserror::Error)]
@@ -30,9 +30,9 @@ pub(super) struct RunningTimeOver {
 ///
 /// The clock of a thread's CPU time costs half a microsecond, so that short calls are measured by the ordinary clock: a
 /// call's first stretch, which the next tick ends, or the one after it where that comes at once ([`Meter::is_fresh`]), counts
-/// as so much at most (more means that the thread had no core, or was in one uninterruptible instruction). Every later one is measured in CPU time, and so is all of the first calls of
-/// an instance: one that breaks at each of them never gets to others, and what its start and its faults take is long, and
-/// not to be interrupted.
+/// as so much at most (more means that the thread had no core, or was in one uninterruptible instruction). Every later one is
+/// measured in CPU time, and so is all of the first calls of an instance: one that breaks at each of them never gets to
+/// others, and what its start and its faults take is long, and not to be interrupted.
 ///
 /// Written by the thread that runs the call, read by the epoch callback on the same thread; atomics only because the
 /// instance may move between threads between two stretches.
@@ -44,6 +44,10 @@ pub(super) struct Meter {
     used: AtomicU64,
     /// Start of the current stretch: nanoseconds since the origin, or of CPU time.
     since: AtomicU64,
+    /// The same by the ordinary clock; calls that follow each other within the stretch do not change it.
+    entered: AtomicU64,
+    /// When this call began, likewise.
+    begun: AtomicU64,
     /// Stretches of this call.
     stretches: AtomicU64,
     calls: AtomicU64,
@@ -56,9 +60,10 @@ impl Meter {
     /// For an instance of the pipeline that the usage is of.
     pub(super) fn new(usage: Arc<Usage>) -> Self {
         let zero = || AtomicU64::new(0);
-        let (used, since, stretches, calls, limit) = (zero(), zero(), zero(), zero(), zero());
+        let (used, since, entered, begun) = (zero(), zero(), zero(), zero());
+        let (stretches, calls, limit) = (zero(), zero(), zero());
         let slice_over = AtomicBool::new(false);
-        Self { origin: Instant::now(), usage, used, since, stretches, calls, limit, slice_over }
+        Self { origin: Instant::now(), usage, used, since, entered, begun, stretches, calls, limit, slice_over }
     }
 
     /// Begins a call that may run so long.
@@ -69,7 +74,23 @@ impl Meter {
         self.limit.store(nanos(limit), Ordering::Relaxed);
     }
 
-    /// The clock of the current stretch.
+    /// Begins another call within the current stretch, behind one that is over. True when the stretch has had its slice.
+    pub(super) fn arm_next(&self, limit: Duration) -> bool {
+        let ordinary = nanos(self.origin.elapsed());
+        self.usage.ran(self.stretch(self.on_its_clock(ordinary)));
+        self.arm(limit);
+        self.stretches.store(1, Ordering::Relaxed);
+        self.since.store(self.on_its_clock(ordinary), Ordering::Relaxed);
+        self.begun.store(ordinary, Ordering::Relaxed);
+        ordinary.saturating_sub(self.entered.load(Ordering::Relaxed)) >= nanos(TICK)
+    }
+
+    /// Now, by the ordinary clock or by that of the current stretch.
+    fn on_its_clock(&self, ordinary: u64) -> u64 {
+        if self.is_coarse() { ordinary } else { nanos(thread_time()) }
+    }
+
+    /// By the clock of the current stretch.
     fn now(&self) -> u64 {
         if self.is_coarse() { nanos(self.origin.elapsed()) } else { nanos(thread_time()) }
     }
@@ -80,8 +101,12 @@ impl Meter {
     }
 
     fn resume(&self) {
-        self.stretches.fetch_add(1, Ordering::Relaxed);
-        self.since.store(self.now(), Ordering::Relaxed);
+        let ordinary = nanos(self.origin.elapsed());
+        if self.stretches.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.begun.store(ordinary, Ordering::Relaxed);
+        }
+        self.entered.store(ordinary, Ordering::Relaxed);
+        self.since.store(self.on_its_clock(ordinary), Ordering::Relaxed);
     }
 
     fn stretch(&self, now: u64) -> u64 {
@@ -108,7 +133,7 @@ impl Meter {
 
     /// The current stretch has just begun: the tick that passes found it by chance.
     pub(super) fn is_fresh(&self) -> bool {
-        self.now().saturating_sub(self.since.load(Ordering::Relaxed)) < nanos(FRESH)
+        nanos(self.origin.elapsed()).saturating_sub(self.entered.load(Ordering::Relaxed)) < nanos(FRESH)
     }
 
     fn check_at(&self, now: u64) -> Result<(), RunningTimeOver> {
@@ -120,6 +145,12 @@ impl Meter {
     /// The guest is about to let others run.
     pub(super) fn end_slice(&self) {
         self.slice_over.store(true, Ordering::Relaxed);
+    }
+
+    /// Until the time of the call that is under way is over. Costs nothing until it is waited for.
+    pub(super) async fn wall_clock(&self, limit: Duration) {
+        let past = nanos(self.origin.elapsed()).saturating_sub(self.begun.load(Ordering::Relaxed));
+        tokio::time::sleep(limit.saturating_sub(Duration::from_nanos(past))).await;
     }
 
     /// Runs a guest call in its turns, measured.
@@ -309,6 +340,26 @@ mod tests {
         assert!(!seat.turn.is_mine(std::task::Waker::noop()) && !other.turn.is_mine(std::task::Waker::noop()));
         third.turn.ran(TICK, Stretch::Over);
         assert!(!seat.turn.is_mine(std::task::Waker::noop()) && other.turn.is_mine(std::task::Waker::noop()));
+    }
+
+    /// Proves: of calls that follow each other in one stretch each has a time of its own, their pipeline all of it, and the
+    /// stretch one slice.
+    #[test]
+    fn calls_within_a_stretch_have_times_of_their_own() {
+        for young in [true, false] {
+            let usage = Arc::new(Usage::default());
+            let meter = if young { Meter::new(Arc::clone(&usage)) } else { grown(Arc::clone(&usage)) };
+            meter.arm(Duration::from_secs(1));
+            meter.resume();
+            spin(TICK * 2);
+            assert!(meter.arm_next(Duration::from_millis(1)), "it has had its slice");
+            assert!(meter.check_at(meter.since.load(Ordering::Relaxed)).is_ok(), "the one before does not count");
+            spin(Duration::from_millis(2));
+            assert!(meter.check().is_err());
+            let ran = meter.pause();
+            assert_eq!(ran, meter.used());
+            assert!(usage.running() >= ran + TICK * 2, "{:?}, {ran:?} of it the second", usage.running());
+        }
     }
 
     #[test]

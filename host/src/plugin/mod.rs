@@ -6,9 +6,9 @@
 //!   [`wasi`] (the harmless part of WASI) and, where it was granted, [`http`];
 //! - per component: [`version`] (load, checks against the contract in [`contract`], digest), [`grants`] (what to do about an
 //!   import that is not granted), [`compile`] (in a child process), [`cache`] (of what was compiled);
-//! - per store: [`instance`] (start, calls), [`typed`] and [`verdicts`] (the typed form behind the frame interface),
-//!   [`limits`] (memory), [`meter`] (running time), [`turns`] (when it runs), [`recycle`] (when it is old), [`output`] (log lines
-//!   of one handler instance), [`replay`] (deterministic ones);
+//! - per store: [`instance`] (start, calls) with [`entry`] (what is run in it), [`typed`] and [`verdicts`] (the typed form
+//!   behind the frame interface), [`limits`] (memory), [`meter`] (running time), [`turns`] (when it runs), [`recycle`] (when it
+//!   is old), [`output`] (log lines of one handler instance), [`replay`] (deterministic ones);
 //! - for people: [`fault`] (what went wrong in a call, by class) and [`place`] (which messages it was about).
 //!
 //! Invariants: what is not linked in `runtime` cannot be reached by a guest; every guest entry happens with a running
@@ -17,6 +17,7 @@
 mod cache;
 mod compile;
 mod contract;
+mod entry;
 mod fault;
 mod grants;
 mod http;

@@ -19,9 +19,13 @@ use crate::threads;
 
 /// How often running guests are looked at: the unit of deadlines, and the slice after which a lane lets others run.
 pub(super) const TICK: Duration = Duration::from_millis(2);
-/// Ticks without any guest running after which the ticker sleeps. Long enough that light, steady load does not pay a
-/// wake-up per call.
-const QUIET_TICKS: u32 = 500;
+/// The same while calls are so short that none lives through a tick: a tick then ends nothing, and costs a wake-up.
+pub(super) const EASY_TICK: Duration = Duration::from_millis(5);
+/// Ticks that no call lived through, after which they come that seldom.
+const EASY_AFTER: u32 = 8;
+/// Time without any guest running after which the ticker sleeps. Long enough that light, steady load does not pay a wake-up
+/// per call.
+const QUIET: Duration = Duration::from_secs(1);
 /// Stack that host functions need on top of the guest's, on the fibre that a call runs on. Virtual until touched.
 const HOST_STACK: usize = 1 << 20;
 /// Frames kept in a backtrace. More are shown to nobody, but endless recursion is recognised by them.
@@ -169,16 +173,20 @@ fn config(rules: EngineRules) -> Config {
     config
 }
 
-/// The epoch ticker. It ticks while guests run and sleeps when none did for a second, so that an idle host does not
-/// wake up hundreds of times a second for nothing.
+/// The epoch ticker. It ticks while guests run, seldom where they are quick, and sleeps when none ran for a second, so that an
+/// idle host does not wake up hundreds of times a second for nothing.
 ///
 /// Guests report themselves by [`Pulse::touch`] whenever they are entered or resumed, and at every tick they live
 /// through. A report costs one read of a shared flag unless it is the first since the last tick. No report is missed:
-/// a guest that runs is reported at least once a tick, and the ticker sleeps only after [`QUIET_TICKS`] without one.
+/// a guest that runs is reported at least once a tick, and the ticker sleeps only after [`QUIET`] without one.
 #[derive(Debug, Default)]
 pub(super) struct Pulse {
     /// A guest ran since the last tick. Set by guests' threads, cleared by the ticker.
     active: AtomicBool,
+    /// A call lived through a tick. Set and cleared likewise.
+    long: AtomicBool,
+    /// The ticker ticks seldom. Written by it alone.
+    easy: AtomicBool,
     /// The ticker sleeps (or is about to). Set by the ticker, cleared by whoever wakes it.
     parked: AtomicBool,
     beats: Mutex<Beats>,
@@ -210,6 +218,11 @@ impl Pulse {
         }
     }
 
+    /// A guest was running when a tick came, and for longer than a moment.
+    pub(super) fn lived(&self) {
+        self.long.store(true, Ordering::Relaxed);
+    }
+
     #[cold]
     fn unpark(&self) {
         let _beats = self.beats();
@@ -231,13 +244,18 @@ impl Pulse {
     }
 
     fn run(&self) {
-        let mut quiet = 0;
+        let (mut quiet, mut short) = (Duration::ZERO, 0);
         let mut beats = self.beats();
         while !beats.stop {
-            if quiet < QUIET_TICKS {
-                (beats, _) = self.wake.wait_timeout(beats, TICK).unwrap_or_else(PoisonError::into_inner);
+            if quiet < QUIET {
+                let easy = short >= EASY_AFTER;
+                self.easy.store(easy, Ordering::Relaxed);
+                let tick = if easy { EASY_TICK } else { TICK };
+                (beats, _) = self.wake.wait_timeout(beats, tick).unwrap_or_else(PoisonError::into_inner);
+                // What this very tick finds is seen at the next one.
+                short = if self.long.swap(false, Ordering::Relaxed) { 0 } else { short.saturating_add(1) };
                 beats.engines.iter().filter_map(EngineWeak::upgrade).for_each(|engine| engine.increment_epoch());
-                quiet = if self.active.swap(false, Ordering::SeqCst) { 0 } else { quiet + 1 };
+                quiet = if self.active.swap(false, Ordering::SeqCst) { Duration::ZERO } else { quiet + tick };
                 continue;
             }
             // Announce first, look again after: a guest that reports in between sees the announcement.
@@ -248,13 +266,18 @@ impl Pulse {
                 }
             }
             self.parked.store(false, Ordering::SeqCst);
-            quiet = 0;
+            quiet = Duration::ZERO;
         }
     }
 
     #[cfg(test)]
     fn is_parked(&self) -> bool {
         self.parked.load(Ordering::SeqCst)
+    }
+
+    #[cfg(test)]
+    fn is_easy(&self) -> bool {
+        self.easy.load(Ordering::Relaxed)
     }
 }
 
@@ -276,5 +299,20 @@ mod tests {
         runtime.pulse.touch();
         until(false);
         until(true);
+    }
+
+    /// Goal: quick calls cost few ticks, and one that takes long gets its turns at once. Method: as above.
+    #[test]
+    fn the_ticker_takes_it_easy_until_a_call_takes_long() {
+        let runtime = Runtime::new(Compiler::this_program(), None).expect("an engine");
+        let until = |easy: bool, beat: fn(&Pulse)| {
+            while runtime.pulse.is_easy() != easy {
+                beat(&runtime.pulse);
+                std::thread::yield_now();
+            }
+        };
+        until(true, Pulse::touch);
+        until(false, Pulse::lived);
+        until(true, Pulse::touch);
     }
 }

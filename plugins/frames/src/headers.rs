@@ -146,15 +146,23 @@ impl<'p> HeadersWriter<'p> {
     }
 
     /// Adds one header.
+    #[inline]
     pub fn push(&mut self, name: &[u8], value: Option<&[u8]>) {
         if self.count == 0 {
             self.payload.extend_from_slice(&[0; 4]);
         }
         self.count += 1;
-        self.payload.extend_from_slice(&length(name.len()).to_le_bytes());
-        self.payload.extend_from_slice(&value.map_or(NULL, |v| length(v.len())).to_le_bytes());
+        let value_len = value.map_or(NULL, |value| length(value.len()));
+        let lengths = u64::from(length(name.len())) | u64::from(value_len) << 32;
+        self.payload.extend_from_slice(&lengths.to_le_bytes());
         self.payload.extend_from_slice(name);
         self.payload.extend_from_slice(value.unwrap_or_default());
+    }
+
+    /// Takes back all that was added.
+    pub fn clear(&mut self) {
+        self.payload.truncate(self.start);
+        self.count = 0;
     }
 
     /// Adds all headers of another block.

@@ -1,5 +1,6 @@
 //! Handler threads by script: calls go to [`super::script`], and answers come back when the time has come.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub(super) struct ScriptedHandle {
     member: usize,
     lane: LaneId,
     ownership: usize,
+    /// What is prepared, from when on, and whether it starts.
+    spare: Cell<Option<(u64, Duration, bool)>>,
 }
 
 impl port::Handlers for ScriptedHandlers {
@@ -56,7 +59,39 @@ impl port::Handlers for ScriptedHandlers {
         let world = &mut *self.world.borrow_mut();
         let ownership = world.opened(self.member, lane);
         world.ledger.ownerships[ownership].version = revision.number;
-        ScriptedHandle { world: Shared::clone(&self.world), member: self.member, lane, ownership }
+        let spare = Cell::default();
+        ScriptedHandle { world: Shared::clone(&self.world), member: self.member, lane, ownership, spare }
+    }
+
+    fn prepare(&mut self, handle: &ScriptedHandle, _at: (&Arc<str>, i32), to: &Arc<Revision<ScriptedBuild>>) {
+        let world = &mut *self.world.borrow_mut();
+        let (member, lane) = (self.member, handle.lane);
+        let starts = !world.strikes(Fault::SwapRefused, 6);
+        let took = match world.strikes(Fault::SwapSlow, 3) {
+            true => world.chance.millis(10, 4_000),
+            false => world.chance.micros(50, 2_000),
+        };
+        world.note(format_args!("member {member} prepares {} for lane {lane}: {starts} in {took:?}", to.number));
+        handle.spare.set(Some((to.number, world.now + took, starts)));
+        world.after(took, Happening::Prepared(member));
+    }
+
+    fn prepared(&mut self, handle: &ScriptedHandle) -> Option<Result<(), Failure>> {
+        let Some((number, from, starts)) = handle.spare.get() else { return Some(Ok(())) };
+        let world = &mut *self.world.borrow_mut();
+        if world.now < from {
+            return None;
+        }
+        if starts {
+            return Some(Ok(()));
+        }
+        handle.spare.take();
+        world.taken_back.insert(number);
+        Some(Err(Failure { class: "init", reason: "by script".to_owned() }))
+    }
+
+    fn give_up_prepared(&mut self, handle: &ScriptedHandle) {
+        handle.spare.take();
     }
 
     fn switch(
@@ -72,13 +107,19 @@ impl port::Handlers for ScriptedHandlers {
             let (member, lane, ownership) = (self.member, handle.lane, handle.ownership);
             let rule = world.ledger.called(ownership, 0, &[]);
             world.check(rule);
+            let spare = handle.spare.take().map(|(number, ..)| number);
+            if spare.is_some_and(|number| number != to.number) {
+                world.check(Err(format!("{spare:?} was prepared for a switch to {}", to.number)));
+            }
             let took = match world.strikes(Fault::SwapSlow, 3) {
                 true => world.chance.millis(10, 4_000),
+                false if spare.is_some() && world.chance.one_in(2) => Duration::ZERO,
                 false => world.chance.micros(50, 2_000),
             };
             let switched = match !must && world.strikes(Fault::SwapRefused, 4) {
                 true => {
                     world.taken_back.insert(to.number);
+                    // Of one that was prepared only a state can be refused.
                     let lost = world.chance.one_in(2);
                     if lost {
                         world.forget_instance(ownership);

@@ -91,6 +91,8 @@ pub(super) enum Happening {
         said: Vec<(i64, Said)>,
         ownership: usize,
     },
+    /// An instance for a switch is there, or is not to be had.
+    Prepared(usize),
     /// Records were read again for a lane.
     Found {
         member: usize,
@@ -354,6 +356,7 @@ impl World {
                     self.wake(member);
                 }
             }
+            Happening::Prepared(member) => self.wake(member),
             Happening::Found { member, lane, ownership, offsets } => {
                 self.members[member].found.push_back((lane, ownership, offsets));
                 self.wake(member);
