@@ -75,7 +75,7 @@ pub struct Fetch {
     pub min_bytes: u64,
     /// Bytes per partition and fetch, at most half of its part of `buffer` (or 64 KiB). Default 1 MiB.
     pub max_per_partition: u64,
-    /// How long the broker waits for `min_bytes`. Default 500 ms.
+    /// How long the broker waits for `min_bytes`, when there is no backlog. Default 1 s.
     pub max_wait: Duration,
     /// Bytes fetched ahead by this pipeline. Default 32 MiB, never above the memory budget.
     pub buffer: u64,
@@ -83,6 +83,6 @@ pub struct Fetch {
 
 impl Default for Fetch {
     fn default() -> Self {
-        Fetch { min_bytes: 1, max_per_partition: MIB, max_wait: Duration::from_millis(500), buffer: 32 * MIB }
+        Fetch { min_bytes: 1, max_per_partition: MIB, max_wait: Duration::from_secs(1), buffer: 32 * MIB }
     }
 }

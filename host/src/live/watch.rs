@@ -20,8 +20,13 @@ use crate::config::{Pipeline, Report};
 use crate::telemetry;
 use crate::threads;
 
-/// How often stamps are looked at.
+/// How often stamps are looked at, of few files.
 const LOOK: Duration = Duration::from_millis(150);
+/// Of many it is less often: a look at each takes a system call, or a request to another machine. A hundred files are looked
+/// at three times a second.
+const LOOK_EACH: Duration = Duration::from_millis(3);
+/// And so often at least.
+const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
 
 /// Reads the pipelines of this process again, as they were read at its start.
 pub type Reload = Box<dyn FnMut() -> Result<Vec<Pipeline>, Report> + Send>;
@@ -43,13 +48,19 @@ impl FileWatch {
             manifests: manifests.into_iter().map(File::new).collect(),
             reload,
         };
+        let pause = pause(watcher.components.len() + watcher.manifests.len());
         threads::spawn("sb-watch", move || {
-            while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 watcher.look();
             }
         })?;
         Ok(Self { _stop: stop })
     }
+}
+
+/// Between two looks at so many files.
+fn pause(files: usize) -> Duration {
+    LOOK_EACH.saturating_mul(u32::try_from(files).unwrap_or(u32::MAX)).clamp(LOOK, LOOK_AT_LEAST)
 }
 
 struct Watcher {
@@ -200,5 +211,18 @@ impl Watcher {
         for name in pipelines.keys() {
             telemetry::reload_other(name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Proves: the files of a few pipelines are looked at often, those of many cost no more per second, and all within one.
+    #[test]
+    fn many_files_are_looked_at_less_often() {
+        assert_eq!((pause(0), pause(2), pause(50)), (LOOK, LOOK, LOOK));
+        assert_eq!(pause(100), Duration::from_millis(300));
+        assert_eq!(pause(usize::MAX), LOOK_AT_LEAST);
     }
 }

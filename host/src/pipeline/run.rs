@@ -209,7 +209,9 @@ pub(super) struct Run<E: Edges> {
     pub(super) paced: bool,
     pub(super) pace: Pace,
     linger: Linger,
-    /// When there was nothing to do last.
+    /// There was nothing to do.
+    rests: bool,
+    /// Until when there was nothing to do last.
     rested: Instant,
     pub(super) commit_in_flight: bool,
     pub(super) refusals: Refusals,
@@ -262,6 +264,7 @@ impl<E: Edges> Run<E> {
             paced: false,
             pace: Pace::default(),
             linger: Linger::default(),
+            rests: false,
             rested: now,
             commit_in_flight: false,
             refusals: Refusals::default(),
@@ -306,6 +309,9 @@ impl<E: Edges> Run<E> {
     }
 
     fn turn(&mut self, now: Instant) -> Result<Step, String> {
+        if self.rests {
+            self.rested = now;
+        }
         let mut worked = self.take_orders(now);
         worked |= self.take_events(now)?;
         worked |= self.take_answers(now)?;
@@ -328,9 +334,7 @@ impl<E: Edges> Run<E> {
             return Ok(Step::Over(self.failure.take().map_or(Ok(Ended::Asked), Err)));
         }
         self.housekeeping(now);
-        if !worked {
-            self.rested = now;
-        }
+        self.rests = !worked;
         Ok(match self.nap(now) {
             _ if worked => Step::Again,
             Some(nap) => Step::Nap(nap.min(self.rest(now))),

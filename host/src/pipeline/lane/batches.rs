@@ -255,20 +255,26 @@ impl Lane {
         let all = read(&batch.content.frame);
         let acks = answer.settles_held().then(|| self.begin_acks());
         let mut next_emission = 0;
+        // What is emitted as a whole holds back all that is done.
+        let whole = answer.emissions() > answer.own();
         let (mut done, mut rejected, mut retried) = (Vec::new(), Vec::new(), Vec::new());
         let mut wish: Option<(Failure, Option<Duration>)> = None;
         for (i, item) in batch.content.owners.iter().enumerate() {
             match answer.outcome(i) {
                 Outcome::Done { emissions } => {
                     let message = all.get(i);
-                    let owner = self.effects_of(*item, emissions, acks);
+                    let owner = if whole {
+                        done.push(*item);
+                        self.effects_of(*item, emissions, acks)
+                    } else {
+                        self.decide(*item, emissions, acks)
+                    };
                     for e in next_emission..next_emission + emissions as usize {
                         let index = e - next_emission;
                         let from = From { message: Some(&message), attempt: batch.failed + 1, index };
                         self.emit(answer.output(e), &answer.emission(e), from, owner, sink);
                     }
                     next_emission += emissions as usize;
-                    done.push(*item);
                 }
                 Outcome::Retry { reason, after } => {
                     let after = after.map(|ms| Duration::from_millis(u64::from(ms)));
@@ -286,7 +292,9 @@ impl Lane {
                 }
             }
         }
-        self.emit_whole(&batch, answer, done, acks, sink);
+        if whole {
+            self.emit_whole(&batch, answer, done, acks, sink);
+        }
         if let Some(acks) = acks {
             self.end_acks(acks, answer.answer(), now, sink);
         }
@@ -313,12 +321,6 @@ impl Lane {
         sink: &mut dyn Sink,
     ) {
         let whole = answer.emissions() - answer.own();
-        if whole == 0 {
-            for item in done {
-                self.settle(item);
-            }
-            return;
-        }
         if let Some(acks) = acks {
             self.gates.add(acks, 1);
             done.push(Target::Gate(acks));
