@@ -213,7 +213,8 @@ fn a_switch_waits_for_no_start() {
 }
 
 /// Proves: a version whose instances do not start is known before the lane is asked to go over, is said once, and leaves the
-/// old instance where it is; so does one that nobody wants any more, whether it has started or not.
+/// old instance where it is; so does one that nobody wants any more, whether it has started or not, or that is another one's
+/// than the switch that comes.
 #[test]
 fn what_was_prepared_in_vain_leaves_no_trace() {
     let mut lane = Lane::open();
@@ -231,6 +232,14 @@ fn what_was_prepared_in_vain_leaves_no_trace() {
     lane.handlers.give_up_prepared(&lane.handle);
     lane.call("x", true);
     assert!(is_answer(&lane.wait()), "the old one serves");
+    lane.prepare(&good);
+    lane.prepared().expect("it starts");
+    lane.switch(&fails);
+    let answered = lane.wait();
+    let Some(Reply::Switched(Switched::Refused { failure, lost: false })) = &answered.reply else {
+        panic!("another version's instance was taken: {:?}", answered.reply)
+    };
+    assert!(failure.reason.contains("ok: has to be true"), "{failure:?}");
     lane.prepare(&good);
 }
 

@@ -1,4 +1,4 @@
-//! Components and manifests that change on disk. A thread looks at their stamps a few times a second (a file system that
+//! Components and manifests that change on disk. A thread looks at their stamps again and again (a file system that
 //! tells of changes does not do so over a network, or through the links that a cluster's volumes are made of), and reads a
 //! file once its stamp has stood still for one look. What counts are the bytes: a file that was only touched changes
 //! nothing, and what was refused once is not tried again.
@@ -218,7 +218,7 @@ impl Watcher {
 mod tests {
     use super::*;
 
-    /// Proves: the files of a few pipelines are looked at often, those of many cost no more per second, and all within one.
+    /// Proves: the files of a few pipelines are looked at often, those of many less often, and all within a second.
     #[test]
     fn many_files_are_looked_at_less_often() {
         assert_eq!((pause(0), pause(2), pause(50)), (LOOK, LOOK, LOOK));

@@ -1,7 +1,8 @@
 //! One lane's instance and the calls to it. A call runs on the lane's handler thread; one that is expected to be over at once,
 //! of a lane whose loop has nothing else to do, begins on the thread of whoever asks: handing it over and its answer back would
-//! take longer than the call. What is not over by the end of its first slice goes on on the handler thread, as does whatever
-//! waits, so a handler that takes longer than expected stops its loop for a slice; the loop asks for few such calls a turn.
+//! take longer than the call. So does a switch for which an instance was started, and that calls none. What is not over by the
+//! end of its first slice goes on on the handler thread, as does whatever waits, so a handler that takes longer than expected
+//! stops its loop for a slice; the loop asks for few such calls a turn.
 //!
 //! Knows plugin/ and threads' runtimes. Invariant: whoever has the [`Resident`] may call its instance; it is back at its
 //! [`Desk`] before the answer is sent.
@@ -59,6 +60,8 @@ pub(super) struct AnswerSender {
 /// A version with what its instances are started with.
 #[derive(Clone)]
 pub(super) struct Handler {
+    /// Of its revision.
+    pub number: u64,
     pub version: Arc<Version>,
     pub config: Arc<InstanceConfig>,
     pub on_state_refused: OnStateRefused,
@@ -149,7 +152,7 @@ impl LaneHandle {
                 before.end();
             }
             let started = Instance::start_for(&to.version, &to.config, Some(place)).await;
-            let started = started.map(|instance| Started { instance: Box::new(instance), apart });
+            let started = started.map(|instance| Started { revision: to.number, instance: Box::new(instance), apart });
             preparation.over(started.map_err(|fault| failure(&fault)));
         });
     }
@@ -161,14 +164,22 @@ impl LaneHandle {
 
     /// No switch comes after all.
     pub(super) fn give_up_prepared(&self) {
-        if let Some(spare) = self.0.spare.give_up() {
+        self.end(self.0.spare.give_up());
+    }
+
+    fn end(&self, unwanted: Option<Started>) {
+        if let Some(spare) = unwanted {
             self.0.thread_of(spare.apart).spawn(async move { spare.end() });
         }
     }
 
     /// Another version, in the instance that was prepared for it, if one was.
     pub(super) fn switch(&self, place: Place, to: Handler, must: bool) -> Result<(), String> {
-        let spare = self.0.spare.give_up();
+        let (spare, other) = match self.0.spare.give_up() {
+            Some(spare) if spare.revision == to.number => (Some(spare), None),
+            other => (None, other),
+        };
+        self.end(other);
         self.send(Job::Switch(Switch { place, to, must, spare }))
     }
 

@@ -1,5 +1,5 @@
 //! Handler threads. Lanes are spread over them and stay where they are; on each thread the calls of its lanes take turns of
-//! two milliseconds, each pipeline by its share, so a slow or looping lane stops neither the I/O thread nor its neighbours.
+//! two milliseconds (a little more after short ones), each pipeline by its share, so a slow or looping lane stops neither the I/O thread nor its neighbours.
 //! What a fault costs is no guest's code and cannot be divided into turns: a trap is traced to its source line, an instance is
 //! given up, another one started. So lanes whose handlers break go apart, to threads of their own, until they have been well for
 //! a minute: between threads the system divides what cannot be divided here.
@@ -109,8 +109,8 @@ impl Surroundings {
 pub struct LaneHandlers {
     threads: Arc<HandlerThreads>,
     surroundings: Surroundings,
-    /// By number of the revision; the newest few.
-    known: VecDeque<(u64, Handler)>,
+    /// The newest few.
+    known: VecDeque<Handler>,
     answers: AnswerSender,
     answered: mpsc::Receiver<Answered>,
 }
@@ -126,16 +126,17 @@ impl LaneHandlers {
 
     /// The same for all lanes that come to a revision: they share a log, which bounds what it says.
     fn handler(&mut self, revision: &Revision<Arc<Version>>) -> Handler {
-        if let Some((_, known)) = self.known.iter().find(|(number, _)| *number == revision.number) {
+        if let Some(known) = self.known.iter().find(|known| known.number == revision.number) {
             return known.clone();
         }
         let handler = Handler {
+            number: revision.number,
             version: Arc::clone(&revision.build),
             config: Arc::new(self.surroundings.instance(&revision.config, &revision.build)),
             on_state_refused: revision.config.swap.on_state_refused,
         };
         self.known.truncate(REVISIONS - 1);
-        self.known.push_front((revision.number, handler.clone()));
+        self.known.push_front(handler.clone());
         handler
     }
 }
@@ -182,7 +183,7 @@ impl Handlers for LaneHandlers {
         let mut outputs = self.surroundings.outputs.to_vec();
         outputs[output].partitions = partitions;
         self.surroundings.outputs = outputs.into();
-        for (_, handler) in &mut self.known {
+        for handler in &mut self.known {
             let config = InstanceConfig::clone(&handler.config);
             handler.config = Arc::new(InstanceConfig { outputs: Arc::clone(&self.surroundings.outputs), ..config });
         }

@@ -421,7 +421,7 @@ impl<E: Edges> Run<E> {
             slot.memory = answered.memory;
             let outlets = &mut self.parts.outlets;
             if let Reply::Switched(switched) = &reply {
-                if let Some(gap) = self.swap.ended(slot, switched, answered.took, now) {
+                if let Some(gap) = self.swap.ended(slot, &mut self.parts.handlers, switched, answered.took, now) {
                     outlets.figures.gaps.observe(gap);
                 }
             } else {

@@ -30,6 +30,8 @@ enum State {
 
 /// An instance that waits for its lane.
 pub(super) struct Started {
+    /// What it is an instance of.
+    pub revision: u64,
     pub instance: Box<Instance>,
     /// It was started on the thread of lanes that are apart.
     pub apart: bool,

@@ -124,6 +124,7 @@ impl<B: Build> Swap<B> {
     pub(super) fn ended<E>(
         &mut self,
         slot: &mut Slot<E>,
+        handlers: &mut E::Handlers,
         switched: &Switched,
         took: Duration,
         now: Instant,
@@ -145,7 +146,7 @@ impl<B: Build> Swap<B> {
                 Some(gap)
             }
             Switched::Refused { failure, .. } => {
-                self.refused = Some((to.number, stays(slot, failure)));
+                self.refused = Some((to.number, stays(slot, handlers, failure)));
                 self.settled = false;
                 None
             }
@@ -178,10 +179,20 @@ impl<B: Build> Swap<B> {
     }
 }
 
-/// A lane does not go where it was told to. Why, for people.
-fn stays<E: Edges>(slot: &mut Slot<E>, failure: &Failure) -> String {
+/// A lane does not go where it was told to, nor where it was told to go since. Why, for people.
+fn stays<E: Edges>(slot: &mut Slot<E>, handlers: &mut E::Handlers, failure: &Failure) -> String {
     slot.target = Arc::clone(&slot.revision);
+    slot.lane.stay();
+    give_up(slot, handlers);
     format!("{}: {}: {}", slot.name(), failure.class, failure.reason)
+}
+
+/// What was started for a lane is not wanted.
+fn give_up<E: Edges>(slot: &mut Slot<E>, handlers: &mut E::Handlers) {
+    if std::mem::take(&mut slot.ahead) != Ahead::Nothing {
+        mark!(PreparedInVain);
+        handlers.give_up_prepared(&slot.handle);
+    }
 }
 
 impl<E: Edges> Run<E> {
@@ -267,10 +278,7 @@ impl<E: Edges> Run<E> {
                 any = true;
                 slot.target = Arc::clone(target);
                 slot.told = Some(now);
-                if std::mem::take(&mut slot.ahead) != Ahead::Nothing {
-                    mark!(PreparedInVain);
-                    handlers.give_up_prepared(&slot.handle);
-                }
+                give_up(slot, handlers);
                 if slot.revision.number == target.number && slot.handed.is_none() {
                     slot.lane.stay();
                 } else if in_turn && target.number != self.swap.orders.serving.number {
@@ -294,7 +302,7 @@ impl<E: Edges> Run<E> {
                     Err(failure) => {
                         mark!(NotPrepared);
                         slot.ahead = Ahead::Nothing;
-                        self.swap.refused = Some((target.number, stays(slot, &failure)));
+                        self.swap.refused = Some((target.number, stays(slot, handlers, &failure)));
                     }
                 }
             }

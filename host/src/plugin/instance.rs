@@ -183,7 +183,7 @@ impl Instance {
     }
 
     /// A burst for a handler that takes message by message: each is a call of its own, with the limits of one, in the turns of
-    /// all.
+    /// all. Whose wall clock runs out while it waits for a turn is ended when that has come.
     async fn handle_each(
         &mut self,
         function: Func,
@@ -201,12 +201,14 @@ impl Instance {
                 about(store, |place| Place::set_one(place, &message));
                 begin_replay(replay.as_deref(), Some(message));
                 if i > 0 {
-                    let has_had_its_slice = meter.arm_next(times.running);
-                    arm(store, answer_bytes);
-                    if has_had_its_slice {
+                    let mut now = meter.ordinary();
+                    if meter.has_had_its_slice(now) {
                         meter.end_slice();
                         tokio::task::yield_now().await;
+                        now = meter.ordinary();
                     }
+                    meter.arm_next(times.running, now);
+                    arm(store, answer_bytes);
                 }
                 // SAFETY: the export's type was compared with these types when the component was loaded.
                 let call = unsafe { Call::<_, (MessageAnswer,)>::new(function, (Message::from(message),)) };

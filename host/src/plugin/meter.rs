@@ -48,6 +48,8 @@ pub(super) struct Meter {
     entered: AtomicU64,
     /// When this call began, likewise.
     begun: AtomicU64,
+    /// Nanoseconds of the current stretch that were calls before this one.
+    before: AtomicU64,
     /// Stretches of this call.
     stretches: AtomicU64,
     calls: AtomicU64,
@@ -60,10 +62,10 @@ impl Meter {
     /// For an instance of the pipeline that the usage is of.
     pub(super) fn new(usage: Arc<Usage>) -> Self {
         let zero = || AtomicU64::new(0);
-        let (used, since, entered, begun) = (zero(), zero(), zero(), zero());
+        let (used, since, entered, begun, before) = (zero(), zero(), zero(), zero(), zero());
         let (stretches, calls, limit) = (zero(), zero(), zero());
         let slice_over = AtomicBool::new(false);
-        Self { origin: Instant::now(), usage, used, since, entered, begun, stretches, calls, limit, slice_over }
+        Self { origin: Instant::now(), usage, used, since, entered, begun, before, stretches, calls, limit, slice_over }
     }
 
     /// Begins a call that may run so long.
@@ -74,15 +76,25 @@ impl Meter {
         self.limit.store(nanos(limit), Ordering::Relaxed);
     }
 
-    /// Begins another call within the current stretch, behind one that is over. True when the stretch has had its slice.
-    pub(super) fn arm_next(&self, limit: Duration) -> bool {
-        let ordinary = nanos(self.origin.elapsed());
-        self.usage.ran(self.stretch(self.on_its_clock(ordinary)));
+    /// The ordinary clock.
+    pub(super) fn ordinary(&self) -> u64 {
+        nanos(self.origin.elapsed())
+    }
+
+    /// The current stretch is as long as a slice, by the ordinary clock.
+    pub(super) fn has_had_its_slice(&self, ordinary: u64) -> bool {
+        ordinary.saturating_sub(self.entered.load(Ordering::Relaxed)) >= nanos(TICK)
+    }
+
+    /// Begins another call within the current stretch, behind one that is over.
+    pub(super) fn arm_next(&self, limit: Duration, ordinary: u64) {
+        let before = self.stretch(self.on_its_clock(ordinary));
+        self.usage.ran(before);
+        self.before.store(self.before.load(Ordering::Relaxed).saturating_add(before), Ordering::Relaxed);
         self.arm(limit);
         self.stretches.store(1, Ordering::Relaxed);
         self.since.store(self.on_its_clock(ordinary), Ordering::Relaxed);
         self.begun.store(ordinary, Ordering::Relaxed);
-        ordinary.saturating_sub(self.entered.load(Ordering::Relaxed)) >= nanos(TICK)
     }
 
     /// Now, by the ordinary clock or by that of the current stretch.
@@ -92,7 +104,7 @@ impl Meter {
 
     /// By the clock of the current stretch.
     fn now(&self) -> u64 {
-        if self.is_coarse() { nanos(self.origin.elapsed()) } else { nanos(thread_time()) }
+        if self.is_coarse() { self.ordinary() } else { nanos(thread_time()) }
     }
 
     /// The current stretch is measured by the ordinary clock.
@@ -101,7 +113,7 @@ impl Meter {
     }
 
     fn resume(&self) {
-        let ordinary = nanos(self.origin.elapsed());
+        let ordinary = self.ordinary();
         if self.stretches.fetch_add(1, Ordering::Relaxed) == 0 {
             self.begun.store(ordinary, Ordering::Relaxed);
         }
@@ -133,7 +145,7 @@ impl Meter {
 
     /// The current stretch has just begun: the tick that passes found it by chance.
     pub(super) fn is_fresh(&self) -> bool {
-        nanos(self.origin.elapsed()).saturating_sub(self.entered.load(Ordering::Relaxed)) < nanos(FRESH)
+        self.ordinary().saturating_sub(self.entered.load(Ordering::Relaxed)) < nanos(FRESH)
     }
 
     fn check_at(&self, now: u64) -> Result<(), RunningTimeOver> {
@@ -149,7 +161,7 @@ impl Meter {
 
     /// Until the time of the call that is under way is over. Costs nothing until it is waited for.
     pub(super) async fn wall_clock(&self, limit: Duration) {
-        let past = nanos(self.origin.elapsed()).saturating_sub(self.begun.load(Ordering::Relaxed));
+        let past = self.ordinary().saturating_sub(self.begun.load(Ordering::Relaxed));
         tokio::time::sleep(limit.saturating_sub(Duration::from_nanos(past))).await;
     }
 
@@ -165,7 +177,7 @@ impl Meter {
             pulse.touch();
             self.resume();
             let polled = call.as_mut().poll(context);
-            let ran = self.pause();
+            let ran = self.pause() + Duration::from_nanos(self.before.swap(0, Ordering::Relaxed));
             let slice = self.slice_over.swap(false, Ordering::Relaxed) && polled.is_pending();
             turn.ran(ran, if slice { Stretch::Slice } else { Stretch::Over });
             polled
@@ -352,7 +364,10 @@ mod tests {
             meter.arm(Duration::from_secs(1));
             meter.resume();
             spin(TICK * 2);
-            assert!(meter.arm_next(Duration::from_millis(1)), "it has had its slice");
+            let now = meter.ordinary();
+            assert!(meter.has_had_its_slice(now));
+            meter.arm_next(Duration::from_millis(1), now);
+            assert!(meter.has_had_its_slice(now), "as before: it is one stretch");
             assert!(meter.check_at(meter.since.load(Ordering::Relaxed)).is_ok(), "the one before does not count");
             spin(Duration::from_millis(2));
             assert!(meter.check().is_err());
@@ -360,6 +375,27 @@ mod tests {
             assert_eq!(ran, meter.used());
             assert!(usage.running() >= ran + TICK * 2, "{:?}, {ran:?} of it the second", usage.running());
         }
+    }
+
+    /// Proves: a stretch of many calls costs a pipeline its place in the line as one long call would.
+    #[tokio::test]
+    async fn calls_within_a_stretch_are_charged_to_their_pipeline() {
+        let usages: [Arc<Usage>; 2] = Default::default();
+        let [many, other, third] = [&usages[0], &usages[1], &Arc::default()].map(|usage| Seat::here(usage, 1));
+        let (meter, pulse) = (grown(Arc::clone(&usages[0])), Pulse::default());
+        meter.arm(Duration::from_secs(1));
+        let calls = async {
+            for _ in 0..10 {
+                spin(TICK / 2);
+                meter.arm_next(Duration::from_secs(1), meter.ordinary());
+            }
+        };
+        meter.run(&many.turn, &pulse, calls).await;
+        // The other one has had less, so that it is next although it comes later.
+        assert!(third.turn.is_mine(std::task::Waker::noop()));
+        assert!(!many.turn.is_mine(std::task::Waker::noop()) && !other.turn.is_mine(std::task::Waker::noop()));
+        third.turn.ran(TICK, Stretch::Over);
+        assert!(!many.turn.is_mine(std::task::Waker::noop()) && other.turn.is_mine(std::task::Waker::noop()));
     }
 
     #[test]
