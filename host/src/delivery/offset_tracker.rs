@@ -89,15 +89,7 @@ impl OffsetTracker {
     /// Takes one open mark away; at the last one the record is settled.
     #[inline]
     pub fn settle(&mut self, seq: Seq) {
-        let slot = self.slot(seq);
-        slot.open -= 1;
-        if slot.open == 0 {
-            self.open_records -= 1;
-            self.settled += 1;
-            if seq == self.first {
-                self.advance();
-            }
-        }
+        self.settle_run(seq, 1);
     }
 
     /// The same of so many records, one after the other.

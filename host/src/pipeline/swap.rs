@@ -182,13 +182,13 @@ impl<B: Build> Swap<B> {
 /// A lane does not go where it was told to, nor where it was told to go since. Why, for people.
 fn stays<E: Edges>(slot: &mut Slot<E>, handlers: &mut E::Handlers, failure: &Failure) -> String {
     slot.target = Arc::clone(&slot.revision);
-    slot.lane.stay();
-    give_up(slot, handlers);
+    recall(slot, handlers);
     format!("{}: {}: {}", slot.name(), failure.class, failure.reason)
 }
 
-/// What was started for a lane is not wanted.
-fn give_up<E: Edges>(slot: &mut Slot<E>, handlers: &mut E::Handlers) {
+/// A lane does not go where it was told to go, unless it is with the handler for that; what was started for it is not wanted.
+fn recall<E: Edges>(slot: &mut Slot<E>, handlers: &mut E::Handlers) {
+    slot.lane.stay();
     if std::mem::take(&mut slot.ahead) != Ahead::Nothing {
         mark!(PreparedInVain);
         handlers.give_up_prepared(&slot.handle);
@@ -278,14 +278,12 @@ impl<E: Edges> Run<E> {
                 any = true;
                 slot.target = Arc::clone(target);
                 slot.told = Some(now);
-                give_up(slot, handlers);
-                if slot.revision.number == target.number && slot.handed.is_none() {
-                    slot.lane.stay();
-                } else if in_turn && target.number != self.swap.orders.serving.number {
-                    slot.lane.stay();
+                recall(slot, handlers);
+                let is_there = slot.revision.number == target.number && slot.handed.is_none();
+                if !is_there && in_turn && target.number != self.swap.orders.serving.number {
                     slot.ahead = Ahead::Starts;
                     handlers.prepare(&slot.handle, (&slot.lane.topic, slot.lane.partition), target);
-                } else {
+                } else if !is_there {
                     // Nothing is better than what it leaves.
                     slot.lane.switch(self.swap.rules_of(target), drain);
                 }

@@ -104,7 +104,7 @@ impl Meter {
 
     /// By the clock of the current stretch.
     fn now(&self) -> u64 {
-        if self.is_coarse() { self.ordinary() } else { nanos(thread_time()) }
+        self.on_its_clock(self.ordinary())
     }
 
     /// The current stretch is measured by the ordinary clock.
