@@ -101,7 +101,7 @@ impl<C: Content> Batcher<C> {
     #[inline]
     fn place_of(&self, key: &[u8]) -> Option<usize> {
         match self.open.get(self.last) {
-            Some(Some(open)) if open.key == key => Some(self.last),
+            Some(Some(open)) if is_same(&open.key, key) => Some(self.last),
             _ => self.by_key.get(key).copied(),
         }
     }
@@ -190,6 +190,13 @@ impl<C: Content> Batcher<C> {
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
+}
+
+/// Most batches have no key, and glibc's `memcmp` takes 130 ns to find that two empty slices are the same: it looks at both, with
+/// a mask that hides everything, and processors are slow where a masked access has no page behind it, as behind an empty `Vec`.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && (a.is_empty() || a == b)
 }
 
 #[cfg(test)]
