@@ -58,7 +58,7 @@ mod hits {
         // Mode "receive".
         KeptForCommit PartedFromLeft
         // Memory.
-        Starved Paced BatchRelieved AheadTooFar ProducersFull Napped
+        Starved Paced BatchRelieved AheadTooFar ProducersFull Napped Dozed CalledHere
     }
 
     thread_local! {

@@ -86,6 +86,7 @@ impl Watch {
     /// The first that `each` has.
     pub fn turn<E>(&mut self, mut each: impl FnMut(Place<'_>, &Message<'_>) -> Result<(), E>) -> Result<bool, E> {
         let mut any = false;
+        self.consumer.look_again();
         while let Some(event) = self.consumer.poll() {
             if let Event::Problem { text, .. } = event {
                 tracing::debug!("dev watch: {text}");

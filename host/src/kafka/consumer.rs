@@ -119,6 +119,10 @@ impl Consumer {
 
     /// The next event, without waiting.
     pub fn poll(&self) -> Option<Event> {
+        // Asking librdkafka takes locks and clocks, and there are thousands of turns between two events.
+        if !self.events.take_ready() {
+            return self.placed.1.try_recv().ok();
+        }
         loop {
             // SAFETY: live queue; the event is ours and destroyed below.
             let event = unsafe { rd::rd_kafka_queue_poll(self.events.as_ptr(), 0) };
@@ -130,6 +134,7 @@ impl Consumer {
             // SAFETY: live event, read and copied from.
             unsafe { rd::rd_kafka_event_destroy(event) };
             if known.is_some() {
+                self.events.mark_ready(); // there may be more, and its coming was announced already
                 return known;
             }
         }
@@ -164,6 +169,12 @@ impl Consumer {
                 _ => None,
             }
         }
+    }
+
+    /// Looks for events though nobody announced any. Has to be called, and polled after it, within `max.poll.interval.ms`: that is
+    /// how librdkafka sees that somebody is there.
+    pub fn look_again(&self) {
+        self.events.mark_ready();
     }
 
     /// True under protocols that hand partitions over one by one.

@@ -178,6 +178,8 @@ pub struct Queue {
 struct Signal {
     ready: std::sync::atomic::AtomicBool,
     waker: crate::wake::Waker,
+    /// What comes here is not urgent.
+    tells: bool,
 }
 
 // SAFETY: queues are thread-safe in librdkafka; the signal is atomics.
@@ -195,14 +197,23 @@ impl Queue {
 
     /// Wakes `waker` when the queue stops being empty. Starts as ready: what came before the callback is not announced.
     pub(super) fn wake(&mut self, waker: &crate::wake::Waker) {
+        self.announce(waker, false);
+    }
+
+    /// As [`Queue::wake`], but for a thread that dozes.
+    pub(super) fn tell(&mut self, waker: &crate::wake::Waker) {
+        self.announce(waker, true);
+    }
+
+    fn announce(&mut self, waker: &crate::wake::Waker, tells: bool) {
         unsafe extern "C" fn on_event(_client: *mut rd::rd_kafka_t, opaque: *mut std::ffi::c_void) {
             // SAFETY: `opaque` is the queue's own boxed signal, which lives until the callback is unset. Called under
             // librdkafka's queue lock: nothing here may call librdkafka.
             let signal = unsafe { &*opaque.cast::<Signal>() };
             signal.ready.store(true, std::sync::atomic::Ordering::Release);
-            signal.waker.wake();
+            if signal.tells { signal.waker.tell() } else { signal.waker.wake() }
         }
-        let signal = Box::new(Signal { ready: true.into(), waker: waker.clone() });
+        let signal = Box::new(Signal { ready: true.into(), waker: waker.clone(), tells });
         // SAFETY: live queue; the signal's address is stable (boxed) and outlives the callback.
         unsafe {
             rd::rd_kafka_queue_cb_event_enable(self.as_ptr(), Some(on_event), (&raw const *signal).cast_mut().cast());

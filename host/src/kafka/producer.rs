@@ -76,6 +76,8 @@ pub struct Producer {
     spare_bytes: usize,
     native: Vec<rd::rd_kafka_message_t>,
     held: Held,
+    /// Records that librdkafka has, or had, of chunks in flight.
+    flying: usize,
     /// Lanes whose partitions were given back while something was with librdkafka.
     forgotten: BTreeSet<LaneId>,
     /// Clock time of the last [`Producer::send`], ms since 1970: near enough for limits of timestamps.
@@ -106,6 +108,8 @@ struct Partition {
     in_flight: Option<Chunk>,
     /// Reports that are still to come for it.
     left: usize,
+    /// Records of it that librdkafka took.
+    taken: usize,
     /// By place in the chunk: records that librdkafka gave back, and those that it refused on the spot, which are dealt with.
     failed: Vec<(usize, Option<Code>)>,
     /// In `due` already.
@@ -138,6 +142,7 @@ impl Producer {
             spare_bytes: 0,
             native: Vec::new(),
             held: Held::default(),
+            flying: 0,
             forgotten: BTreeSet::new(),
             clock: clock(),
         })
@@ -284,6 +289,8 @@ impl Producer {
             }
         }
         out.in_flight = Some(chunk);
+        out.taken = out.left;
+        self.flying += out.taken;
         if out.left == 0 {
             self.finish(place, now, &mut |_| unreachable!("a record that was not handed over was taken"), refused);
         }
@@ -337,6 +344,7 @@ impl Producer {
         let output = &mut self.topics[place.topic as usize];
         let out = &mut output.partitions[place.partition as usize];
         let Some(mut chunk) = out.in_flight.take() else { return };
+        self.flying -= std::mem::take(&mut out.taken);
         let mut failed = std::mem::take(&mut out.failed);
         failed.sort_by_key(|(i, _)| *i);
         // What lies between those that failed was taken.
@@ -462,6 +470,12 @@ impl Producer {
     #[must_use]
     pub const fn records(&self) -> usize {
         self.held.records
+    }
+
+    /// All that was taken in is with librdkafka: nothing waits for reports to be sent after them.
+    #[must_use]
+    pub const fn has_sent_all(&self) -> bool {
+        self.held.records == self.flying
     }
 
     /// Records and bytes that a topic took since the start.

@@ -58,6 +58,7 @@ fn read_one(
     let mut last_problem = None;
     let until = Instant::now() + SILENCE;
     let found = loop {
+        consumer.look_again();
         while let Some(event) = consumer.poll() {
             if let Event::Problem { text, .. } = event {
                 last_problem = Some(text);

@@ -43,15 +43,20 @@ impl Refusals {
 }
 
 impl<E: Edges> Run<E> {
-    pub(super) fn commit(&mut self, now: Instant) -> Result<(), String> {
-        // With mode "receive" messages wait for it.
-        let awaited = self.swap.serving().rules.receive && !self.commit_in_flight && self.any_awaits_commit();
-        let waits = self.refusals.until().is_some_and(|until| now < until);
-        if (now >= self.next_commit() || awaited && !waits) && self.leaving.is_none() {
-            let all = self.active.clone();
-            self.commit_lanes(&all, now)?;
+    /// Commits when it is time. True when that changed something for lanes.
+    pub(super) fn commit(&mut self, now: Instant) -> Result<bool, String> {
+        if self.commit_in_flight || self.leaving.is_some() {
+            return Ok(false);
         }
-        Ok(())
+        // With mode "receive" messages wait for it.
+        let awaited = self.swap.serving().rules.receive && self.any_awaits_commit();
+        let waits = self.refusals.until().is_some_and(|until| now < until);
+        if now < self.next_commit() && (!awaited || waits) {
+            return Ok(false);
+        }
+        let all = self.active.clone();
+        let passed = self.pass_gaps(&all);
+        Ok(self.commit_lanes(&all, now)? || passed)
     }
 
     /// When the next one is due.
@@ -66,8 +71,9 @@ impl<E: Edges> Run<E> {
         lanes.into_iter().any(|slot| slot.lane.awaits_commit() && slot.dirty().is_some() && !slot.commit_failed)
     }
 
-    /// Lets lanes whose records were all handed out know how far the log has been read.
-    pub(super) fn pass_gaps(&mut self, lanes: &[LaneId]) {
+    /// Lets lanes whose records were all handed out know how far the log has been read. True when one did not know.
+    pub(super) fn pass_gaps(&mut self, lanes: &[LaneId]) -> bool {
+        let mut any = false;
         let idle: Vec<LaneId> = lanes
             .iter()
             .copied()
@@ -85,9 +91,12 @@ impl<E: Edges> Run<E> {
                     continue;
                 }
                 mark!(GapPassed);
+                let before = slot.lane.next_offset();
                 slot.lane.skip_to(position);
+                any |= slot.lane.next_offset() != before;
             }
         }
+        any
     }
 
     /// Sends a commit of what is settled in these lanes. False when there was nothing to send, or when an earlier commit is
@@ -97,7 +106,6 @@ impl<E: Edges> Run<E> {
         if self.commit_in_flight {
             return Ok(false);
         }
-        self.pass_gaps(lanes);
         let mut offsets = Vec::new();
         for id in lanes {
             if let Some(slot) = self.lanes[*id as usize].as_mut()

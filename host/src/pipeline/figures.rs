@@ -46,13 +46,16 @@ impl<E: Edges> Run<E> {
         self.parts.share.holds((lanes + self.parts.outlets.bytes()) as u64);
     }
 
-    pub(super) fn housekeeping(&mut self, now: Instant) {
+    /// What is done once in a while. True when everything has to be looked at again.
+    pub(super) fn housekeeping(&mut self, now: Instant) -> bool {
         if now >= self.last_count + COUNT {
             self.count(now);
         }
-        if now >= self.last_sweep + SWEEP {
+        let (sweeps, failed) = (now >= self.last_sweep + SWEEP, self.failure.is_some());
+        if sweeps {
             self.last_sweep = now;
             self.look_for_deleted();
+            self.parts.group.look_again();
             self.parts.outlets.look_again();
             for id in &self.active {
                 if let Some(slot) = &self.lanes[*id as usize] {
@@ -68,6 +71,7 @@ impl<E: Edges> Run<E> {
             self.parts.outlets.say_left_out();
             self.judge_canary(now);
         }
+        sweeps || self.failure.is_some() != failed
     }
 
     pub(super) fn publish(&mut self, now: Instant) {

@@ -63,6 +63,11 @@ impl Leaving {
         Self { lanes: Vec::new(), partitions: None, step: Step::Close, deadline: now + CLOSE, say: now + CLOSE }
     }
 
+    /// Which leaving it is: of a revocation, or of the end.
+    pub(super) fn is_of(&self) -> (bool, usize) {
+        (self.partitions.is_some(), self.lanes.len())
+    }
+
     /// True for a lane that is given back.
     pub(super) fn has(&self, lane: LaneId) -> bool {
         self.lanes.contains(&lane)
@@ -181,6 +186,9 @@ impl<E: Edges> Run<E> {
                     // not, what was settled since is left to the next owner, who makes it again.
                     if self.commit_in_flight && now < leaving.deadline {
                         return Ok(false);
+                    }
+                    if !self.commit_in_flight {
+                        self.pass_gaps(&lanes);
                     }
                     let sent = self.commit_lanes(&lanes, now)?;
                     let Some(leaving) = &mut self.leaving else { return Ok(false) };

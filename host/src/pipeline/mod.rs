@@ -6,7 +6,7 @@
 //! - [`handlers`]: threads that call handler instances; `caller`: the instance of one lane.
 //! - [`port`]: what the loop needs of Kafka, of handlers and of time, as traits; `wiring`: the real ones.
 //! - `run`: the loop that puts them together, on one thread per pipeline; `leave`: giving partitions back.
-//! - `commits`, `figures`: the parts of the loop that commit and count.
+//! - `commits`, `figures`, `rest`: the parts of the loop that commit, that count, and that say when it has nothing to do.
 //! - [`supervise`]: starts the loop, says what it waits for, starts it again; [`stop`]: asks it to end; `watch`: asks
 //!   whether a cluster is back.
 //! - [`control`]: telling it which version to run, and to pause; [`revision`]: what lanes run; `swap`: the part of the loop
@@ -34,6 +34,7 @@ mod pause;
 mod place;
 pub mod port;
 mod reread;
+mod rest;
 pub mod revision;
 mod run;
 #[cfg(test)]

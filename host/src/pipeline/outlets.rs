@@ -191,6 +191,12 @@ impl<P: Produce> Outlets<P> {
         self.producers.iter().map(P::records).sum()
     }
 
+    /// Reports are to come, and nothing waits for them.
+    #[must_use]
+    pub fn only_reports_are_due(&self) -> bool {
+        self.records() > 0 && self.producers.iter().all(P::has_sent_all)
+    }
+
     /// When a producer has something to do by itself.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

@@ -78,6 +78,16 @@ impl Pause {
 }
 
 impl<E: Edges> Run<E> {
+    /// Nothing new is offered, or one call at a time.
+    pub(super) fn pauses_or_tries(&self) -> bool {
+        self.pause.reason().is_some() || self.pause.is_trial()
+    }
+
+    /// Records failed since it was counted.
+    pub(super) fn has_failures_to_count(&self) -> bool {
+        self.pause.breaker.is_some() && self.parts.outlets.failed != self.pause.seen.1
+    }
+
     /// Counts what met its fate, and pauses or goes on. True when that is another thing than before.
     pub(super) fn watch_failures(&mut self, now: Instant) -> bool {
         if self.pause.breaker.is_none() {

@@ -236,7 +236,9 @@ impl<E: Edges> Run<E> {
     /// Replaces lanes whose epoch has to end, once their records have met their fate.
     pub(super) fn renew(&mut self, now: Instant) -> Result<bool, String> {
         let mut any = false;
-        for id in self.active.clone() {
+        let slots = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
+        let ending: Vec<LaneId> = slots.filter(|slot| slot.renewal.is_some()).map(|slot| slot.lane.id).collect();
+        for id in ending {
             let Some(slot) = self.lanes[id as usize].as_mut() else { continue };
             let Some(renewal) = slot.renewal else { continue };
             if self.leaving.as_ref().is_some_and(|leaving| leaving.has(id)) {

@@ -102,6 +102,8 @@ pub trait Group {
     /// # Errors
     /// For people.
     fn ask_for_ages(&mut self, standing: Vec<Standing>) -> Result<(), String>;
+    /// Looks for events though nobody announced any. Called once in a while, well within `max.poll.interval.ms`.
+    fn look_again(&self);
     /// Begins to leave the group: a last revocation comes, which has to be answered.
     ///
     /// # Errors
@@ -165,6 +167,8 @@ pub trait Produce {
     fn bytes_of(&self, lane: LaneId) -> usize;
     /// Records that were not reported on.
     fn records(&self) -> usize;
+    /// Nothing waits for reports to be sent after them.
+    fn has_sent_all(&self) -> bool;
     /// Records and bytes that a topic took.
     fn produced(&self, topic: TopicNumber) -> (u64, u64);
     /// Records of a topic that were refused for good.

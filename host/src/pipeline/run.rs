@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::budget::{Share, ahead_of_a_lane};
 use super::commits::Refusals;
 use super::control::Control;
-use super::figures::{COUNT, Fates, SWEEP};
+use super::figures::Fates;
 use super::fill::{Fill, fill};
 use super::lane::{CallKind, Lane, RefusedEmission, Reply};
 use super::leave::{Abandoned, LEFT, Leaving};
@@ -36,7 +36,7 @@ use crate::delivery::stall::Stall;
 use crate::delivery::ticket::{self, LaneId, Ticket};
 use crate::telemetry;
 
-/// A loop that had nothing to do within this time has time for short calls.
+/// A loop that rested within this time has time for short calls.
 const AWAKE: Duration = Duration::from_millis(2);
 /// So many of them a turn, and what they are expected to take together: the rest goes to other threads meanwhile.
 const HERE: (u32, Duration) = (8, Duration::from_millis(1));
@@ -175,6 +175,8 @@ pub(super) enum Step {
     Again,
     /// Nothing to do before so much time has passed, unless somebody wakes it.
     Rest(Duration),
+    /// The same, and what producers hear of – reports, nearly always – is nothing to be woken for.
+    Doze(Duration),
     /// Nothing to do for so long, whoever wakes it.
     Nap(Duration),
     /// The group is left. `Err`: why the pipeline has to begin anew.
@@ -208,10 +210,10 @@ pub(super) struct Run<E: Edges> {
     /// Something could not be fetched because of `process.rate`.
     pub(super) paced: bool,
     pub(super) pace: Pace,
-    linger: Linger,
-    /// There was nothing to do.
+    pub(super) linger: Linger,
+    /// There was nothing to do, or nothing was left.
     rests: bool,
-    /// Until when there was nothing to do last.
+    /// Until when it rested last.
     rested: Instant,
     pub(super) commit_in_flight: bool,
     pub(super) refusals: Refusals,
@@ -312,73 +314,34 @@ impl<E: Edges> Run<E> {
         if self.rests {
             self.rested = now;
         }
-        let mut worked = self.take_orders(now);
-        worked |= self.take_events(now)?;
-        worked |= self.take_answers(now)?;
+        // Seldom, and there may be more to do after it.
+        let mut seldom = self.take_orders(now);
+        seldom |= self.take_events(now)?;
+        let mut worked = self.take_answers(now)?;
         worked |= self.take_reports(now)?;
-        worked |= self.watch_failures(now);
-        worked |= self.go_on_swapping(now);
+        seldom |= self.watch_failures(now);
+        seldom |= self.go_on_swapping(now);
         worked |= self.serve_lanes(now)?;
         // Short calls are over already.
         worked |= self.take_answers(now)?;
-        worked |= self.renew(now)?;
+        seldom |= self.renew(now)?;
         self.parts.outlets.send(now, &mut self.refused);
-        self.take_refused(now);
-        worked |= self.take_sources();
-        self.commit(now)?;
+        seldom |= self.take_refused(now);
+        seldom |= self.take_sources();
+        seldom |= self.commit(now)?;
         let ends = self.parts.stop.requested() || self.failure.is_some() || self.stopped.is_some();
         if ends && !self.closing {
             self.begin_shutdown(now);
+            seldom |= self.closing;
         }
+        let leaves = self.leaving.as_ref().map(Leaving::is_of);
         if self.go_on_leaving(now)? {
             return Ok(Step::Over(self.failure.take().map_or(Ok(Ended::Asked), Err)));
         }
-        self.housekeeping(now);
-        self.rests = !worked;
-        Ok(match self.nap(now) {
-            _ if worked => Step::Again,
-            Some(nap) => Step::Nap(nap.min(self.rest(now))),
-            None => Step::Rest(self.rest(now)),
-        })
-    }
-
-    /// How long to wait for company. Nobody waits who is waited for: a handler's answer, a stop, a partition's next owner.
-    fn nap(&self, now: Instant) -> Option<Duration> {
-        let wait = self.linger.wait(self.parts.config.source.linger, now)?;
-        let busy = self.closing || self.leaving.is_some() || self.starved;
-        let runs = || self.lanes.iter().flatten().any(|slot| slot.lane.is_running());
-        (!busy && !runs()).then_some(wait)
-    }
-
-    /// How long until the next thing to do by time.
-    fn rest(&self, now: Instant) -> Duration {
-        // A starved lane cannot use its deadline: it is looked at when the bytes in flight are counted again.
-        // Nor can it while the pipeline pauses.
-        let lanes = self.active.iter().filter_map(|id| self.lanes[*id as usize].as_ref());
-        let paused = self.pause.reason().is_some();
-        let lanes = lanes.filter(|slot| !self.starved && (!paused || slot.lane.is_draining()));
-        let lanes = lanes.filter_map(|slot| slot.lane.deadline());
-        let count = self.starved.then(|| self.last_count + COUNT);
-        let paced = self.pace.due(now).filter(|_| self.paced);
-        let commit = !self.commit_in_flight && self.leaving.is_none() && self.any_dirty();
-        let commit = commit.then(|| self.next_commit());
-        let leaving = self.leaving.as_ref().and_then(Leaving::deadline);
-        let next = lanes
-            .chain(count)
-            .chain(paced)
-            .chain(commit)
-            .chain(leaving)
-            .chain(self.parts.outlets.deadline())
-            .chain(self.pause.until())
-            .chain(self.swap.deadline())
-            .chain([self.last_sweep + SWEEP])
-            .min()
-            .unwrap_or(now + SWEEP);
-        next.saturating_duration_since(now).max(Duration::from_micros(100))
-    }
-
-    fn any_dirty(&self) -> bool {
-        self.active.iter().any(|id| self.lanes[*id as usize].as_ref().is_some_and(|slot| slot.dirty().is_some()))
+        seldom |= leaves != self.leaving.as_ref().map(Leaving::is_of);
+        seldom |= self.housekeeping(now);
+        self.rests = !seldom && (!worked || self.has_done_all());
+        Ok(if self.rests { self.rest(worked, now) } else { Step::Again })
     }
 
     // ---- events of the group ----
@@ -523,7 +486,11 @@ impl<E: Edges> Run<E> {
                 self.starved = true;
                 continue;
             }
-            if let Some(mut call) = slot.lane.next_call(now, outlets) {
+            let held = slot.lane.held();
+            let call = slot.lane.next_call(now, outlets);
+            // Whose time to be held is over makes room for others.
+            any |= slot.lane.held() < held;
+            if let Some(mut call) = call {
                 any = true;
                 call.short = call.short.filter(|expected| here.0 > 0 && *expected <= here.1);
                 if let Some(expected) = call.short {
@@ -597,12 +564,12 @@ impl<E: Edges> Run<E> {
                 }
             }
         }
-        self.take_refused(now);
-        Ok(any)
+        Ok(self.take_refused(now) || any)
     }
 
     /// Lanes decide about records that no broker will take.
-    fn take_refused(&mut self, now: Instant) {
+    fn take_refused(&mut self, now: Instant) -> bool {
+        let any = !self.refused.is_empty();
         for (ticket, refused) in std::mem::take(&mut self.refused) {
             if let Some(slot) = self.lanes.get_mut(ticket.lane as usize).and_then(Option::as_mut) {
                 mark!(RecordRefused);
@@ -623,6 +590,7 @@ impl<E: Edges> Run<E> {
                 }
             }
         }
+        any
     }
 
     /// Source records that lanes asked for.

@@ -153,6 +153,11 @@ impl<B: Build> Swap<B> {
         }
     }
 
+    /// Nothing is under way.
+    pub(super) const fn is_settled(&self) -> bool {
+        self.settled
+    }
+
     /// A canary wants the old version to try a record.
     pub(super) const fn look_again(&mut self) {
         self.settled = false;
@@ -308,7 +313,8 @@ impl<E: Edges> Run<E> {
                 slot.lane.promote(&target.rules);
             }
             if slot.revision.number == target.number {
-                slot.told = None;
+                // One before it may wait for that.
+                any |= slot.told.take().is_some();
             } else {
                 all = false;
             }

@@ -41,11 +41,16 @@ impl Edges for Real {
 /// Why the pipeline has to begin anew.
 pub(super) fn drive(mut run: Run<Real>, waker: &Waker) -> Result<Ended, String> {
     loop {
-        match run.step(Instant::now()) {
+        let now = Instant::now();
+        let step = run.step(now);
+        // Times count from when the step began, and it may have made calls.
+        let left = |limit: Duration| limit.saturating_sub(now.elapsed());
+        match step {
             Step::Again => {}
-            Step::Rest(limit) => waker.wait(limit),
+            Step::Rest(limit) => waker.wait(left(limit)),
+            Step::Doze(limit) => waker.doze(left(limit)),
             // Who wakes the thread meanwhile finds it awake: the next wait ends at once.
-            Step::Nap(time) => std::thread::sleep(time),
+            Step::Nap(time) => std::thread::sleep(left(time)),
             Step::Over(end) => return end,
         }
     }
@@ -139,6 +144,10 @@ impl Group for Member {
 
     fn ask_for_ages(&mut self, standing: Vec<Standing>) -> Result<(), String> {
         self.consumer.ask_for_ages(standing, before(SystemTime::now(), Duration::ZERO))
+    }
+
+    fn look_again(&self) {
+        self.consumer.look_again();
     }
 
     fn begin_close(&mut self) -> Result<(), String> {
@@ -237,6 +246,10 @@ impl Produce for Producer {
     #[inline]
     fn records(&self) -> usize {
         Self::records(self)
+    }
+
+    fn has_sent_all(&self) -> bool {
+        Self::has_sent_all(self)
     }
 
     fn produced(&self, topic: TopicNumber) -> (u64, u64) {

@@ -88,7 +88,7 @@ impl Link {
         // SAFETY: live client; the reference is ours.
         let main = unsafe { rd::rd_kafka_queue_get_main(client.as_ptr()) };
         let mut main = Queue::adopt(&client, main).ok_or("librdkafka gives no producer queue")?;
-        main.wake(waker);
+        main.tell(waker);
         let handle =
             |(name, compression): (&str, Compression)| Topic::with_compression(&client, name, compression.as_str());
         let handles = topics.map(handle).collect::<Result<_, _>>()?;

@@ -289,6 +289,23 @@ impl Lane {
             && self.pending.as_ref().is_none_or(|work| work.head.not_before.is_none())
     }
 
+    /// Nothing in it can go on before something comes from outside, or its [`Lane::deadline`].
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        // One that may not run further ahead closes an open batch before its time.
+        let ahead = !self.batchers.is_empty() && self.tracker.span() >= self.rules.max_ahead;
+        self.pending.is_none()
+            && self.due.is_empty()
+            && self.again.is_empty()
+            && self.stuck.is_empty()
+            && self.greeting.is_none()
+            && self.restart.not_before().is_none()
+            && self.draining.is_none()
+            && self.switching.is_none()
+            && self.stopped.is_none()
+            && !ahead
+    }
+
     /// Number of the pending message at the head.
     pub(super) fn head_seq(&self) -> Option<Seq> {
         self.pending.as_ref().map(Work::head_seq)

@@ -27,10 +27,12 @@ pub(crate) enum Bug {
     OfferBeforeCommit,
     /// A group that refuses every commit is not joined anew.
     StayForgotten,
+    /// A loop rests though lanes have something to do.
+    RestTooSoon,
 }
 
 impl Bug {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::CommitHighestSeen,
         Self::NoEpochCheck,
         Self::AckBeforeDeadLetter,
@@ -39,6 +41,7 @@ impl Bug {
         Self::SendAfterRelease,
         Self::OfferBeforeCommit,
         Self::StayForgotten,
+        Self::RestTooSoon,
     ];
 }
 

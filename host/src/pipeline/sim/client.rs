@@ -306,8 +306,11 @@ impl port::Group for ScriptedGroup {
         let world = &mut *self.world.borrow_mut();
         // Nobody knows, this time.
         world.members[self.member].events.push_back(Event::Aged(Vec::new()));
+        world.wake(self.member);
         Ok(())
     }
+
+    fn look_again(&self) {}
 
     fn begin_close(&mut self) -> Result<(), String> {
         let world = &mut *self.world.borrow_mut();

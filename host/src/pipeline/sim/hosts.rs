@@ -97,6 +97,8 @@ struct Up {
     due: Duration,
     /// Nobody wakes it before.
     naps: Duration,
+    /// It is not to be woken for what it is told.
+    dozes: bool,
 }
 
 /// What is the same for all hosts of a seed.
@@ -265,7 +267,7 @@ impl Host {
             refresh: Duration::from_secs(300),
         };
         let run = Run::new(parts, start + now);
-        self.up = Some(Up { run, member, stop, due: now, naps: now });
+        self.up = Some(Up { run, member, stop, due: now, naps: now, dozes: false });
     }
 
     /// Its member, while its process runs.
@@ -281,6 +283,12 @@ impl Host {
     pub(super) fn wake(&mut self, member: usize, now: Duration) {
         if let Some(up) = self.up.as_mut().filter(|up| up.member == member) {
             up.due = up.due.min(now + Duration::from_micros(20)).max(up.naps);
+        }
+    }
+
+    pub(super) fn tell(&mut self, member: usize, now: Duration) {
+        if self.up.as_ref().is_some_and(|up| up.member == member && !up.dozes) {
+            self.wake(member, now);
         }
     }
 
@@ -304,17 +312,36 @@ impl Host {
     pub(super) fn step(&mut self, world: &Shared, start: Instant) -> Result<(), String> {
         let Some(up) = &mut self.up else { return Ok(()) };
         let now = world.borrow().now;
-        let step = catch_unwind(AssertUnwindSafe(|| up.run.step(start + now)));
+        let orders = self.control.changes();
+        let mut step = catch_unwind(AssertUnwindSafe(|| up.run.step(start + now)));
+        // A loop that says it rests finds nothing to do when it looks again, unless it has to wait until bytes are counted, or somebody
+        // woke it meanwhile, be it with an order of its own: what it left would wait until somebody does.
+        let rests = matches!(step, Ok(Step::Rest(_) | Step::Doze(_) | Step::Nap(_))) && !up.run.starved;
+        let rests = rests && self.control.changes() == orders;
+        if rests && world.borrow_mut().lets_look_again(up.member) {
+            match catch_unwind(AssertUnwindSafe(|| up.run.step(start + now))) {
+                // As it said before: of the two only the first turn worked.
+                Ok(Step::Rest(_) | Step::Doze(_) | Step::Nap(_)) => {}
+                Ok(Step::Again | Step::Over(_)) => {
+                    return Err(format!("host {} rests, and has something to do", self.number));
+                }
+                killed @ Err(_) => step = killed,
+            }
+        }
         if let Some(back) = self.control.orders().1.coming.filter(|coming| coming.back.is_some()) {
             world.borrow_mut().taken_back.insert(back.to.number);
         }
         let number = self.number;
+        up.dozes = matches!(step, Ok(Step::Doze(_)));
         let again = match step {
             Ok(Step::Again) => {
                 up.due = now + world.borrow_mut().chance.micros(3, 60);
                 return Ok(());
             }
-            Ok(Step::Rest(wait)) => {
+            Ok(Step::Rest(wait) | Step::Doze(wait)) => {
+                if up.dozes {
+                    mark!(Dozed);
+                }
                 up.due = now + wait;
                 return Ok(());
             }

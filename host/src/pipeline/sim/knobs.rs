@@ -171,7 +171,7 @@ impl Knobs {
             tick: chance.one_in(2).then(|| chance.millis(100, 8_000)),
             hold_max: *chance.pick(&[1, 3, 50, 10_000]),
             hold_timeout: chance.millis(100, 20_000),
-            breaker: chance.one_in(6).then(|| *chance.pick(&[(1, 1), (1, 3), (10, 10), (50, 100)])),
+            breaker: chance.one_in(3).then(|| *chance.pick(&[(1, 1), (1, 3), (10, 10), (50, 100)])),
             partitions: chance.one_in(3),
             failures: chance.one_in(3),
             batches,

@@ -88,7 +88,7 @@ impl World {
         let line = lines.lines.get_mut(&(place.0.0, place.1)).expect("a line");
         if let Some(chunk) = line.in_flight.take() {
             lines.reports.push(((place.0.0, place.1), chunk));
-            self.wake(member);
+            self.tell(member);
         }
     }
 
@@ -303,6 +303,10 @@ impl port::Produce for ScriptedProducer {
 
     fn records(&self) -> usize {
         self.world.borrow().members[self.member].lines.records
+    }
+
+    fn has_sent_all(&self) -> bool {
+        self.world.borrow().members[self.member].lines.lines.values().all(|line| line.gathered.is_empty())
     }
 
     fn produced(&self, _topic: TopicNumber) -> (u64, u64) {

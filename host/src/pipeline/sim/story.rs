@@ -132,15 +132,19 @@ impl Story {
                 }
                 _ => self.happen(),
             }
-            let (woken, now) = {
+            let (woken, told, now) = {
                 let world = &mut *self.world.borrow_mut();
                 if let Some(broken) = world.broken.take() {
                     return Err(broken);
                 }
-                (std::mem::take(&mut world.woken), world.now)
+                world.unheard.clear();
+                (std::mem::take(&mut world.woken), std::mem::take(&mut world.told), world.now)
             };
             for member in woken {
                 self.hosts.iter_mut().for_each(|host| host.wake(member, now));
+            }
+            for member in told {
+                self.hosts.iter_mut().for_each(|host| host.tell(member, now));
             }
         }
         Ok(())

@@ -169,6 +169,10 @@ pub(super) struct World {
     pub(super) healed: bool,
     /// Members that somebody wakes.
     pub(super) woken: Vec<usize>,
+    /// Members that somebody tells something.
+    pub(super) told: Vec<usize>,
+    /// Members whose wake-up is lost.
+    pub(super) unheard: Vec<usize>,
     pub(super) broken: Option<String>,
     pub(super) trace: Trace,
     /// The next member that passes this point so often is killed there.
@@ -204,6 +208,8 @@ impl World {
             queues: Vec::new(),
             healed: false,
             woken: Vec::new(),
+            told: Vec::new(),
+            unheard: Vec::new(),
             broken: None,
             trace: Trace { hash: 0xcbf2_9ce4_8422_2325, aloud, line: String::new() },
             trap: None,
@@ -286,9 +292,14 @@ impl World {
     }
 
     pub(super) fn wake(&mut self, member: usize) {
-        if !self.strikes(Fault::LostWake, 20) {
-            self.woken.push(member);
-        }
+        let lost = self.strikes(Fault::LostWake, 20);
+        if lost { self.unheard.push(member) } else { self.woken.push(member) }
+    }
+
+    /// There is something that is nothing to be woken for, for one that dozes.
+    pub(super) fn tell(&mut self, member: usize) {
+        let lost = self.strikes(Fault::LostWake, 20);
+        if lost { self.unheard.push(member) } else { self.told.push(member) }
     }
 
     /// A member passes a point where it may be killed.
@@ -306,6 +317,13 @@ impl World {
             drop(this);
             std::panic::resume_unwind(Box::new(Killed));
         }
+    }
+
+    /// A loop that rests may be asked what it left, if nobody woke it in its last turn. Not always: looking again might do what
+    /// would otherwise be late.
+    pub(super) fn lets_look_again(&mut self, member: usize) -> bool {
+        let heard = [&self.woken, &self.told, &self.unheard].iter().any(|members| members.contains(&member));
+        !heard && self.chance.one_in(2)
     }
 
     /// Writes some records, and what is no record, to an input partition.
