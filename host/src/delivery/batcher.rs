@@ -195,7 +195,8 @@ impl<C: Content> Batcher<C> {
 /// Most batches have no key, and glibc's `memcmp` takes 130 ns to find that two empty slices are the same: it looks at both, with
 /// a mask that hides everything, and processors are slow where a masked access has no page behind it, as behind an empty `Vec`.
 #[inline]
-fn is_same(a: &[u8], b: &[u8]) -> bool {
+#[must_use]
+pub fn is_same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && (a.is_empty() || a == b)
 }
 

@@ -23,8 +23,7 @@ impl<E: Edges> Run<E> {
     /// sure, which costs a turn.
     pub(super) fn has_done_all(&self) -> bool {
         planted!(RestTooSoon, { return true });
-        let ends = self.failure.is_some() || self.stopped.is_some() || self.parts.stop.requested();
-        let ends = ends || self.closing || self.leaving.is_some();
+        let ends = self.has_to_end() || self.closing || self.leaving.is_some();
         let held_back = self.starved || self.paced || self.pauses_or_tries() || self.has_failures_to_count();
         !ends && !held_back && self.swap.is_settled() && self.slots().all(Slot::has_done_all)
     }

@@ -329,8 +329,7 @@ impl<E: Edges> Run<E> {
         seldom |= self.take_refused(now);
         seldom |= self.take_sources();
         seldom |= self.commit(now)?;
-        let ends = self.parts.stop.requested() || self.failure.is_some() || self.stopped.is_some();
-        if ends && !self.closing {
+        if self.has_to_end() && !self.closing {
             self.begin_shutdown(now);
             seldom |= self.closing;
         }
@@ -342,6 +341,11 @@ impl<E: Edges> Run<E> {
         seldom |= self.housekeeping(now);
         self.rests = !seldom && (!worked || self.has_done_all());
         Ok(if self.rests { self.rest(worked, now) } else { Step::Again })
+    }
+
+    /// Somebody asked for it, or it cannot go on.
+    pub(super) fn has_to_end(&self) -> bool {
+        self.parts.stop.requested() || self.failure.is_some() || self.stopped.is_some()
     }
 
     // ---- events of the group ----

@@ -15,7 +15,7 @@ use super::held::HeldWhat;
 use super::items::BatchContent;
 use super::provenance::From;
 use super::{Call, CallKind, Lane, Reply, Running, read};
-use crate::delivery::batcher::{Closed, Content};
+use crate::delivery::batcher::{Closed, Content, is_same};
 use crate::delivery::policy::Then;
 use crate::delivery::ticket::Target;
 use crate::pipeline::sink::{Failure, Notice, Sink};
@@ -132,7 +132,7 @@ impl Lane {
         let batch = &self.due[place];
         self.due.iter().take(place).any(|earlier| {
             let beside = earlier.is_blocked() && earlier.number == batch.number;
-            earlier.batcher == batch.batcher && earlier.key == batch.key && !beside
+            earlier.batcher == batch.batcher && is_same(&earlier.key, &batch.key) && !beside
         })
     }
 

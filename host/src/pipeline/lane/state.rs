@@ -278,15 +278,21 @@ impl Lane {
     /// Nothing in it has a time. Most lanes are so most of the time, and all are asked whenever their loop rests.
     #[inline]
     fn waits_for_nothing(&self) -> bool {
-        self.due.is_empty()
+        self.has_nothing_to_call()
             && self.batchers.is_empty()
             && self.timer.is_none()
+            && self.held.is_empty()
+            && self.pending.as_ref().is_none_or(|work| work.head.not_before.is_none())
+    }
+
+    /// Nothing stands to be called, now or at a time, apart from the messages that are pending.
+    #[inline]
+    fn has_nothing_to_call(&self) -> bool {
+        self.due.is_empty()
             && self.greeting.is_none()
             && self.again.is_empty()
-            && self.held.is_empty()
             && self.stuck.is_empty()
             && self.restart.not_before().is_none()
-            && self.pending.as_ref().is_none_or(|work| work.head.not_before.is_none())
     }
 
     /// Nothing in it can go on before something comes from outside, or its [`Lane::deadline`].
@@ -294,12 +300,8 @@ impl Lane {
     pub fn is_at_rest(&self) -> bool {
         // One that may not run further ahead closes an open batch before its time.
         let ahead = !self.batchers.is_empty() && self.tracker.span() >= self.rules.max_ahead;
-        self.pending.is_none()
-            && self.due.is_empty()
-            && self.again.is_empty()
-            && self.stuck.is_empty()
-            && self.greeting.is_none()
-            && self.restart.not_before().is_none()
+        self.has_nothing_to_call()
+            && self.pending.is_none()
             && self.draining.is_none()
             && self.switching.is_none()
             && self.stopped.is_none()
