@@ -41,6 +41,18 @@ pub fn run(kafka: &Kafka, options: &Options, results: &mut Results) {
     }
 }
 
+/// Who comes when in a round: each in another place than in the round before, and behind another one. What one leaves behind –
+/// pages to be written, garbage of the broker's – is not the burden of always the same next one. (Williams 1949: a Latin
+/// square balanced for what went before; an odd number of them is played backwards every second time.)
+fn order(count: usize, round: usize) -> Vec<usize> {
+    let zigzag = (0..count).map(|turn| if turn % 2 == 0 { turn / 2 } else { count - 1 - turn / 2 });
+    let mut order: Vec<usize> = zigzag.map(|place| (place + round) % count).collect();
+    if count % 2 == 1 && round % 2 == 1 {
+        order.reverse();
+    }
+    order
+}
+
 /// One stage.
 struct Turns<'a> {
     kafka: &'a Kafka,
@@ -56,8 +68,7 @@ impl Turns<'_> {
         }
         self.warm_up(variants, cold);
         for round in 0..self.options.rounds {
-            for turn in 0..variants.len() {
-                let variant = variants[(round + turn) % variants.len()];
+            for variant in order(variants.len(), round).into_iter().map(|place| variants[place]) {
                 if round >= variant.rounds || results.has(variant.name, round) {
                     continue;
                 }

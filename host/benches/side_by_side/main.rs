@@ -5,7 +5,7 @@
 //! in six rounds.
 //!
 //! How it is measured: all systems of a stage read the same preloaded topic, each in a fresh group and into a fresh topic,
-//! in rounds whose order rotates, so that a slow minute of the machine hits all. Rates are those of the output's growth as
+//! in rounds whose order changes, so that a slow minute of the machine hits all. Rates are those of the output's growth as
 //! the broker says it, CPU time is what the kernel accounts to the process, latencies are seen by an independent consumer.
 //!
 //! | file | knows |

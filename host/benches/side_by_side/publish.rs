@@ -22,7 +22,7 @@ pub fn publish(results: &Results) {
         results.document.date,
         machine.processor,
         machine.cores,
-        results.rounds("uppercase")
+        results.rounds()
     );
     write(&docs.join("benchmark.svg"), &chart::svg(results, &caption));
     let lines = table::lines(results);

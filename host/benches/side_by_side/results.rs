@@ -41,6 +41,11 @@ pub struct Results {
 impl Results {
     /// What the file has, when that is to be kept; else nothing.
     pub fn open(options: &Options) -> Result<Results, String> {
+        // Found now and not after the first measurement.
+        let folder = options.file.parent().filter(|folder| !folder.is_dir());
+        if let Some(folder) = folder {
+            return Err(format!("--file {}: there is no folder {}", options.file.display(), folder.display()));
+        }
         let (machine, scale) = (Machine::here(), options.scale.clone());
         let fresh = Document { date: machine::today(), machine, scale, measurements: Vec::new() };
         let document = match options.resume.then(|| load(&options.file)).transpose()?.flatten() {
@@ -67,9 +72,9 @@ impl Results {
         std::fs::rename(&beside, &self.path).unwrap_or_else(|error| panic!("{}: {error}", self.path.display()));
     }
 
-    /// The rounds that a variant was measured in.
-    pub fn rounds(&self, variant: &str) -> usize {
-        self.document.measurements.iter().filter(|one| one.variant == variant).count()
+    /// How many there were of what was measured most often.
+    pub fn rounds(&self) -> usize {
+        self.document.measurements.iter().map(|one| one.round + 1).max().unwrap_or_default()
     }
 
     /// The median over the rounds; `None` where nothing was measured.

@@ -265,7 +265,7 @@ pub fn circumstances(results: &Results) -> String {
         machine.memory_gib,
         machine.system,
         machine.rustc,
-        results.rounds("uppercase").max(results.rounds("uppercase-latency")),
+        results.rounds(),
         number(document.scale.records as f64, 0),
     );
     if let Some(others) = results.others() {
