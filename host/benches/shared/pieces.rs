@@ -8,8 +8,8 @@ use sluicebox::delivery::batcher::{BatchRules, Batcher, Closed, Content as Batch
 use sluicebox::delivery::offset_tracker::OffsetTracker;
 use sluicebox::delivery::partitioner;
 use sluicebox_frames::{
-    Answer, AnswerWriter, Content, Frame, Headers, HeadersWriter, MessagesWriter, NewEmission, NewMessage, Outcome,
-    Source, TimestampType,
+    Answer, AnswerWriter, Content, Frame, Headers, MessagesWriter, NewEmission, NewMessage, Outcome, Source,
+    TimestampType,
 };
 
 pub const BURST: usize = 256;
@@ -48,20 +48,23 @@ fn message<'a>(n: usize, key: &'a str, value: &'a [u8]) -> NewMessage<'a> {
     }
 }
 
+/// Headers of these names, as a record has them: lengths in zigzag.
+fn record_headers(names: &[&str]) -> Vec<u8> {
+    let value = b"a value of thirty-two characters";
+    let header = |name: &&str| [&[name.len() as u8 * 2], name.as_bytes(), &[value.len() as u8 * 2], value].concat();
+    [vec![names.len() as u8 * 2], names.iter().flat_map(header).collect()].concat()
+}
+
 /// Records into a burst frame, as `kafka/partition.rs` packs them.
 fn pack(headers: bool) -> Box<dyn FnMut()> {
     let (keys, value, mut frame) = (keys(), [b'a'; SIZE], Frame::default());
-    let write = |writer: &mut HeadersWriter<'_>| {
-        for name in ["traceparent", "content-type", "source", "tenant"] {
-            writer.push(name.as_bytes(), Some(b"a value of thirty-two characters"));
-        }
-    };
+    let record = record_headers(&["traceparent", "content-type", "source", "tenant"]);
     Box::new(move || {
         let mut writer = MessagesWriter::burst(&mut frame, Source { topic: "orders", partition: 4 }, 1, false);
         for (n, key) in keys.iter().enumerate() {
             let message = message(n, black_box(key), black_box(&value));
             if headers {
-                writer.push_with(&message, write);
+                writer.push_with(&message, |writer| assert!(writer.push_record_headers(black_box(&record))));
             } else {
                 writer.push(&message, Headers::default());
             }

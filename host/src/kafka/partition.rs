@@ -191,7 +191,7 @@ unsafe fn pack(message: *mut rd::rd_kafka_message_t, burst: &mut MessagesWriter<
         match RawHeaders::of(message) {
             Some(headers) if headers.is_empty() => burst.push(&new, sluicebox_frames::Headers::default()),
             raw => burst.push_with(&new, |writer| {
-                if !raw.is_some_and(|raw| raw.copy(writer)) {
+                if !raw.is_some_and(|raw| writer.push_record_headers(raw.bytes())) {
                     copy_headers(message, writer);
                 }
             }),

@@ -8,7 +8,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use sluicebox_frames::messages::copy_range;
-use sluicebox_frames::{Answer, Frame, Messages, TimestampType, Trigger};
+use sluicebox_frames::{Answer, Frame, Headers, HeadersWriter, Messages, TimestampType, Trigger};
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), 0..12)
@@ -164,6 +164,18 @@ proptest! {
         let expected = expected.encode();
         let expected = Messages::new(&expected);
         prop_assert_eq!(MessagesDoc::read(&view), MessagesDoc::read(&expected));
+    }
+
+    /// Proves: whatever a record holds where its headers are, what is taken for headers is a block that can be read whole.
+    #[test]
+    fn headers_of_a_record_are_refused_or_a_block(record in vec(prop_oneof![0..12u8, any::<u8>()], 0..40)) {
+        let mut block = Vec::new();
+        let mut writer = HeadersWriter::new(&mut block);
+        let taken = writer.push_record_headers(&record);
+        prop_assert_eq!(writer.finish() as usize, block.len());
+        let headers = Headers::check(&block).expect("a block");
+        prop_assert_eq!(headers.iter().count(), headers.len());
+        prop_assert!(taken || headers.is_empty());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::convert::Infallible;
 
-use sluicebox_frames::{Content, HeaderMode, Headers, NULL, NewEmission, ValueWriter};
+use sluicebox_frames::headers::push_header;
+use sluicebox_frames::{Content, HeaderMode, Headers, NewEmission, ValueWriter};
 
 use crate::Outcome;
 use crate::answer::{Answer, To, WHOLE};
@@ -100,15 +101,8 @@ impl<'a> Emission<'a> {
     fn any_header(mut self, name: &[u8], value: Option<&[u8]>) -> Self {
         if self.headers.is_empty() {
             self.headers = self.answer.take_headers();
-            self.headers.extend_from_slice(&[0; 4]);
         }
-        let (count, _) = self.headers.split_first_chunk_mut::<4>().expect("a block begins with its count");
-        *count = (u32::from_le_bytes(*count) + 1).to_le_bytes();
-        let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a header shorter than 4 GiB");
-        self.headers.extend_from_slice(&length(name).to_le_bytes());
-        self.headers.extend_from_slice(&value.map_or(NULL, length).to_le_bytes());
-        self.headers.extend_from_slice(name);
-        self.headers.extend_from_slice(value.unwrap_or_default());
+        push_header(&mut self.headers, 0, name, value);
         self
     }
 

@@ -1,6 +1,6 @@
 //! Answers that are not what they say.
 
-use sluicebox_frames::{AnswerWriter, HeaderMode, Headers, NewEmission};
+use sluicebox_frames::{AnswerWriter, HeaderMode, Headers, HeadersWriter, NewEmission};
 
 use crate::sluicebox::plugin::types::Frame;
 
@@ -25,9 +25,9 @@ pub fn forged(deed: &str) -> Option<Frame> {
         }
         // A header of so many bytes.
         "header" => {
-            let block = [&1_u32.to_le_bytes()[..], &1_u32.to_le_bytes(), &(bytes as u32).to_le_bytes(), b"h"].concat();
-            let block = [block, vec![7; bytes]].concat();
-            let headers = HeaderMode::Replace(Headers::check(&block).ok()?);
+            let mut block = Vec::new();
+            HeadersWriter::new(&mut block).push(b"h", Some(&vec![7; bytes]));
+            let headers = HeaderMode::Replace(Headers::new(&block));
             let mut writer = AnswerWriter::new();
             writer.emission(&NewEmission { headers, ..NewEmission::default() });
             writer.done(1);
