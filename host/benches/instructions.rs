@@ -72,8 +72,7 @@ fn compare() -> Result<(), String> {
     let kept: Kept = toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     if kept.architecture != std::env::consts::ARCH {
         let (there, here) = (kept.architecture, std::env::consts::ARCH);
-        println!("NOT COMPARED: the figures kept are of {there}, this machine is {here}");
-        return Ok(());
+        return not_compared(&format!("the figures kept are of {there}, this machine is {here}"));
     }
     let counted = count_all()?;
     let mut grown = Vec::new();
@@ -107,6 +106,15 @@ fn compare() -> Result<(), String> {
         100.0 * TOLERANCE,
         grown.join(", ")
     ))
+}
+
+/// Says so where `.ci/run` looks for what did not run, too.
+fn not_compared(why: &str) -> Result<(), String> {
+    println!("NOT COMPARED: {why}");
+    let list = scratch().with_file_name("not-run.txt");
+    let mut lines = std::fs::read_to_string(&list).unwrap_or_default();
+    lines += &format!("NOT COMPARED: instructions of the hot path: {why}\n");
+    std::fs::write(&list, lines).map_err(|error| format!("{}: {error}", list.display()))
 }
 
 fn write() -> Result<(), String> {

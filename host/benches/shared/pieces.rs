@@ -1,6 +1,8 @@
 //! The pieces of the way of a record that need neither Kafka nor a guest, each as work on one burst. For `micro`, which
 //! takes their time, and `instructions`, which counts.
 
+mod lane;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -29,7 +31,10 @@ pub const PIECES: &[Piece] = &[
     Piece { name: "partition", make: partition },
     Piece { name: "track_offsets", make: || track_offsets(scattered) },
     Piece { name: "track_runs", make: || track_offsets(in_order) },
-    Piece { name: "batch", make: batch },
+    Piece { name: "batch", make: || batch(b"tenant") },
+    Piece { name: "batch_no_key", make: || batch(b"") },
+    Piece { name: "lane", make: || lane::lane(BURST) },
+    Piece { name: "lane_1_key", make: || lane::lane(1) },
 ];
 
 fn keys() -> Vec<String> {
@@ -142,15 +147,15 @@ impl BatchContent for Count {
     }
 }
 
-/// Messages into batches of a hundred, of one batch key.
-fn batch() -> Box<dyn FnMut()> {
+/// Messages into batches of a hundred, all of this batch key.
+fn batch(key: &'static [u8]) -> Box<dyn FnMut()> {
     let rules = BatchRules { max_messages: 100, max_bytes: 1 << 20, max_wait: Duration::from_secs(1) };
     let (mut batcher, mut closed): (Batcher<Count>, Vec<Closed<Count>>) = (Batcher::new(rules), Vec::new());
     let now = Instant::now();
     Box::new(move || {
         for _ in 0..BURST {
             let add = |count: &mut Count| count.0 += 1;
-            batcher.push(black_box(b"tenant"), SIZE as u64, false, now, || Count(0), add, &mut closed);
+            batcher.push(black_box(key), SIZE as u64, false, now, || Count(0), add, &mut closed);
         }
         black_box(closed.len());
         closed.clear();

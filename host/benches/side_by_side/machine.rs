@@ -110,6 +110,12 @@ fn our_time() -> Duration {
     of(libc::RUSAGE_SELF) + of(libc::RUSAGE_CHILDREN)
 }
 
+/// The commit of this repository, marked when files differ from it.
+pub fn revision() -> String {
+    let git = |arguments: &[&str]| said("git", &[&["-C", env!("CARGO_MANIFEST_DIR")], arguments].concat());
+    git(&["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+}
+
 /// The date in UTC, as 2026-11-21.
 pub fn today() -> String {
     let days = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970").as_secs() / 86_400;

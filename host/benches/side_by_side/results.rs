@@ -28,6 +28,8 @@ pub struct Measurement {
 pub struct Document {
     /// Of the first measurement.
     pub date: String,
+    /// Commits of this repository that were measured: one, unless a run was resumed.
+    pub revisions: Vec<String>,
     pub machine: Machine,
     pub scale: Scale,
     pub measurements: Vec<Measurement>,
@@ -35,6 +37,8 @@ pub struct Document {
 
 pub struct Results {
     path: PathBuf,
+    /// Of what is measured now.
+    revision: String,
     pub document: Document,
 }
 
@@ -47,7 +51,8 @@ impl Results {
             return Err(format!("--file {}: there is no folder {}", options.file.display(), folder.display()));
         }
         let (machine, scale) = (Machine::here(), options.scale.clone());
-        let fresh = Document { date: machine::today(), machine, scale, measurements: Vec::new() };
+        let fresh =
+            Document { date: machine::today(), machine, scale, revisions: Vec::new(), measurements: Vec::new() };
         let document = match options.resume.then(|| load(&options.file)).transpose()?.flatten() {
             None => fresh,
             Some(kept) if kept.scale == fresh.scale && kept.machine == fresh.machine => kept,
@@ -56,7 +61,7 @@ impl Results {
                 return Err(format!("{file} is from another machine or measured with other numbers; drop --resume"));
             }
         };
-        Ok(Results { path: options.file.clone(), document })
+        Ok(Results { path: options.file.clone(), revision: machine::revision(), document })
     }
 
     pub fn has(&self, variant: &str, round: usize) -> bool {
@@ -64,6 +69,9 @@ impl Results {
     }
 
     pub fn add(&mut self, variant: &str, round: usize, figures: Figures) {
+        if !self.document.revisions.contains(&self.revision) {
+            self.document.revisions.push(self.revision.clone());
+        }
         self.document.measurements.push(Measurement { variant: variant.to_owned(), round, figures });
         let text = serde_json::to_string_pretty(&self.document).expect("figures can be written");
         // Beside it first: a run that is interrupted here must not lose what it has.
@@ -75,6 +83,11 @@ impl Results {
     /// How many there were of what was measured most often.
     pub fn rounds(&self) -> usize {
         self.document.measurements.iter().map(|one| one.round + 1).max().unwrap_or_default()
+    }
+
+    /// The same of one variant.
+    pub fn rounds_of(&self, variant: &str) -> usize {
+        self.document.measurements.iter().filter(|one| one.variant == variant).count()
     }
 
     /// The median over the rounds; `None` where nothing was measured.

@@ -257,15 +257,19 @@ pub fn text(results: &Results, options: &Options) -> String {
 pub fn circumstances(results: &Results) -> String {
     let document = &results.document;
     let machine = &document.machine;
+    let (rounds, streams) = (results.rounds(), results.rounds_of("streams"));
+    let seldom = if streams < rounds { format!(" (Kafka Streams: {streams})") } else { String::new() };
     let mut text = format!(
-        "{}, {}, {} cores, {} GiB, {}, {}; Apache Kafka 4.3.1 on the same cores; medians of {} rounds, {} records",
+        "{}, {}, {} cores, {} GiB, {}, {}; Apache Kafka 4.3.1 on the same cores; commit {}; medians of {} rounds{}, {} records",
         document.date,
         machine.processor,
         machine.cores,
         machine.memory_gib,
         machine.system,
         machine.rustc,
-        results.rounds(),
+        document.revisions.join(", "),
+        rounds,
+        seldom,
         number(document.scale.records as f64, 0),
     );
     if let Some(others) = results.others() {

@@ -1,8 +1,8 @@
 //! As fast as it can through a preloaded topic.
 //!
-//! The rate is that of the output's growth as the broker says it, or of the group's commits where nothing is produced, from
-//! the first records seen to the last. CPU time is that of the system's process: in all (by `wait4`, with its start and
-//! end) and between those two moments.
+//! The rate is that of the output's growth as the broker says it, from a quarter of the records on – before, connections are
+//! made and a Java machine compiles – to the last; where nothing is produced, of the group's commits, from the first on. CPU
+//! time is that of the system's process: in all (by `wait4`, with its start and end) and between those two moments.
 
 use std::time::{Duration, Instant};
 
@@ -46,14 +46,14 @@ pub fn measure(kafka: &Kafka, variant: &Variant, input: &str, scale: &Scale) -> 
             assert!(came == come_out, "{} wrote {came} records, not {come_out}", variant.name);
             // Every moment counts what went in, so that a filter's rate is that of its input.
             let scaled = |moment: Moment| Moment { total: moment.total * records / come_out, ..moment };
-            let (first, last) = watched.span(0);
+            let (first, last) = watched.span(come_out / 4, 0);
             (scaled(first), scaled(last), watched.max_rss_mib, watched.cpu)
         }
         How::Commits => {
             let commits = Commits::of(kafka.bootstrap(), &topics.group, input, partitions);
             let watched = watch(kafka, variant, &topics, records, || commits.total(PATIENCE));
             // The last commit may have waited for its time with nothing left to do.
-            let (first, last) = watched.span(1);
+            let (first, last) = watched.span(0, 1);
             (first, last, watched.max_rss_mib, watched.cpu)
         }
         _ => panic!("{} is measured in another way", variant.name),
@@ -82,11 +82,12 @@ struct Watched {
 }
 
 impl Watched {
-    /// From the first records seen to the last but for so many looks; with few records, all there is.
-    fn span(&self, spared: usize) -> (Moment, Moment) {
-        match self.moments.as_slice() {
-            [_, seen @ ..] if seen.len() >= 2 + spared => (seen[0], seen[seen.len() - 1 - spared]),
-            [start, .., last] => (*start, *last),
+    /// From when more than so many records were seen to the last but for so many looks; with few records, all there is.
+    fn span(&self, warm: u64, spared: usize) -> (Moment, Moment) {
+        let counted = self.moments.iter().position(|moment| moment.total > warm).map(|first| &self.moments[first..]);
+        match (counted, self.moments.as_slice()) {
+            (Some(seen), _) if seen.len() >= 2 + spared => (seen[0], seen[seen.len() - 1 - spared]),
+            (_, [start, .., last]) => (*start, *last),
             _ => panic!("nothing came"),
         }
     }
