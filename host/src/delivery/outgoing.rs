@@ -2,6 +2,10 @@
 
 use sluicebox_frames::Headers;
 
+/// What a header costs beside its bytes, in bytes: librdkafka keeps each in an allocation of its own, and in a frame a header may
+/// be as short as two bytes.
+pub const HEADER_COST: usize = 64;
+
 /// One record to produce. Borrowed: the producer copies it into its own buffer.
 #[derive(Clone, Copy, Debug)]
 pub struct Outgoing<'a> {
@@ -16,6 +20,19 @@ pub struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
+    /// How many headers it has.
+    #[inline]
+    #[must_use]
+    pub fn header_count(&self) -> usize {
+        self.headers.iter().map(Headers::len).sum()
+    }
+
+    /// Bytes that it may take until it is reported on, at most.
+    #[must_use]
+    pub fn cost(&self) -> usize {
+        self.bytes() + self.header_count() * HEADER_COST
+    }
+
     /// Bytes that it holds in memory until it is reported on.
     #[inline]
     #[must_use]

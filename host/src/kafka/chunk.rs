@@ -8,7 +8,7 @@ use sluicebox_frames::{Headers, HeadersWriter};
 
 use super::event_time::Extras;
 use super::limits::RECORD_OVERHEAD;
-use crate::delivery::outgoing::Outgoing;
+use crate::delivery::outgoing::{HEADER_COST, Outgoing};
 use crate::delivery::ticket::Ticket;
 
 /// Bytes of a chunk of more than one record, at most; `max.message.bytes` of the topic limits it, too.
@@ -40,6 +40,8 @@ pub(super) struct Entry {
     pub key_len: u32,
     pub value_len: u32,
     pub headers_len: u32,
+    /// How many.
+    pub headers: u32,
 }
 
 const NULL: u32 = u32::MAX;
@@ -54,9 +56,9 @@ impl Entry {
         Self::len(self.key_len) + Self::len(self.value_len) + self.headers_len as usize
     }
 
-    /// Bytes that it holds: a record without any content costs something, too.
+    /// Bytes that it holds: a record without any content costs something, too, and so does each header.
     pub fn held(&self) -> usize {
-        self.size() + size_of::<Self>()
+        self.size() + size_of::<Self>() + self.headers as usize * HEADER_COST
     }
 
     /// Key, value and header block of an entry whose chunk is frozen or at hand.
@@ -100,6 +102,7 @@ impl Chunk {
         self.bytes.len() + self.entries.len() * RECORD_OVERHEAD
     }
 
+    /// Says how many bytes it [holds](Entry::held).
     #[inline]
     pub fn push(&mut self, record: &Outgoing<'_>, timestamp: i64, ticket: Ticket, topic: u16) -> usize {
         let start = self.bytes.len();
@@ -115,9 +118,8 @@ impl Chunk {
                 _ = writer.finish();
             }
         }
-        let size = self.bytes.len() - start;
         assert!(self.bytes.len() < NULL as usize, "a chunk below 4 GiB");
-        self.entries.push(Entry {
+        let entry = Entry {
             base: ptr::null(),
             timestamp,
             ticket,
@@ -126,8 +128,11 @@ impl Chunk {
             key_len: record.key.map_or(NULL, |key| key.len() as u32),
             value_len: record.value.map_or(NULL, |value| value.len() as u32),
             headers_len: (self.bytes.len() - headers_at) as u32,
-        });
-        size
+            headers: record.header_count() as u32,
+        };
+        let held = entry.held();
+        self.entries.push(entry);
+        held
     }
 
     /// Entries of another chunk as a sealed one of their own.

@@ -28,25 +28,25 @@ impl Held {
     /// Brokers have these: they are held no more, and `delivered` gets their tickets. Bytes of keys, values and headers.
     #[inline]
     pub(super) fn settle(&mut self, entries: &[Entry], delivered: &mut impl FnMut(Run)) -> usize {
-        let (mut rest, mut all) = (entries.iter(), 0);
+        let mut rest = entries.iter();
         let Some(first) = rest.next() else { return 0 };
-        let (mut run, mut bytes) = (Run::of(first.ticket), first.size());
+        let mut all = first.size();
+        let (mut run, mut held) = (Run::of(first.ticket), first.held());
         for entry in rest {
             if !run.takes(entry.ticket) {
-                self.release_run(run, bytes);
-                all += bytes;
+                self.release_run(run, held);
                 delivered(std::mem::replace(&mut run, Run::of(entry.ticket)));
-                bytes = 0;
+                held = 0;
             }
-            bytes += entry.size();
+            held += entry.held();
+            all += entry.size();
         }
-        self.release_run(run, bytes);
+        self.release_run(run, held);
         delivered(run);
-        all + bytes
+        all
     }
 
-    fn release_run(&mut self, run: Run, bytes: usize) {
-        let held = bytes + run.count as usize * size_of::<Entry>();
+    fn release_run(&mut self, run: Run, held: usize) {
         self.by_lane[run.first.lane as usize] -= held;
         self.bytes -= held;
         self.records -= run.count as usize;

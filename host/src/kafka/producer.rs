@@ -226,8 +226,7 @@ impl Producer {
         }
         if let Some(chunk) = out.gathered.back_mut() {
             chunk.sealed = alone;
-            let bytes = chunk.push(record, timestamp, ticket, topic.0) + size_of::<Entry>();
-            self.held.take(ticket.lane, bytes);
+            self.held.take(ticket.lane, chunk.push(record, timestamp, ticket, topic.0));
         }
         if !out.is_due && out.in_flight.is_none() && out.not_before.is_none() {
             out.is_due = true;

@@ -213,6 +213,15 @@ pub(super) enum HeaderChange {
 }
 
 impl HeaderChange {
+    /// Bytes that it takes, known before any is written.
+    fn bytes(&self) -> usize {
+        let one = |header: &OwnedHeader| 8 + header.name.len() + header.value.as_ref().map_or(0, Vec::len);
+        match self {
+            Self::Inherit => 0,
+            Self::Replace(headers) | Self::Append(headers) => headers.iter().map(one).sum(),
+        }
+    }
+
     /// Writes the headers into `block`, which the answer then borrows.
     fn borrow<'b>(&self, block: &'b mut Vec<u8>) -> HeaderMode<'b> {
         block.clear();
@@ -441,14 +450,11 @@ impl AnswerBuilder {
     }
 
     fn emission(&mut self, emission: &Emission, block: &mut Vec<u8>) -> Result<(), Fault> {
-        let headers = emission.headers.borrow(block);
-        let block_len = match headers {
-            HeaderMode::Replace(headers) | HeaderMode::Append(headers) => headers.block().len(),
-            HeaderMode::Inherit | HeaderMode::None => 0,
-        };
         let len = |content: &Content| if let Content::Bytes(bytes) = content { bytes.len() } else { 0 };
         let partition_key = emission.partition_key.as_deref();
-        self.take(48 + len(&emission.key) + len(&emission.value) + block_len + partition_key.map_or(0, <[u8]>::len))?;
+        let headers = emission.headers.bytes();
+        self.take(48 + len(&emission.key) + len(&emission.value) + headers + partition_key.map_or(0, <[u8]>::len))?;
+        let headers = emission.headers.borrow(block);
         let (destination, batch_key, flush): (_, &[u8], _) = match &emission.to {
             Destination::DefaultOutput => (None, &[], false),
             Destination::Output(name) => (Some(self.destination(DestinationKind::Output, name)?), &[], false),

@@ -185,6 +185,9 @@ fn put_length(bytes: &mut Vec<u8>, len: Option<usize>) {
 }
 
 /// Adds one header to a block at the end of `bytes` that begins at `start`; begins one where nothing is there.
+///
+/// # Panics
+/// When name or value is 2 GiB or longer, which no Kafka record can hold, or no block is at `start`.
 pub fn push_header(bytes: &mut Vec<u8>, start: usize, name: &[u8], value: Option<&[u8]>) {
     add_count(bytes, start, 1);
     put_length(bytes, Some(name.len()));

@@ -7,7 +7,7 @@ mod engine;
 use std::hint::black_box;
 use std::path::Path;
 
-use sluicebox_frames::{Answer, Content, Messages};
+use sluicebox_frames::{Answer, Content, HeaderMode, Messages};
 
 #[test]
 fn frames() {
@@ -55,7 +55,10 @@ fn read_answer(index: &[u8], payload: &[u8]) {
             Content::Inherit | Content::Null => 0,
         });
         assert!(own[0] + own[1] <= payload.len(), "emissions share no bytes");
-        black_box((emission.headers(), emission.own_bytes(), emission.flush()));
+        if let HeaderMode::Replace(headers) | HeaderMode::Append(headers) = emission.headers() {
+            assert_eq!(headers.iter().count(), headers.len(), "a block that was checked is read whole");
+        }
+        black_box((emission.own_bytes(), emission.flush()));
     }
     black_box((answer.acks().collect::<Vec<_>>(), answer.fails().collect::<Vec<_>>()));
 }

@@ -1,6 +1,7 @@
 //! The golden vectors: binary files that every SDK in every language must encode and decode byte for byte.
 //!
-//! `SLUICEBOX_WRITE_GOLDEN=1 cargo test --test golden` writes them anew; do that only together with a new layout version.
+//! `SLUICEBOX_WRITE_GOLDEN=1 cargo test --test golden` writes them anew; do that only together with a new layout version,
+//! once there is a release.
 
 mod documents;
 
@@ -58,6 +59,10 @@ fn burst_headers() -> MessagesDoc {
         (b"empty".to_vec(), Some(Vec::new())),
         (vec![0xff, 0xfe], Some(b"a name that is not UTF-8".to_vec())),
         (Vec::new(), Some(b"an empty name".to_vec())),
+        // The longest and shortest whose lengths are of one byte, of two, of three.
+        (vec![b'n'; 63], Some(vec![b'v'; 64])),
+        (vec![b'N'; 64], Some(vec![b'V'; 8191])),
+        (b"long".to_vec(), Some(vec![b'w'; 8192])),
     ];
     MessagesDoc {
         batch: None,
@@ -259,4 +264,32 @@ fn the_smallest_batch_is_what_the_layout_says() {
     index.extend([0, 0, 1, 0]); // source, timestamp type, reserved
     let payload = b"ordersdefaultkeyvalue".to_vec();
     assert_eq!(golden("batch-default", &batch_default().encode()), Frame { index, payload });
+}
+
+/// Proves: the fuzzer begins at these frames, and not at some that are refused at their first word.
+#[test]
+fn the_fuzzers_seeds_are_the_golden_frames() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fuzz/corpus/frames");
+    let messages = [
+        ("burst-nulls", burst_nulls()),
+        ("burst-headers", burst_headers()),
+        ("batch-sources", batch_sources()),
+        ("batch-default", batch_default()),
+    ];
+    let answers = [
+        ("answer-outcomes", answer_outcomes()),
+        ("answer-emissions", answer_emissions()),
+        ("answer-batch-whole", answer_batch_whole()),
+        ("answer-batch-done", answer_batch_done()),
+    ];
+    let messages = messages.iter().map(|(name, document)| (name, document.encode()));
+    for (name, frame) in messages.chain(answers.iter().map(|(name, document)| (name, document.encode()))) {
+        let length = u16::try_from(frame.index.len()).expect("a small frame");
+        let seed = [&length.to_le_bytes()[..], &frame.index, &frame.payload].concat();
+        let path = folder.join(name);
+        if std::env::var_os("SLUICEBOX_WRITE_GOLDEN").is_some() {
+            std::fs::write(&path, &seed).expect("a seed that can be written");
+        }
+        assert!(std::fs::read(&path).expect("a seed") == seed, "{} is another frame", path.display());
+    }
 }

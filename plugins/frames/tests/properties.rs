@@ -176,6 +176,11 @@ proptest! {
         let headers = Headers::check(&block).expect("a block");
         prop_assert_eq!(headers.iter().count(), headers.len());
         prop_assert!(taken || headers.is_empty());
+        // The other way round, by the count's one byte: what a block may have is taken.
+        if let Some((count, rest)) = record.split_first().filter(|(count, _)| **count & 0x81 == 0 && **count > 0) {
+            let block = [&u32::from(count >> 1).to_le_bytes()[..], rest].concat();
+            prop_assert_eq!(taken, Headers::check(&block).is_ok());
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use sluicebox_frames::{
 
 use super::LaneRules;
 use super::messages::Work;
-use crate::delivery::outgoing::Outgoing;
+use crate::delivery::outgoing::{HEADER_COST, Outgoing};
 use crate::delivery::verdict::Verdict;
 use crate::pipeline::sink::{Failure, OutputNumber, Sink};
 
@@ -38,6 +38,8 @@ struct Checked<'a> {
     default_output: Option<OutputNumber>,
     /// Bytes of the emissions' own, without what they inherit.
     own_bytes: usize,
+    /// The same with what their headers cost besides.
+    own_cost: usize,
 }
 
 fn bad(reason: impl Into<String>) -> Failure {
@@ -46,10 +48,20 @@ fn bad(reason: impl Into<String>) -> Failure {
 
 fn too_many_bytes(bytes: usize, limit: usize) -> Failure {
     let reason = format!(
-        "its emissions come to {bytes} bytes, what they inherit included; the limit is {limit} (`emission_bytes` in \
-         [handler.limits])"
+        "its emissions come to {bytes} bytes, what they inherit and {HEADER_COST} for each header included; the limit is {limit} \
+         (`emission_bytes` in [handler.limits])"
     );
     Failure { class: "output_limit", reason }
+}
+
+/// Bytes of the emission's own, and what its headers cost besides.
+#[inline]
+fn own_cost(emission: &Emission<'_>) -> usize {
+    let headers = match emission.headers() {
+        HeaderMode::Replace(headers) | HeaderMode::Append(headers) => headers.len(),
+        HeaderMode::Inherit | HeaderMode::None => 0,
+    };
+    emission.own_bytes() + headers * HEADER_COST
 }
 
 impl<'a> Checked<'a> {
@@ -106,12 +118,14 @@ impl<'a> Checked<'a> {
             return Err(bad(format!("it acks or fails token {token}, which no message has had")));
         }
         let default_output = (rules.outputs.len() == 1).then_some(0);
-        let mut checked = Self { answer, routes, default_output, own_bytes: 0 };
+        let mut checked = Self { answer, routes, default_output, own_bytes: 0, own_cost: 0 };
         for i in 0..answer.emission_count() {
             if i >= first {
                 checked.check_emission(i, rules, sink)?;
             }
-            checked.own_bytes += checked.answer.emission(i).own_bytes();
+            let emission = checked.answer.emission(i);
+            checked.own_bytes += emission.own_bytes();
+            checked.own_cost += own_cost(&emission);
         }
         // Emissions may not share bytes: a small answer that names one large value a thousand times would make the host
         // hold what the answer's size limit was there to prevent.
@@ -122,8 +136,8 @@ impl<'a> Checked<'a> {
                 frame.payload.len()
             )));
         }
-        if checked.own_bytes > rules.emissions.bytes {
-            return Err(too_many_bytes(checked.own_bytes, rules.emissions.bytes));
+        if checked.own_cost > rules.emissions.bytes {
+            return Err(too_many_bytes(checked.own_cost, rules.emissions.bytes));
         }
         Ok(checked)
     }
@@ -196,21 +210,25 @@ impl<'a> Checked<'a> {
     /// Bounds what the emissions come to with what they inherit, which costs the handler nothing and the host a copy each.
     fn check_resolved(&self, frame: &Frame, first: usize, rules: &LaneRules) -> Result<(), Failure> {
         let limit = rules.emissions.bytes;
-        // Nearly always so little that the messages need not be looked at.
-        let most = self.answer.emission_count().saturating_mul(frame.payload.len()).saturating_add(self.own_bytes);
-        if most <= limit {
+        let all = |one: usize| self.answer.emission_count().saturating_mul(one).saturating_add(self.own_cost);
+        // Few emissions come to so little that the messages need not be looked at. (A header has two bytes at least.)
+        if all(frame.payload.len().saturating_mul(1 + HEADER_COST / 2)) <= limit {
             return Ok(());
         }
         let messages = Messages::new(frame);
+        let headers = messages.iter().map(|message| message.headers().len()).max().unwrap_or_default();
+        if all(frame.payload.len() + headers * HEADER_COST) <= limit {
+            return Ok(());
+        }
         let (mut emission, mut bytes) = (0, 0);
         for i in 0..self.answer.outcome_count() {
             let Outcome::Done { emissions } = self.answer.outcome(i) else { continue };
             for _ in 0..emissions {
-                bytes += resolve(&self.answer.emission(emission), Some(&messages.get(first + i))).bytes();
+                bytes += resolve(&self.answer.emission(emission), Some(&messages.get(first + i))).cost();
                 emission += 1;
             }
         }
-        let own = (emission..self.answer.emission_count()).map(|i| self.answer.emission(i).own_bytes());
+        let own = (emission..self.answer.emission_count()).map(|i| own_cost(&self.answer.emission(i)));
         bytes += own.sum::<usize>();
         if bytes > limit { Err(too_many_bytes(bytes, limit)) } else { Ok(()) }
     }

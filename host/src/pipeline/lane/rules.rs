@@ -47,7 +47,7 @@ pub struct LaneRules {
 pub struct EmissionRules {
     /// Emissions per message; an answer may have 1,000 besides. Default 10.
     pub per_message: usize,
-    /// Their bytes, inherited ones included. Default 64 MiB.
+    /// Their bytes, inherited ones and 64 for each header included. Default 64 MiB.
     pub bytes: usize,
 }
 

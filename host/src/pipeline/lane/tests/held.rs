@@ -13,6 +13,7 @@ use super::super::{
     Call, CallKind, EmissionRules, Exports, HoldRules, Lane, LaneRules, LaneState, RefusedEmission, Reply,
 };
 use crate::delivery::batcher::{BatchRules, Trigger};
+use crate::delivery::offset_tracker::PositionReset;
 use crate::delivery::outgoing::{Outgoing, Owned};
 use crate::delivery::policy::Then;
 use crate::delivery::retry::RetryRules;
@@ -134,6 +135,16 @@ impl World {
                 Ok(())
             })
             .expect("offsets grow");
+    }
+
+    /// One message that has headers.
+    pub(super) fn fill_with(&mut self, offset: i64, headers: &[u8]) {
+        let fetch = |burst: &mut MessagesWriter<'_>, offer: &mut dyn FnMut(i64) -> Result<(), PositionReset>| {
+            offer(offset)?;
+            burst.push(&message(offset, ""), Headers::new(headers));
+            Ok(())
+        };
+        self.lane.fill(self.now, &mut self.out, fetch).expect("offsets grow");
     }
 
     pub(super) fn call(&mut self) -> Option<Call> {

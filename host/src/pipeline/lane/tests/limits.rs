@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sluicebox_frames::{AnswerWriter, Content, NewEmission};
+use sluicebox_frames::{AnswerWriter, Content, HeaderMode, Headers, HeadersWriter, NewEmission};
 
 use super::super::{CallKind, EmissionRules, LaneRules, LaneState, Reply};
 use super::held::{World, answer, rules};
@@ -91,8 +91,8 @@ fn bytes_of_emissions_up_to_the_limit() {
         let reason = refused(&mut world, reply);
         assert_eq!(reason.is_none(), fits, "{bytes}: {reason:?}");
         if let Some(reason) = reason {
-            let expected = "its emissions come to 2001 bytes, what they inherit included; the limit is 2000 \
-                            (`emission_bytes` in [handler.limits])";
+            let expected = "its emissions come to 2001 bytes, what they inherit and 64 for each header included; the limit is \
+                            2000 (`emission_bytes` in [handler.limits])";
             assert!(reason.starts_with("output_limit: ") && reason.contains(expected), "{reason}");
         }
         // All of them of its own, in a call without messages.
@@ -101,5 +101,44 @@ fn bytes_of_emissions_up_to_the_limit() {
         let own = "o".repeat(bytes);
         let reply = answer(|writer| emit(writer, 1, Content::Bytes(own.as_bytes())));
         assert_eq!(refused(&mut world, reply).is_none(), fits, "{bytes}");
+    }
+}
+
+/// Proves: headers count for more than the two bytes that one may have, of the emission's own and inherited ones: what becomes of
+/// them in the host is many times that.
+#[test]
+fn headers_of_emissions_up_to_the_limit() {
+    const COST: usize = 64 + 3;
+    let block = |count: usize| {
+        let mut block = Vec::new();
+        let mut writer = HeadersWriter::new(&mut block);
+        (0..count).for_each(|_| writer.push(b"h", Some(b"")));
+        block
+    };
+    for (count, fits) in [(19, true), (20, true), (21, false)] {
+        // The count in front of a block.
+        let limited = || limited(10, 2 * (4 + 10 * COST));
+        // Half of them inherited, by an emission that adds the other half.
+        let mut world = World::new(limited());
+        world.fill_with(10, &block(count / 2));
+        let own = block(count - count / 2);
+        let one = NewEmission { key: Content::Null, value: Content::Null, ..NewEmission::default() };
+        let reply = answer(|writer| {
+            writer.emission(&NewEmission { headers: HeaderMode::Append(Headers::new(&own)), ..one });
+            writer.done(1);
+        });
+        let reason = refused(&mut world, reply);
+        assert_eq!(reason.is_none(), fits, "{count}: {reason:?}");
+        // All of them of its own, in a call without messages.
+        let mut world = World::new(LaneRules { tick: Some(TICK), ..limited() });
+        world.now += TICK;
+        let (half, rest) = (block(count / 2), block(count - count / 2));
+        let reply = answer(|writer| {
+            for block in [&half, &rest] {
+                writer.emission(&NewEmission { headers: HeaderMode::Replace(Headers::new(block)), ..one });
+            }
+        });
+        let reason = refused(&mut world, reply);
+        assert_eq!(reason.is_none(), fits, "{count}: {reason:?}");
     }
 }
