@@ -57,6 +57,9 @@ fn too_many_bytes(bytes: usize, limit: usize) -> Failure {
 /// Bytes of the emission's own, and what its headers cost besides.
 #[inline]
 fn own_cost(emission: &Emission<'_>) -> usize {
+    if emission.is_plain() {
+        return emission.own_bytes();
+    }
     let headers = match emission.headers() {
         HeaderMode::Replace(headers) | HeaderMode::Append(headers) => headers.len(),
         HeaderMode::Inherit | HeaderMode::None => 0,
@@ -199,27 +202,28 @@ impl<'a> Checked<'a> {
 
     /// Emissions that the outcomes claim.
     fn own_emissions(&self) -> usize {
-        (0..self.answer.outcome_count())
-            .map(|i| match self.answer.outcome(i) {
-                Outcome::Done { emissions } => emissions as usize,
-                _ => 0,
-            })
-            .sum()
+        (0..self.answer.outcome_count()).map(|i| self.emissions_of(i)).sum()
+    }
+
+    #[inline]
+    fn emissions_of(&self, outcome: usize) -> usize {
+        match self.answer.outcome(outcome) {
+            Outcome::Done { emissions } => emissions as usize,
+            _ => 0,
+        }
     }
 
     /// Bounds what the emissions come to with what they inherit, which costs the handler nothing and the host a copy each.
     fn check_resolved(&self, frame: &Frame, first: usize, rules: &LaneRules) -> Result<(), Failure> {
         let limit = rules.emissions.bytes;
-        let all = |one: usize| self.answer.emission_count().saturating_mul(one).saturating_add(self.own_cost);
-        // Few emissions come to so little that the messages need not be looked at. (A header has two bytes at least.)
-        if all(frame.payload.len().saturating_mul(1 + HEADER_COST / 2)) <= limit {
+        // Nearly always so little that the messages need not be looked at: if all were inherited as often as the message of which
+        // most is made. (A header has two bytes at least.)
+        let widest = (0..self.answer.outcome_count()).map(|i| self.emissions_of(i)).max().unwrap_or_default();
+        let all = frame.payload.len().saturating_mul(1 + HEADER_COST / 2);
+        if widest.saturating_mul(all).saturating_add(self.own_cost) <= limit {
             return Ok(());
         }
         let messages = Messages::new(frame);
-        let headers = messages.iter().map(|message| message.headers().len()).max().unwrap_or_default();
-        if all(frame.payload.len() + headers * HEADER_COST) <= limit {
-            return Ok(());
-        }
         let (mut emission, mut bytes) = (0, 0);
         for i in 0..self.answer.outcome_count() {
             let Outcome::Done { emissions } = self.answer.outcome(i) else { continue };
